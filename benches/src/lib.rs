@@ -1,0 +1,3 @@
+//! Benchmarks of Stillpoint; see `README.md` beside this crate.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! The operator's command.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

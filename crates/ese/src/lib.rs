@@ -1,0 +1,3 @@
+//! Reading and verifying Extensible Storage Engine files.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The domain of Exchange snapshot backup in types and pure functions.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Application-consistent snapshot backup of Microsoft Exchange databases on any storage.
+
+#![forbid(unsafe_code)]

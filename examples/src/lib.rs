@@ -1,0 +1,3 @@
+//! Examples of Stillpoint; see the files beside this one.
+
+#![forbid(unsafe_code)]
