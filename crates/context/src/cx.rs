@@ -1,0 +1,424 @@
+//! The context of a call.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use event_listener::Event;
+use futures_util::future::{Either, select};
+use uuid::Uuid;
+
+use crate::cancel::Cancel;
+use crate::failure::{Effect, ErrorClass, ErrorCode, ErrorFacts};
+use crate::id::{Attempt, FencingToken, IdempotencyKey, RunId, StepName};
+use crate::seam::Seams;
+use crate::time::{Deadline, Mono};
+
+/// Why a wait ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Interrupted {
+    /// The call was cancelled.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The call's deadline has passed.
+    #[error("the call's deadline has passed")]
+    DeadlinePassed,
+}
+
+impl ErrorFacts for Interrupted {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Cancelled => "call.cancelled".into(),
+            Self::DeadlinePassed => "call.deadline_passed".into(),
+        }
+    }
+    fn class(&self) -> ErrorClass {
+        ErrorClass::Unavailable
+    }
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::DeadlinePassed)
+    }
+    fn effect(&self) -> Effect {
+        Effect::Unknown
+    }
+    fn remedy(&self) -> std::borrow::Cow<'static, str> {
+        match self {
+            Self::Cancelled => "Run it again if it is still wanted.".into(),
+            Self::DeadlinePassed => "Give the call more time, or find out what is slow.".into(),
+        }
+    }
+}
+
+/// Blocking work that ended in a panic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the work panicked: {message}")]
+pub struct Panicked {
+    /// What the panic said.
+    pub message: String,
+}
+
+impl Panicked {
+    /// The message of a caught panic.
+    pub fn from_payload(payload: &(dyn std::any::Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "(a panic without a message)".to_owned());
+        Self { message }
+    }
+}
+
+/// What every call into a plug-in or a provider carries: who calls, until when, under which token, and the seams.
+///
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cx {
+    run: RunId,
+    step: StepName,
+    attempt: Attempt,
+    key: IdempotencyKey,
+    fence: FencingToken,
+    deadline: Deadline,
+    cancel: Cancel,
+    seams: Seams,
+}
+
+/// Makes a [`Cx`]; what is not said is a detached call without deadline.
+#[derive(Debug, Clone)]
+pub struct CxBuilder(Cx);
+
+impl CxBuilder {
+    /// The run that calls.
+    pub fn run(mut self, run: RunId) -> Self {
+        self.0.run = run;
+        self
+    }
+
+    /// The step that calls.
+    pub fn step(mut self, step: StepName) -> Self {
+        self.0.step = step;
+        self
+    }
+
+    /// Which try this is.
+    pub fn attempt(mut self, attempt: Attempt) -> Self {
+        self.0.attempt = attempt;
+        self
+    }
+
+    /// The key that stays the same over attempts and restarts.
+    pub fn key(mut self, key: IdempotencyKey) -> Self {
+        self.0.key = key;
+        self
+    }
+
+    /// The fencing token of the grant under which the run acts.
+    pub fn fence(mut self, fence: FencingToken) -> Self {
+        self.0.fence = fence;
+        self
+    }
+
+    /// Until when.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.0.deadline = deadline;
+        self
+    }
+
+    /// The token that asks the call to stop.
+    pub fn cancel(mut self, cancel: Cancel) -> Self {
+        self.0.cancel = cancel;
+        self
+    }
+
+    /// The context.
+    pub fn build(self) -> Cx {
+        self.0
+    }
+}
+
+impl Cx {
+    /// A builder over these seams.
+    pub fn builder(seams: &Seams) -> CxBuilder {
+        CxBuilder(Self::detached(seams))
+    }
+
+    /// A context for a call outside any run, such as listing what there is: a nil run id, no deadline.
+    pub fn detached(seams: &Seams) -> Self {
+        // Both texts are constants that satisfy their rules, so the fallbacks are never taken.
+        let (Ok(step), Ok(key)) = (StepName::new("detached"), IdempotencyKey::new("detached"))
+        else {
+            unreachable!("constant ids are legal")
+        };
+        Self {
+            run: RunId(Uuid::nil()),
+            step,
+            attempt: Attempt::FIRST,
+            key,
+            fence: FencingToken::default(),
+            deadline: Deadline::never(),
+            cancel: Cancel::new(),
+            seams: seams.clone(),
+        }
+    }
+
+    /// The run that calls; nil outside a run.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// The step that calls.
+    pub fn step(&self) -> &StepName {
+        &self.step
+    }
+
+    /// Which try of the step this is.
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// A key that is the same in every attempt of this step, also after a restart: a side that remembers it can answer
+    /// a repeated call without repeating the effect.
+    pub fn key(&self) -> &IdempotencyKey {
+        &self.key
+    }
+
+    /// The token under which the run acts; a side that can compare refuses one lower than the highest it has seen.
+    pub fn fence(&self) -> FencingToken {
+        self.fence
+    }
+
+    /// Until when the call may take.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// The token that asks the call to stop.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// The seams.
+    pub fn seams(&self) -> &Seams {
+        &self.seams
+    }
+
+    /// The same context with a deadline no later than this.
+    pub fn with_deadline(&self, deadline: Deadline) -> Self {
+        Self { deadline: self.deadline.min(deadline), ..self.clone() }
+    }
+
+    /// The same context with a deadline no later than `from_now` from now.
+    pub fn with_timeout(&self, from_now: Duration) -> Self {
+        self.with_deadline(Deadline::at(self.mono() + from_now))
+    }
+
+    /// The same context with a cancel token below this one's.
+    pub fn child(&self) -> Self {
+        Self { cancel: self.cancel.child(), ..self.clone() }
+    }
+
+    /// The civil time.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.seams.clock.now()
+    }
+
+    /// The monotonic time.
+    pub fn mono(&self) -> Mono {
+        self.seams.clock.mono()
+    }
+
+    /// The time left until the deadline, if there is one.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline.remaining(self.mono())
+    }
+
+    /// Whether the call should stop. Long work asks now and then.
+    ///
+    /// # Errors
+    /// [`Interrupted`] once the call is cancelled or its deadline has passed.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.cancel.is_cancelled() {
+            Err(Interrupted::Cancelled)
+        } else if self.deadline.is_past(self.mono()) {
+            Err(Interrupted::DeadlinePassed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sleeps.
+    ///
+    /// # Errors
+    /// [`Interrupted`] as soon as the call is cancelled, or when its deadline comes first.
+    ///
+    /// # Cancel safety
+    /// Dropping it forgets the timer.
+    pub async fn sleep(&self, time: Duration) -> Result<(), Interrupted> {
+        self.check()?;
+        let wanted = self.mono() + time;
+        let until = Deadline::at(wanted).min(self.deadline).instant().unwrap_or(wanted);
+        let cancelled = std::pin::pin!(self.cancel.cancelled());
+        match select(self.seams.clock.sleep_until(until), cancelled).await {
+            Either::Left(_) if until < wanted => Err(Interrupted::DeadlinePassed),
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(Interrupted::Cancelled),
+        }
+    }
+
+    /// Runs work that may block its thread away from the runtime's workers, and waits for it.
+    ///
+    /// It is not interrupted by cancel or deadline: work that takes long asks [`check`](Self::check) of a clone.
+    ///
+    /// # Errors
+    /// [`Panicked`] when the work panicked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the work running to its end: its effect is then unknown.
+    pub async fn blocking<T, F>(&self, name: &'static str, work: F) -> Result<T, Panicked>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let slot = Arc::new(Slot { result: Mutex::new(None), event: Event::new() });
+        let theirs = Arc::clone(&slot);
+        self.seams.spawner.blocking(
+            name,
+            Box::new(move || {
+                let result = catch_unwind(AssertUnwindSafe(work))
+                    .map_err(|payload| Panicked::from_payload(payload.as_ref()));
+                *theirs.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                let _woken: usize = theirs.event.notify(usize::MAX);
+            }),
+        );
+        loop {
+            let listener = slot.event.listen();
+            if let Some(result) = slot.take() {
+                return result;
+            }
+            listener.await;
+        }
+    }
+}
+
+struct Slot<T> {
+    result: Mutex<Option<Result<T, Panicked>>>,
+    event: Event,
+}
+
+impl<T> Slot<T> {
+    fn take(&self) -> Option<Result<T, Panicked>> {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::*;
+    use crate::seam::{BoxFuture, Clock, Ids, OsClock, Spawner};
+
+    /// A clock that stands still and whose timers are due only in the past.
+    #[derive(Debug)]
+    struct StillClock;
+    impl Clock for StillClock {
+        fn now(&self) -> DateTime<Utc> {
+            OsClock.now()
+        }
+        fn mono(&self) -> Mono {
+            Mono(Duration::from_secs(10))
+        }
+        fn boot(&self) -> Mono {
+            self.mono()
+        }
+        fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
+            if at <= self.mono() {
+                Box::pin(std::future::ready(()))
+            } else {
+                Box::pin(std::future::pending())
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    struct Threads;
+    impl Spawner for Threads {
+        fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) {
+            unreachable!("these tests spawn no task")
+        }
+        #[allow(clippy::disallowed_methods, reason = "a test's own seam")]
+        fn blocking(&self, _: &'static str, work: Box<dyn FnOnce() + Send>) {
+            drop(std::thread::spawn(work));
+        }
+    }
+
+    #[derive(Debug)]
+    struct Zeros;
+    impl Ids for Zeros {
+        fn uuid(&self) -> Uuid {
+            Uuid::nil()
+        }
+        fn random(&self) -> u64 {
+            0
+        }
+    }
+
+    fn cx() -> Cx {
+        let seams = Seams::new(Arc::new(StillClock), Arc::new(Threads), Arc::new(Zeros));
+        Cx::detached(&seams)
+    }
+
+    fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Blocks this thread until the future is ready.
+    fn wait<F: Future>(future: F) -> F::Output {
+        struct Unpark(std::thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(out) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return out;
+            }
+            std::thread::park();
+        }
+    }
+
+    #[test]
+    fn sleep_ends_at_cancel_and_deadline() {
+        let cx = cx();
+        let second = Duration::from_secs(1);
+        assert_eq!(poll_once(cx.sleep(Duration::ZERO)), Poll::Ready(Ok(())));
+        assert_eq!(poll_once(cx.sleep(second)), Poll::Pending);
+        let past = cx.with_deadline(Deadline::at(cx.mono()));
+        assert_eq!(poll_once(past.sleep(second)), Poll::Ready(Err(Interrupted::DeadlinePassed)));
+        cx.cancel().cancel();
+        assert_eq!(poll_once(cx.sleep(second)), Poll::Ready(Err(Interrupted::Cancelled)));
+        assert_eq!(cx.child().check(), Err(Interrupted::Cancelled));
+    }
+
+    #[test]
+    fn blocking_work_gives_its_value_or_its_panic() {
+        let cx = cx();
+        assert_eq!(wait(cx.blocking("add", || 1 + 1)), Ok(2));
+        let panicked = wait(cx.blocking("panic", || -> u8 { panic!("no disk") }));
+        assert_eq!(panicked, Err(Panicked { message: "no disk".to_owned() }));
+    }
+
+    #[test]
+    fn a_deadline_only_ever_comes_nearer() {
+        let near = cx().with_timeout(Duration::from_secs(1));
+        assert_eq!(near.with_timeout(Duration::from_secs(9)).remaining(), near.remaining());
+    }
+}
