@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::cancel::Cancel;
 use crate::failure::{Effect, ErrorClass, ErrorCode, ErrorFacts};
 use crate::id::{Attempt, FencingToken, IdempotencyKey, RunId, StepName};
+use crate::progress::{Progress, ProgressSink};
 use crate::seam::Seams;
 use crate::time::{Deadline, Mono};
 
@@ -83,6 +84,7 @@ pub struct Cx {
     fence: FencingToken,
     deadline: Deadline,
     cancel: Cancel,
+    progress: Option<Arc<dyn ProgressSink>>,
     seams: Seams,
 }
 
@@ -133,6 +135,12 @@ impl CxBuilder {
         self
     }
 
+    /// Where progress goes; nowhere unless said.
+    pub fn progress(mut self, sink: Arc<dyn ProgressSink>) -> Self {
+        self.0.progress = Some(sink);
+        self
+    }
+
     /// The context.
     pub fn build(self) -> Cx {
         self.0
@@ -160,6 +168,7 @@ impl Cx {
             fence: FencingToken::default(),
             deadline: Deadline::never(),
             cancel: Cancel::new(),
+            progress: None,
             seams: seams.clone(),
         }
     }
@@ -246,6 +255,13 @@ impl Cx {
             Err(Interrupted::DeadlinePassed)
         } else {
             Ok(())
+        }
+    }
+
+    /// Tells how far the call has come; free when nobody listens. Not for use inside a freeze.
+    pub fn report(&self, progress: impl FnOnce() -> Progress) {
+        if let Some(sink) = &self.progress {
+            sink.report(progress());
         }
     }
 

@@ -22,7 +22,7 @@
 //!   ┌───────────────────────┐     ┌──────────────────────────────────────────────┐
 //!   │ Clock  now mono boot  │◀────│ run · step · attempt · key · fence           │
 //!   │        sleep_until    │     │ deadline · cancel                            │
-//!   │ Spawner spawn blocking│     │ sleep · blocking · check · now · remaining   │
+//!   │ Spawner spawn blocking│     │ sleep · blocking · check · now · report      │
 //!   │ Ids    uuid random    │     └──────────────────────────────────────────────┘
 //!   └───────────────────────┘
 //! ```
@@ -33,6 +33,7 @@
 //! - [`cancel`]: [`Cancel`], a tree of cancellation tokens.
 //! - [`cx`](mod@cx): [`Cx`] itself.
 //! - [`failure`]: [`ErrorFacts`], and [`Failure`], the same as data.
+//! - [`progress`]: how far a call has come.
 //! - [`path`]: [`HostPath`], a path of some host, never of this one by accident.
 
 #![forbid(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod cx;
 pub mod failure;
 pub mod id;
 pub mod path;
+pub mod progress;
 pub mod seam;
 pub mod time;
 
@@ -52,5 +54,6 @@ pub use id::{
     Attempt, FencingToken, HostId, IdError, IdempotencyKey, JobId, ProcessId, RunId, StepName,
 };
 pub use path::{HostPath, PathError, PathFlavor};
+pub use progress::{Progress, ProgressSink, ProgressUnit};
 pub use seam::{BoxFuture, Clock, Ids, OsClock, Seams, Spawner};
 pub use time::{Deadline, Mono};
