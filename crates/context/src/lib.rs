@@ -28,13 +28,13 @@
 //! ```
 //!
 //! - [`id`]: newtypes of the engine's ids.
-//! - [`time`]: [`Mono`] and [`Deadline`].
-//! - [`seam`]: [`Clock`], [`Spawner`], [`Ids`], bundled as [`Seams`].
-//! - [`cancel`]: [`Cancel`], a tree of cancellation tokens.
+//! - [`time`] has [`Mono`] and [`Deadline`].
+//! - [`seam`] has [`Clock`], [`Spawner`], [`Ids`], bundled as [`Seams`].
+//! - [`cancel`] has [`Cancel`], a tree of cancellation tokens.
 //! - [`cx`](mod@cx): [`Cx`] itself.
-//! - [`failure`]: [`ErrorFacts`], and [`Failure`], the same as data.
+//! - [`failure`] has [`ErrorFacts`], and [`Failure`], the same as data.
 //! - [`progress`]: how far a call has come.
-//! - [`path`]: [`HostPath`], a path of some host, never of this one by accident.
+//! - [`path`] has [`HostPath`], a path of some host, never of this one by accident.
 
 #![forbid(unsafe_code)]
 

@@ -185,12 +185,12 @@ impl HostPath {
 
     /// Whether this path is `folder` or lies below it, on the same host.
     pub fn starts_with(&self, folder: &Self) -> bool {
-        self.tail_below(folder).is_some()
+        self.parts_below(folder).is_some()
     }
 
     /// The part of this path below `folder`, as it was written; `None` when it does not lie below it.
     pub fn relative_to(&self, folder: &Self) -> Option<String> {
-        let parts = self.tail_below(folder)?;
+        let parts = self.parts_below(folder)?;
         let mut text = String::new();
         for part in parts {
             if !text.is_empty() {
@@ -201,8 +201,11 @@ impl HostPath {
         (!text.is_empty()).then_some(text)
     }
 
-    fn tail_below(&self, folder: &Self) -> Option<Vec<&str>> {
-        if self.host != folder.host || self.flavor != folder.flavor {
+    /// The parts of this path below `folder`, as they were written; empty for `folder` itself, `None` when it does not lie
+    /// below it. With [`join`](Self::join) they make the same place below another folder, also on a host of another kind.
+    pub fn parts_below(&self, folder: &Self) -> Option<Vec<&str>> {
+        let other_kind = self.flavor != folder.flavor || self.is_network() != folder.is_network();
+        if self.host != folder.host || other_kind {
             return None;
         }
         let mine: Vec<&str> = self.parts().collect();
@@ -319,6 +322,7 @@ mod tests {
         assert_eq!(windows(r"C:\Mail\DB.edb"), windows("c:/mail/db.EDB"));
         assert_eq!(windows(r"\\?\C:\Mail"), windows(r"C:\Mail\"));
         assert_ne!(windows(r"\\c\mail"), windows(r"\\d\mail"));
+        assert!(!windows(r"\\c\mail").starts_with(&windows(r"\\?\c\mail")), "share and device");
         assert!(windows(r"\\?\Volume{A1}\x\y").starts_with(&windows(r"\\?\volume{a1}\")));
         assert!(!windows(r"C:\Mailbox").starts_with(&windows(r"C:\Mail")));
     }

@@ -27,6 +27,7 @@
 pub mod availability;
 pub mod capability;
 pub mod evidence;
+pub mod handover;
 pub mod id;
 pub mod inventory;
 pub mod kind;
