@@ -1,0 +1,141 @@
+//! Checkpoints: where live recovery begins.
+
+use serde::Serialize;
+
+use crate::{
+    EseError, FileKind, Finding, FindingKind, Findings, JetError, Lgpos, LogTime, Observer, Place,
+    ReadAt, ScanOptions, Signature,
+    bytes::{u8_at, u32_at},
+    checksum::is_header_good,
+    log::Attachment,
+    read::{Sweep, head},
+};
+
+/// Length of one copy; a checkpoint file holds two.
+pub(crate) const COPY_LEN: usize = 4096;
+
+/// The fields of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CheckpointHeader {
+    /// The stored checksum.
+    pub checksum: u32,
+    /// Where live recovery begins.
+    pub checkpoint: Lgpos,
+    /// Checkpoint at the last full backup.
+    pub full_backup_checkpoint: Lgpos,
+    /// Signature of the log stream.
+    pub log_signature: Signature,
+    /// Log position of the last full backup.
+    pub full_backup: Lgpos,
+    /// When that was.
+    pub full_backup_time: LogTime,
+    /// Log position of the last incremental backup.
+    pub incremental_backup: Lgpos,
+    /// When that was.
+    pub incremental_backup_time: LogTime,
+    /// Where the databases are consistent; zero means at the checkpoint.
+    pub consistency: Lgpos,
+    /// Databases that were attached, when the checkpoint says that its list holds.
+    pub attachments: Vec<Attachment>,
+}
+
+impl CheckpointHeader {
+    /// Reads the fields of one copy; checks nothing.
+    pub fn parse(copy: &[u8]) -> Self {
+        let lists_attachments = u8_at(copy, 647) & 1 != 0;
+        let list = copy.get(679..679 + 2048).filter(|_| lists_attachments);
+        Self {
+            checksum: u32_at(copy, 0),
+            full_backup_checkpoint: Lgpos::parse(copy, 4),
+            checkpoint: Lgpos::parse(copy, 12),
+            log_signature: Signature::parse(copy, 20),
+            full_backup: Lgpos::parse(copy, 615),
+            full_backup_time: LogTime::parse(copy, 623),
+            incremental_backup: Lgpos::parse(copy, 631),
+            incremental_backup_time: LogTime::parse(copy, 639),
+            consistency: Lgpos::parse(copy, 648),
+            attachments: list.map(Attachment::parse_list).unwrap_or_default(),
+        }
+    }
+}
+
+fn is_good(copy: &[u8]) -> bool {
+    copy.len() == COPY_LEN && is_header_good(copy) && matches!(u32_at(copy, 667), 0 | 4)
+}
+
+/// Reads a checkpoint: the first copy if it is good, else the second.
+///
+/// # Errors
+/// [`EseError::HeaderUnusable`] when neither copy is good (`JET_errCheckpointCorrupt`),
+/// [`EseError::Read`] when reading fails.
+pub fn read_checkpoint<R: ReadAt + ?Sized>(file: &R) -> Result<CheckpointHeader, EseError> {
+    let start = head(file, 2 * COPY_LEN)?;
+    start.chunks(COPY_LEN).find(|copy| is_good(copy)).map(CheckpointHeader::parse).ok_or(
+        EseError::HeaderUnusable { kind: FileKind::Checkpoint, jet: JetError::CHECKPOINT_CORRUPT },
+    )
+}
+
+/// What a scan of a checkpoint found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CheckpointReport {
+    /// The copy in use; `None` when neither is good.
+    pub header: Option<CheckpointHeader>,
+    /// Length of the file in bytes.
+    pub size: u64,
+    /// Everything found.
+    pub findings: Findings,
+}
+
+/// Checks both copies of a checkpoint.
+///
+/// # Errors
+/// As [`scan_database`](crate::scan_database).
+pub fn scan_checkpoint<R: ReadAt + ?Sized, O: Observer + ?Sized>(
+    file: &R,
+    options: &ScanOptions,
+    observer: &mut O,
+) -> Result<CheckpointReport, EseError> {
+    let mut sweep = Sweep::new(file, observer, options)?;
+    let size = sweep.size();
+    let mut findings = Findings::with_limit(options.max_findings);
+    let mut push = |place, offset, kind| {
+        findings.push(Finding::new(FileKind::Checkpoint, place, offset, kind));
+    };
+    let expected = 2 * COPY_LEN as u64;
+    if size != expected {
+        push(Place::File, 0, FindingKind::LengthMismatch { expected, actual: size });
+    }
+    // The sweep goes on to the end, so that the observer sees the whole file; what follows the
+    // copies is dropped as it comes.
+    let mut start = Vec::new();
+    let mut rest = Vec::new();
+    while sweep.append(if start.len() < 2 * COPY_LEN { &mut start } else { &mut rest })? {
+        rest.clear();
+        sweep.report()?;
+    }
+    let copies = [start.get(..COPY_LEN), start.get(COPY_LEN..2 * COPY_LEN)];
+    let good = copies.map(|copy| copy.is_some_and(is_good));
+    let header =
+        copies.into_iter().flatten().find(|copy| is_good(copy)).map(CheckpointHeader::parse);
+    let places = [(Place::Header, 0), (Place::ShadowHeader, COPY_LEN as u64)];
+    if header.is_none() {
+        push(Place::Header, 0, FindingKind::HeaderUnusable);
+    } else {
+        let differs_at = match copies {
+            [Some(one), Some(other)] => {
+                one.iter().zip(other).position(|(one, other)| one != other).unwrap_or(0) as u64
+            }
+            _ => 0,
+        };
+        for (index, (place, base)) in places.into_iter().enumerate() {
+            if copies[index].is_none() {
+                push(place, base.min(size), FindingKind::HeaderCopyAbsent);
+            } else if !good[index] {
+                push(place, base + differs_at, FindingKind::HeaderCopyBad);
+            }
+        }
+    }
+    Ok(CheckpointReport { header, size, findings })
+}

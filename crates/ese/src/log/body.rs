@@ -1,0 +1,259 @@
+//! The body of a log: segments, their shadows, and the torn end.
+//!
+//! ```text
+//! segment   0       1        …  k        k+1          k+2 …   last
+//!         header │ data │ data │ data │ shadow of k │ zero or older │
+//!                                      └ end of data
+//! ```
+//!
+//! The engine writes the last, partly filled segment twice, so that a torn write can be undone.
+//! A log that was recycled (circular logging) holds older segments after the end of its data.
+
+use serde::Serialize;
+
+use super::header::{HEADER_LEN, LogHeader, usable};
+use crate::{
+    EseError, FileKind, Finding, FindingKind, Findings, Generation, Lgpos, Observer, Place, ReadAt,
+    ScanOptions,
+    bytes::{is_zero, u64_at},
+    checksum::{block_checksum, is_segment_good, single_bit},
+    read::Sweep,
+};
+
+const SEGMENT: usize = 4096;
+
+/// What the body of a log came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LogBody {
+    /// Every segment was looked at.
+    Checked {
+        /// Segments that hold data, from segment 1 on.
+        data_segments: u32,
+        /// XOR of their checksums: what the next generation's header must say.
+        accumulated: u64,
+        /// Whether the last of them is torn and only its shadow is whole.
+        is_torn: bool,
+    },
+    /// The body has an older format that is not checked here, or the header is unusable.
+    NotChecked,
+}
+
+/// What a scan of one log found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LogReport {
+    /// The header; `None` when it is unusable, and then the body was not looked at.
+    pub header: Option<LogHeader>,
+    /// Length of the file in bytes.
+    pub size: u64,
+    /// The body.
+    pub body: LogBody,
+    /// Everything found, in the order of the file.
+    pub findings: Findings,
+}
+
+/// Checks the header and every segment of a log, the shadow at its end too: what `eseutil /ml`
+/// checks, and the bytes after the end of the data, which it does not look at.
+///
+/// Bodies of version 7 (Exchange 2003 to 2010) are not checked and say so.
+///
+/// # Errors
+/// As [`scan_database`](crate::scan_database).
+pub fn scan_log<R: ReadAt + ?Sized, O: Observer + ?Sized>(
+    file: &R,
+    options: &ScanOptions,
+    observer: &mut O,
+) -> Result<LogReport, EseError> {
+    let mut sweep = Sweep::new(file, observer, options)?;
+    let mut report = LogReport {
+        header: None,
+        size: sweep.size(),
+        body: LogBody::NotChecked,
+        findings: Findings::with_limit(options.max_findings),
+    };
+    // A chunk is never shorter than the header, unless the file is.
+    let mut buf = Vec::new();
+    sweep.append(&mut buf)?;
+    let header = match usable(&buf) {
+        Ok(header) => header,
+        Err(EseError::HeaderUnusable { jet, .. }) => {
+            let mut finding =
+                Finding::new(FileKind::Log, Place::Header, 0, FindingKind::HeaderUnusable);
+            finding.jet = Some(jet);
+            report.findings.push(finding);
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    let checks_body = judge_header(&header, &mut report);
+    let mut segments = Segments {
+        generation: header.generation,
+        count: u32::from(header.segments),
+        index: 1,
+        has_ended: false,
+        last_is_torn: false,
+        data: 0,
+        accumulated: 0,
+    };
+    report.header = Some(header);
+
+    let mut at = HEADER_LEN;
+    loop {
+        // A segment is judged only with its successor at hand, where the shadow may be.
+        while checks_body && buf.len() >= at + 2 * SEGMENT {
+            let (segment, next) = buf[at..at + 2 * SEGMENT].split_at(SEGMENT);
+            segments.look_at(segment, Some(next), &mut report.findings);
+            at += SEGMENT;
+        }
+        if !checks_body {
+            at = buf.len();
+        }
+        buf.drain(..at.min(buf.len()));
+        at = 0;
+        sweep.report()?;
+        if !sweep.append(&mut buf)? {
+            break;
+        }
+    }
+    if checks_body {
+        if let Some(segment) = buf.get(..SEGMENT) {
+            segments.look_at(segment, None, &mut report.findings);
+        }
+        report.body = LogBody::Checked {
+            data_segments: segments.data,
+            accumulated: segments.accumulated,
+            is_torn: segments.last_is_torn,
+        };
+    }
+    Ok(report)
+}
+
+/// Judges the header; says whether the body can be checked.
+fn judge_header(header: &LogHeader, report: &mut LogReport) -> bool {
+    let size = report.size;
+    let mut push = |kind| {
+        report.findings.push(Finding::new(FileKind::Log, Place::Header, 0, kind));
+    };
+    if !header.generation.is_valid() {
+        push(FindingKind::GenerationInvalid);
+    }
+    if header.file_len() != size {
+        push(FindingKind::LengthMismatch { expected: header.file_len(), actual: size });
+    }
+    match header.version[0] {
+        8 if usize::from(header.segment_size) != SEGMENT => {
+            push(FindingKind::SegmentSizeInvalid);
+            false
+        }
+        8 => true,
+        version @ 1..=7 => {
+            push(FindingKind::BodyNotChecked { version });
+            false
+        }
+        version => {
+            push(FindingKind::HeaderVersion { version });
+            false
+        }
+    }
+}
+
+struct Segments {
+    generation: Generation,
+    /// Segments of the file by its header; 0 when the file is another length.
+    count: u32,
+    index: u32,
+    has_ended: bool,
+    last_is_torn: bool,
+    data: u32,
+    accumulated: u64,
+}
+
+impl Segments {
+    fn look_at(&mut self, segment: &[u8], next: Option<&[u8]>, findings: &mut Findings) {
+        let index = self.index;
+        self.index += 1;
+        // What lies beyond the length of the header is no part of the log; its length was told.
+        if index >= self.count {
+            return;
+        }
+        let offset = u64::from(index) * SEGMENT as u64;
+        let mut push = |at: u64, kind| {
+            findings.push(Finding::new(FileKind::Log, Place::Segment(index), at, kind));
+        };
+        let expected =
+            u16::try_from(index).ok().map(|segment| Lgpos::new(self.generation, segment, 0));
+        let found = Lgpos::parse(segment, 8);
+        let is_last = index + 1 == self.count;
+
+        if is_segment_good(segment, index) {
+            match expected {
+                Some(expected) if found < expected => self.has_ended = true,
+                Some(expected) if found == expected && !is_last => {
+                    if self.has_ended {
+                        push(offset, FindingKind::SegmentAfterEnd);
+                    } else {
+                        self.take(segment);
+                    }
+                }
+                // The last segment can only hold a shadow.
+                _ => {
+                    self.has_ended = true;
+                    push(offset, FindingKind::SegmentMisplaced { found });
+                }
+            }
+        } else if is_segment_good(segment, index.saturating_sub(1)) || is_zero(segment) {
+            self.has_ended = true;
+        } else if self.has_ended || is_last {
+            push(offset, FindingKind::SegmentBad);
+            self.has_ended = true;
+        } else if next.is_some_and(|next| {
+            is_segment_good(next, index) && Some(Lgpos::parse(next, 8)) == expected
+        }) {
+            self.last_is_torn = true;
+            self.take(next.unwrap_or_default());
+            self.has_ended = true;
+            push(offset, FindingKind::TornSegment);
+        } else if let Some((bit, sum)) = correctable(segment, index)
+            && Some(found_after(segment, bit)) == expected
+        {
+            self.data += 1;
+            self.accumulated ^= sum;
+            push(offset + u64::from(bit / 8), FindingKind::SegmentCorrectable { bit });
+        } else {
+            push(offset, FindingKind::SegmentBad);
+            // The data may go on after a bad segment. Going on to take it keeps one bad segment
+            // one finding.
+            self.data += 1;
+        }
+    }
+
+    fn take(&mut self, segment: &[u8]) {
+        self.data += 1;
+        self.accumulated ^= u64_at(segment, 0);
+    }
+}
+
+/// The one bit that makes a segment good, with the checksum it then has.
+fn correctable(segment: &[u8], index: u32) -> Option<(u32, u64)> {
+    let stored = u64_at(segment, 0);
+    let bit = single_bit(block_checksum(segment, index, true)? ^ stored, SEGMENT)?;
+    // The checksum's own bytes carry no index.
+    if bit < 64 {
+        return None;
+    }
+    let fixed = with_bit_turned(segment, bit)?;
+    is_segment_good(&fixed, index).then_some((bit, stored))
+}
+
+fn with_bit_turned(segment: &[u8], bit: u32) -> Option<Vec<u8>> {
+    let mut fixed = segment.to_vec();
+    *fixed.get_mut(usize::try_from(bit / 8).ok()?)? ^= 1 << (bit % 8);
+    Some(fixed)
+}
+
+/// The position that a segment carries once a bit of it is turned back.
+fn found_after(segment: &[u8], bit: u32) -> Lgpos {
+    with_bit_turned(segment, bit).map(|fixed| Lgpos::parse(&fixed, 8)).unwrap_or_default()
+}

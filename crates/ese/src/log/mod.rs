@@ -1,0 +1,14 @@
+//! Transaction logs: header, body, names, and the rules of a stream.
+
+mod body;
+mod header;
+mod name;
+mod stream;
+
+pub use body::{LogBody, LogReport, scan_log};
+pub use header::{Attachment, LogHeader, read_log_header};
+pub use name::{LogName, LogRole};
+pub use stream::{LogMember, StreamFinding, StreamFindingKind, check_stream};
+
+#[cfg(feature = "write")]
+pub(crate) use header::HEADER_LEN;

@@ -1,0 +1,200 @@
+//! Databases of our own making.
+
+use std::io::{self, Write};
+
+use super::{Noise, put, put_u32, seal_header, seal_page, signature, time};
+use crate::{
+    Generation, GenerationRange, Lgpos, LogTime, PageSize, Signature,
+    database::{MAGIC, VERSION},
+};
+
+/// A database to write. Clean, 32 KiB pages, 62 of them, the last quarter never written, unless
+/// told otherwise.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DatabaseSpec {
+    seed: u64,
+    page_size: PageSize,
+    pages: u32,
+    uninitialised: u32,
+    old_format: bool,
+    dirty: Option<(GenerationRange, Generation)>,
+    signature: Signature,
+    log_signature: Signature,
+    created: [LogTime; 2],
+}
+
+impl DatabaseSpec {
+    /// A database of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            page_size: PageSize::KIB_32,
+            pages: 62,
+            uninitialised: 15,
+            old_format: false,
+            dirty: None,
+            signature: signature(seed, 1),
+            log_signature: signature(seed, 2),
+            created: [LogTime::default(); 2],
+        }
+    }
+
+    /// Page size.
+    pub fn with_page_size(mut self, page_size: PageSize) -> Self {
+        self.page_size = page_size;
+        self
+    }
+
+    /// Number of pages, headers not counted; a quarter of them is left unwritten.
+    pub fn with_pages(mut self, pages: u32) -> Self {
+        self.pages = pages;
+        self.uninitialised = pages / 4;
+        self
+    }
+
+    /// Number of pages at the end that were never written.
+    pub fn with_uninitialised(mut self, uninitialised: u32) -> Self {
+        self.uninitialised = uninitialised;
+        self
+    }
+
+    /// Whether pages carry the old checksum format; large pages keep the ECC format.
+    pub fn with_old_format(mut self, old_format: bool) -> Self {
+        self.old_format = old_format;
+        self
+    }
+
+    /// Leaves the database dirty, needing logs.
+    pub fn with_dirty(mut self, required: GenerationRange, committed: Generation) -> Self {
+        self.dirty = Some((required, committed));
+        self
+    }
+
+    /// Leaves the database clean.
+    pub fn with_clean(mut self) -> Self {
+        self.dirty = None;
+        self
+    }
+
+    /// Signature of the database; of the seed unless given.
+    pub fn with_signature(mut self, signature: Signature) -> Self {
+        self.signature = signature;
+        self
+    }
+
+    /// Signature of its log stream; of the seed unless given.
+    pub fn with_log_signature(mut self, signature: Signature) -> Self {
+        self.log_signature = signature;
+        self
+    }
+
+    /// Creation times of the last required and the last committed generation; unset unless given.
+    pub fn with_log_times(mut self, required: LogTime, committed: LogTime) -> Self {
+        self.created = [required, committed];
+        self
+    }
+
+    /// Signature of the database.
+    pub fn signature(&self) -> Signature {
+        self.signature
+    }
+
+    /// Length of the file in bytes.
+    pub fn file_len(&self) -> u64 {
+        (u64::from(self.pages) + 2) * u64::from(self.page_size.bytes())
+    }
+
+    /// Writes the whole file.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn write_to<W: Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
+        let header = self.header();
+        out.write_all(&header)?;
+        out.write_all(&header)?;
+        let written = self.pages.saturating_sub(self.uninitialised);
+        let mut page = vec![0; self.page_size.len()];
+        for number in 1..=self.pages {
+            if number <= written {
+                self.fill_page(&mut page, number, written);
+            } else if number == written.saturating_add(1) {
+                page.fill(0);
+            }
+            out.write_all(&page)?;
+        }
+        Ok(())
+    }
+
+    fn dbtime(&self) -> u64 {
+        0x1000 + u64::from(self.pages) * 16
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let mut page = vec![0; self.page_size.len()];
+        put_u32(&mut page, 4, MAGIC);
+        put_u32(&mut page, 8, VERSION);
+        put(&mut page, 16, &self.dbtime().to_le_bytes());
+        put(&mut page, 24, self.signature.as_bytes());
+        put_u32(&mut page, 52, if self.dirty.is_some() { 2 } else { 3 });
+        let attach = Lgpos::new(Generation::new(1), 3, 9);
+        let consistent_at = self.dirty.map_or(3, |(required, _)| required.first().number());
+        let consistent = Lgpos::new(Generation::new(consistent_at), 5, 0);
+        put(&mut page, 56, &consistent.to_bytes());
+        put(&mut page, 64, &time(60_000).to_bytes());
+        put(&mut page, 72, &time(1_000).to_bytes());
+        put(&mut page, 80, &attach.to_bytes());
+        if self.dirty.is_none() {
+            put(&mut page, 88, &time(60_000).to_bytes());
+            put(&mut page, 96, &consistent.to_bytes());
+        }
+        put_u32(&mut page, 104, 1);
+        put(&mut page, 108, self.log_signature.as_bytes());
+        // Attached by Exchange's own copy of the engine.
+        put(&mut page, 211, &[2]);
+        put_u32(&mut page, 212, 2 + self.pages / 64);
+        for (at, value) in [(216, 10), (220, 0), (224, 17763), (232, 20)] {
+            put_u32(&mut page, at, value);
+        }
+        put_u32(&mut page, 236, self.page_size.bytes());
+        if let Some((required, committed)) = self.dirty {
+            put_u32(&mut page, 296, required.first().number());
+            put_u32(&mut page, 300, required.last().number());
+            put_u32(&mut page, 416, committed.number());
+            put_u32(&mut page, 640, required.first().number());
+            put(&mut page, 672, &self.created[0].to_bytes());
+            put(&mut page, 348, &self.created[1].to_bytes());
+        }
+        put_u32(&mut page, 340, VERSION);
+        put_u32(&mut page, 344, 20);
+        put_u32(&mut page, 667, 1);
+        seal_header(&mut page);
+        page
+    }
+
+    fn fill_page(&self, page: &mut [u8], number: u32, written: u32) {
+        let mut noise = Noise::new(self.seed.rotate_left(20) ^ u64::from(number));
+        noise.fill(page);
+        // Runs of 64 leaves make up one tree; the first page of a run is its root.
+        let tree = number / 64;
+        let in_tree = |other: u32| if other / 64 == tree { other } else { 0 };
+        let is_root = number == 1 || number.is_multiple_of(64);
+        let previous = if is_root { 0 } else { in_tree(number - 1) };
+        let next = if number < written { in_tree(number + 1) } else { 0 };
+        let dbtime = 0x1000 + noise.below(u64::from(self.pages) * 16);
+        put(page, 8, &dbtime.to_le_bytes());
+        put_u32(page, 16, previous);
+        put_u32(page, 20, next);
+        put_u32(page, 24, 2 + tree);
+        let free = u16::try_from(noise.below(1500)).unwrap_or(0);
+        put(page, 28, &free.to_le_bytes());
+        put(page, 30, &[0; 2]);
+        let lowest = u16::try_from(self.page_size.bytes() / 2).unwrap_or(0);
+        put(page, 32, &lowest.to_le_bytes());
+        put(page, 34, &20u16.to_le_bytes());
+        let flush_type = 1 + u32::try_from(noise.below(3)).unwrap_or(0);
+        let format = if self.old_format && !self.page_size.is_large() { 0 } else { 0x2000 };
+        put_u32(page, 36, 0x0802 | u32::from(is_root) | format | (flush_type << 15));
+        seal_page(page, number);
+    }
+}

@@ -1,0 +1,139 @@
+//! Genuine files. They are not part of the project: `STILLPOINT_ESE_SAMPLES` names their folder,
+//! by default `../shared/ese-samples` beside the workspace. Without it the test says that it skips,
+//! unless `STILLPOINT_REQUIRE` contains `samples`.
+
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use stillpoint_ese::{
+    DatabaseState, FileKind, Generation, GenerationRange, LogBody, LogMember, Reason, ScanOptions,
+    SetVerdict, judge_set, read_database_header, read_log_header, scan_checkpoint, scan_database,
+    scan_log,
+};
+
+fn samples() -> Option<PathBuf> {
+    let folder = env::var_os("STILLPOINT_ESE_SAMPLES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/ese-samples"),
+        PathBuf::from,
+    );
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let required = env::var("STILLPOINT_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|what| what.trim() == "samples"),
+        "samples are required but {} is absent",
+        folder.display()
+    );
+    eprintln!("SKIPPED: no genuine files at {} (set STILLPOINT_ESE_SAMPLES)", folder.display());
+    None
+}
+
+fn generations(first: u32, last: u32) -> GenerationRange {
+    GenerationRange::new(Generation::new(first), Generation::new(last)).unwrap()
+}
+
+#[test]
+fn databases_give_the_numbers_they_are_known_for() {
+    use DatabaseState::{CleanShutdown, DirtyShutdown};
+    let Some(folder) = samples() else { return };
+    for (name, kib, state, checksum, pages, uninitialised, needs) in [
+        ("basic.edb", 4, CleanShutdown, Some(0x98A8_10D4), 254, 231, None),
+        ("decompress_test2.edb", 8, CleanShutdown, None, 254, 227, None),
+        ("qmgr.db", 16, DirtyShutdown, Some(0x75CD_211A), 78, 35, Some(23)),
+        ("large.edb", 32, CleanShutdown, Some(0x9334_9835), 766, 385, None),
+        ("Windows.edb", 32, DirtyShutdown, None, 1022, 366, Some(40)),
+        ("Current.mdb", 4, DirtyShutdown, None, 254, 201, Some(124)),
+    ] {
+        let file = File::open(folder.join(name)).unwrap();
+        let sniffed = FileKind::sniff(&file).unwrap();
+        assert_eq!((sniffed.kind, sniffed.is_intact), (FileKind::Database, true), "{name}");
+
+        let report = scan_database(&file, &ScanOptions::default(), &mut ()).unwrap();
+        let header = report.header.unwrap();
+        assert_eq!(header.page_size.bytes(), kib * 1024, "{name}");
+        assert_eq!(header.state, state, "{name}");
+        assert!(checksum.is_none_or(|checksum| checksum == header.checksum), "{name}");
+        assert_eq!((report.pages, report.uninitialised), (pages, uninitialised), "{name}");
+        assert_eq!((report.bad, report.correctable), (0, 0), "{name}");
+        assert!(report.findings.is_intact(), "{name}: {:?}", report.findings);
+        assert!(report.findings.iter().all(|finding| finding.jet.is_none()), "{name}");
+
+        let required = needs.map(|generation| generations(generation, generation));
+        assert_eq!(header.required(), required, "{name}");
+        let verdict = judge_set(&header, &[]).verdict;
+        match required {
+            None => assert_eq!(verdict, SetVerdict::Clean, "{name}"),
+            Some(missing) => assert_eq!(
+                verdict,
+                SetVerdict::NotRecoverable {
+                    missing: vec![missing],
+                    reasons: vec![Reason::RequiredMissing { missing }],
+                },
+                "{name}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn the_exchange_shaped_set_is_recoverable() {
+    let Some(folder) = samples() else { return };
+    let folder = folder.join("e00");
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let file = File::open(&path).unwrap();
+        let kind = FileKind::sniff(&file).unwrap().kind;
+        match name.rsplit('.').next().unwrap() {
+            "log" => {
+                assert_eq!(kind, FileKind::Log, "{name}");
+                let report = scan_log(&file, &ScanOptions::default(), &mut ()).unwrap();
+                assert!(report.findings.list.is_empty(), "{name}: {:?}", report.findings);
+                let data = if name == "E00.log" { 77 } else { 254 };
+                assert!(
+                    matches!(report.body, LogBody::Checked { data_segments, is_torn: false, .. }
+                        if data_segments == data),
+                    "{name}: {:?}",
+                    report.body
+                );
+                let header = report.header.as_ref().unwrap();
+                assert_eq!(header.attachments.len(), 1, "{name}");
+                assert_eq!(header.attachments[0].path, "D:\\E00\\db\\DB01.edb");
+                logs.push(LogMember::from_report(name, &report).unwrap());
+            }
+            "chk" => {
+                assert_eq!(kind, FileKind::Checkpoint);
+                let report = scan_checkpoint(&file, &ScanOptions::default(), &mut ()).unwrap();
+                assert!(report.findings.list.is_empty());
+                assert_eq!(report.header.unwrap().checkpoint.generation, Generation::new(6));
+            }
+            "jrs" => {
+                assert_eq!(kind, FileKind::Other);
+                assert!(read_log_header(&file).is_err());
+            }
+            _ => assert_eq!(kind, FileKind::Database, "{name}"),
+        }
+    }
+    assert_eq!(logs.len(), 6);
+
+    let file = File::open(folder.join("DB01.edb")).unwrap();
+    let report = scan_database(&file, &ScanOptions::default(), &mut ()).unwrap();
+    assert!(report.findings.is_intact(), "{:?}", report.findings);
+    let header = read_database_header(&file).unwrap().header;
+    let set = judge_set(&header, &logs);
+    assert_eq!(
+        set.verdict,
+        SetVerdict::Recoverable { required: generations(6, 7), committed: Generation::new(8) }
+    );
+    assert_eq!(set.needed, ["E0000000006.log", "E0000000007.log", "E00.log"]);
+    assert_eq!(set.stream, []);
+    assert_eq!(set.rolls_forward_to.unwrap().generation, Generation::new(8));
+}
