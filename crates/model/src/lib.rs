@@ -21,20 +21,46 @@
 //!  availability    ├──►   request ───────┼──► plan  verdict   ├──► restore point, manifest
 //!  placement ──────┘      capability ────┘          seal ─────┘        topology, log chain
 //! ```
+//!
+//! - What exists: [`inventory`], [`availability`] with every reason, [`placement`], and what plug-in,
+//!   providers and volumes can do ([`capability`]).
+//! - What is wanted: [`policy`] (versioned), [`group`], [`request`].
+//! - What will be done: [`planning`] for backups, [`restore`] for restores. Plans are data: the dry
+//!   run prints them, the engine carries them out.
+//! - What passes between plug-in and provider: [`handover`].
+//! - What happened: [`quiesce`] and [`evidence`] of the freeze, [`verdict`]s of the verification,
+//!   [`seal`]s of the bytes.
+//! - What is kept: [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
+//!   of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
 
 #![forbid(unsafe_code)]
 
 pub mod availability;
 pub mod capability;
+pub mod chain;
 pub mod evidence;
+pub mod group;
 pub mod handover;
 pub mod id;
 pub mod inventory;
+pub mod job;
 pub mod kind;
+pub mod manifest;
 pub mod placement;
+pub mod planning;
+pub mod point;
+pub mod policy;
 pub mod quiesce;
+pub mod request;
+pub mod restore;
 pub mod seal;
+pub mod topology;
 pub mod verdict;
+pub mod warning;
 
 mod hex;
 mod millis;
+#[cfg(test)]
+#[path = "../tests/world/seed.rs"]
+#[allow(unreachable_pub)]
+mod seed;

@@ -1,0 +1,516 @@
+//! How something is to be protected: versioned, and never changed in place.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, HostId, Subject};
+
+use crate::id::PolicyId;
+use crate::kind::BackupKind;
+use crate::quiesce::Consistency;
+
+/// The longest name of a policy or a group, in characters (SnapCenter's limit).
+pub const LONGEST_NAME: usize = 250;
+/// The most restore points that a retention count may keep. An ONTAP volume holds 1023 snapshots.
+pub const MOST_KEPT: u32 = 1023;
+
+/// A policy at one version, as runs and restore points pin it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PolicyRef {
+    /// Which policy.
+    pub id: PolicyId,
+    /// Which version of it, from 1.
+    pub version: NonZeroU32,
+    /// What it was called then, for people.
+    pub name: String,
+}
+
+impl fmt::Display for PolicyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
+}
+
+/// Which copies of a database are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CopySelection {
+    /// The active copy, wherever it is when the plan is made.
+    ActiveOnly,
+    /// Every copy on these servers.
+    OnHosts {
+        /// The servers.
+        hosts: Vec<HostId>,
+    },
+    /// One passive copy, least likely to be activated first.
+    PreferPassive {
+        /// Leave out copies whose replay is delayed.
+        exclude_lagged: bool,
+        /// Leave out copies that are further behind than this many logs.
+        max_replay_queue: Option<u64>,
+        /// Take the active copy if no passive one is fit.
+        fallback_active: bool,
+    },
+    /// One copy, on the first of these servers that has a fit one.
+    ByPreference {
+        /// The servers in order.
+        hosts: Vec<HostId>,
+    },
+}
+
+impl CopySelection {
+    /// Passive copies first, without lagged ones, at most 100 logs behind, else the active copy.
+    pub const fn prefer_passive() -> Self {
+        Self::PreferPassive {
+            exclude_lagged: true,
+            max_replay_queue: Some(100),
+            fallback_active: true,
+        }
+    }
+}
+
+/// What happens when a policy selects several copies of one database for a truncating backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MultipleTruncating {
+    /// One stays truncating; the others become copy backups, and the plan says so.
+    #[default]
+    Downgrade,
+    /// The database is refused with `copy.multiple_truncating`.
+    Refuse,
+}
+
+/// What happens when a freeze is missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMiss {
+    /// The run fails.
+    Fail,
+    /// The job makes a new run after a pause.
+    Retry {
+        /// How many times.
+        times: NonZeroU32,
+        /// How long to wait before each.
+        #[serde(rename = "pause_ms", with = "crate::millis")]
+        pause: Duration,
+    },
+}
+
+/// How writes are to be held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct QuiescePolicy {
+    /// The longest freeze, if it is to be shorter than what plug-in and storage allow.
+    #[serde(rename = "limit_ms", with = "crate::millis::option")]
+    pub limit: Option<Duration>,
+    /// What is kept back of the limit for the thaw itself; never more than a quarter of the limit.
+    /// With VSS's limits (20 s application, 10 s I/O hold) and 2 s, snapshots have 8 s.
+    #[serde(rename = "thaw_margin_ms", with = "crate::millis")]
+    pub thaw_margin: Duration,
+    /// What to do when the freeze is missed.
+    pub on_miss: OnMiss,
+    /// What a restore point must be at least; never undercut in silence.
+    pub floor: Consistency,
+}
+
+impl Default for QuiescePolicy {
+    /// The plug-in's limits less 2 s; a missed freeze is retried once after a minute; anything but
+    /// a crash-consistent point will do, so that data at rest can be protected.
+    fn default() -> Self {
+        Self {
+            limit: None,
+            thaw_margin: Duration::from_secs(2),
+            on_miss: OnMiss::Retry { times: NonZeroU32::MIN, pause: Duration::from_mins(1) },
+            floor: Consistency::AtRest,
+        }
+    }
+}
+
+/// Grandfather, father, son: how many of each to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gfs {
+    /// Hours.
+    pub hourly: u32,
+    /// Days.
+    pub daily: u32,
+    /// Weeks.
+    pub weekly: u32,
+    /// Months.
+    pub monthly: u32,
+    /// Years.
+    pub yearly: u32,
+}
+
+/// How long restore points are kept. A point is kept if any rule keeps it; no rule keeps all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Retention {
+    /// The newest so many.
+    pub count: Option<u32>,
+    /// Those of the last so many days.
+    pub within_days: Option<u32>,
+    /// One for each of the last hours, days, weeks, months and years.
+    pub gfs: Option<Gfs>,
+    /// Never fewer than this many good ones.
+    pub min_keep: NonZeroU32,
+}
+
+impl Default for Retention {
+    /// Keeps all.
+    fn default() -> Self {
+        Self { count: None, within_days: None, gfs: None, min_keep: NonZeroU32::MIN }
+    }
+}
+
+impl Retention {
+    /// Keeps the newest `count`.
+    pub fn count(count: u32) -> Self {
+        Self { count: Some(count), ..Self::default() }
+    }
+}
+
+/// How long logs are kept, over all policies of a database: the union of what each wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LogRetention {
+    /// As long as any restore point is kept that they can roll forward.
+    #[default]
+    AsFulls,
+    /// Those since the last so many fulls.
+    FollowFulls(u32),
+    /// Those of the last so many days.
+    Days(u32),
+    /// None beyond what a point itself needs.
+    None,
+}
+
+/// When a backup is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verification {
+    /// Not by the backup.
+    None,
+    /// Before Exchange is told that the backup succeeded, so that damage keeps the logs. Holds
+    /// Exchange's backup-in-progress flag for as long as it takes.
+    BeforeCompletion {
+        /// After this long the verification is given up; the copies are then unverified.
+        #[serde(rename = "cap_ms", with = "crate::millis::option")]
+        cap: Option<Duration>,
+        /// Unverified copies are completed as failed, so that nothing is truncated for them.
+        required: bool,
+    },
+    /// By a job of its own, later.
+    AfterCompletion,
+}
+
+impl Default for Verification {
+    /// Before completion, for at most 4 hours, and required.
+    fn default() -> Self {
+        Self::BeforeCompletion { cap: Some(Duration::from_hours(4)), required: true }
+    }
+}
+
+/// A label of restore points; the schedule itself belongs to the group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FrequencyClass {
+    /// When somebody asks.
+    #[default]
+    OnDemand,
+    /// Every hour or so.
+    Hourly,
+    /// Every day.
+    Daily,
+    /// Every week.
+    Weekly,
+    /// Every month.
+    Monthly,
+    /// Something else.
+    Custom(String),
+}
+
+impl fmt::Display for FrequencyClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::OnDemand => "on demand",
+            Self::Hourly => "hourly",
+            Self::Daily => "daily",
+            Self::Weekly => "weekly",
+            Self::Monthly => "monthly",
+            Self::Custom(label) => label,
+        })
+    }
+}
+
+/// What a job is called when some of its databases failed and some did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPartial {
+    /// Succeeded with warnings.
+    #[default]
+    Warn,
+    /// Failed.
+    Fail,
+}
+
+/// How something is to be protected. Immutable at each version: an edit makes the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Which policy.
+    pub id: PolicyId,
+    /// From 1.
+    pub version: NonZeroU32,
+    /// Its name: unique, case ignored.
+    pub name: String,
+    /// What is taken.
+    pub kind: BackupKind,
+    /// Of which copies.
+    pub selection: CopySelection,
+    /// What happens if these are several and the kind truncates.
+    pub multiple_truncating: MultipleTruncating,
+    /// A log backup without a full to build on becomes a full and log backup, instead of
+    /// being refused.
+    pub promote_log: bool,
+    /// The label of its restore points.
+    pub class: FrequencyClass,
+    /// How writes are held.
+    pub quiesce: QuiescePolicy,
+    /// How long restore points are kept.
+    pub retention: Retention,
+    /// How long logs are kept.
+    pub log_retention: LogRetention,
+    /// When they are verified.
+    pub verification: Verification,
+    /// What a partial success is called.
+    pub on_partial: OnPartial,
+}
+
+impl Policy {
+    /// Version 1: full and log backups of a passive copy (else the active one), verified before
+    /// completion, kept for ever.
+    pub fn new(id: PolicyId, name: impl Into<String>) -> Self {
+        Self {
+            id,
+            version: NonZeroU32::MIN,
+            name: name.into(),
+            kind: BackupKind::FullAndLog,
+            selection: CopySelection::prefer_passive(),
+            multiple_truncating: MultipleTruncating::default(),
+            promote_log: false,
+            class: FrequencyClass::default(),
+            quiesce: QuiescePolicy::default(),
+            retention: Retention::default(),
+            log_retention: LogRetention::default(),
+            verification: Verification::default(),
+            on_partial: OnPartial::default(),
+        }
+    }
+
+    /// What runs and restore points pin.
+    pub fn reference(&self) -> PolicyRef {
+        PolicyRef { id: self.id, version: self.version, name: self.name.clone() }
+    }
+
+    /// `edited` as the version after this one.
+    ///
+    /// # Errors
+    /// What [`Policy::check`] finds; `policy.other_id` if it is another policy.
+    pub fn edit(&self, edited: Self) -> Result<Self, PolicyError> {
+        if edited.id != self.id {
+            return Err(PolicyError::OtherId { id: self.id, other: edited.id });
+        }
+        let next = Self { version: self.version.saturating_add(1), ..edited };
+        next.check()?;
+        Ok(next)
+    }
+
+    /// Whether it makes sense by itself.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        check_name(&self.name).map_err(|why| PolicyError::Name { name: self.name.clone(), why })?;
+        if let CopySelection::OnHosts { hosts } | CopySelection::ByPreference { hosts } =
+            &self.selection
+            && hosts.is_empty()
+        {
+            return Err(PolicyError::NoHosts);
+        }
+        for (what, count) in [
+            ("the retention count", self.retention.count),
+            ("the retention's days", self.retention.within_days),
+            (
+                "the log retention",
+                match self.log_retention {
+                    LogRetention::FollowFulls(count) => Some(count),
+                    LogRetention::Days(days) => Some(days),
+                    LogRetention::AsFulls | LogRetention::None => None,
+                },
+            ),
+        ] {
+            // Days may exceed what a volume holds; ten years and more are a slip of the finger.
+            let most = if what.contains("days") { 36_500 } else { MOST_KEPT };
+            if count.is_some_and(|count| count == 0 || count > most) {
+                return Err(PolicyError::Retention { what, most });
+            }
+        }
+        if self.retention.min_keep.get() > MOST_KEPT {
+            return Err(PolicyError::Retention { what: "the least to keep", most: MOST_KEPT });
+        }
+        if self.quiesce.limit.is_some_and(|limit| limit.is_zero()) {
+            return Err(PolicyError::FreezeLimit);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text can be the name of a policy or a group: 1 to 250 characters, none of them a
+/// control character, no white space at its ends.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.trim().is_empty() {
+        Err("it is empty")
+    } else if name.trim() != name {
+        Err("it begins or ends with white space")
+    } else if name.chars().count() > LONGEST_NAME {
+        Err("it is longer than 250 characters")
+    } else if name.chars().any(char::is_control) {
+        Err("it has control characters")
+    } else {
+        Ok(())
+    }
+}
+
+/// A policy breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Its name is none.
+    #[error("{name:?} is no name for a policy: {why}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It selects copies by server and names none.
+    #[error("the copy selection names no server")]
+    NoHosts,
+    /// A number of the retention is out of range.
+    #[error("{what} must be between 1 and {most}")]
+    Retention {
+        /// Which number.
+        what: &'static str,
+        /// The most it can be.
+        most: u32,
+    },
+    /// A freeze of no length.
+    #[error("the freeze limit is zero")]
+    FreezeLimit,
+    /// An edit belongs to another policy.
+    #[error("the edit is of policy {other}, not of {id}")]
+    OtherId {
+        /// The policy.
+        id: PolicyId,
+        /// What the edit says.
+        other: PolicyId,
+    },
+}
+
+impl ErrorFacts for PolicyError {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::new(match self {
+            Self::Name { .. } => "policy.name_invalid",
+            Self::NoHosts => "policy.no_hosts",
+            Self::Retention { .. } => "retention.out_of_range",
+            Self::FreezeLimit => "quiesce.limit_zero",
+            Self::OtherId { .. } => "policy.other_id",
+        })
+    }
+
+    fn class(&self) -> ErrorClass {
+        ErrorClass::Invalid
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::None
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        match self {
+            Self::OtherId { id, .. } => vec![Subject::new("policy", id)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn remedy(&self) -> std::borrow::Cow<'static, str> {
+        match self {
+            Self::Name { .. } => "Choose a name of 1 to 250 printable characters.",
+            Self::NoHosts => "Name at least one server, or select copies another way.",
+            Self::Retention { .. } => "Choose a number in that range, or leave the rule out.",
+            Self::FreezeLimit => "Choose a longer limit, or leave it to the plug-in.",
+            Self::OtherId { .. } => "Edit the policy that was read.",
+        }
+        .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy::new(PolicyId(uuid::Uuid::from_u128(1)), "Daily")
+    }
+
+    #[test]
+    fn an_edit_makes_the_next_version() {
+        let first = policy();
+        let mut edited = first.clone();
+        edited.kind = BackupKind::Copy;
+        let second = first.edit(edited).unwrap();
+        assert_eq!((second.version.get(), second.reference().to_string()), (2, "Daily@2".into()));
+        let mut foreign = first.clone();
+        foreign.id = PolicyId(uuid::Uuid::from_u128(2));
+        assert_eq!(first.edit(foreign).unwrap_err().code(), "policy.other_id");
+    }
+
+    #[test]
+    fn each_rule_has_its_code() {
+        let broken = |change: fn(&mut Policy)| {
+            let mut policy = policy();
+            change(&mut policy);
+            policy.check().unwrap_err().code()
+        };
+        assert_eq!(policy().check(), Ok(()));
+        assert_eq!(broken(|p| p.name = " x".into()), "policy.name_invalid");
+        assert_eq!(broken(|p| p.name = "x".repeat(251)), "policy.name_invalid");
+        assert_eq!(broken(|p| p.retention.count = Some(0)), "retention.out_of_range");
+        assert_eq!(broken(|p| p.retention.count = Some(1024)), "retention.out_of_range");
+        assert_eq!(
+            broken(|p| p.log_retention = LogRetention::FollowFulls(0)),
+            "retention.out_of_range"
+        );
+        assert_eq!(
+            broken(|p| p.selection = CopySelection::OnHosts { hosts: vec![] }),
+            "policy.no_hosts"
+        );
+        assert_eq!(broken(|p| p.quiesce.limit = Some(Duration::ZERO)), "quiesce.limit_zero");
+    }
+
+    #[test]
+    fn a_policy_survives_storage() {
+        let policy = policy();
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy);
+    }
+}

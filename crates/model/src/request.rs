@@ -1,0 +1,94 @@
+//! What somebody asks for.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use stillpoint_context::{IdempotencyKey, JobId};
+
+use crate::group::Selector;
+use crate::id::{GroupId, PolicyId};
+use crate::kind::BackupKind;
+use crate::policy::CopySelection;
+
+/// Why a job exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trigger {
+    /// A person asked.
+    Manual {
+        /// Who, if that is known.
+        user: Option<String>,
+    },
+    /// A schedule came due.
+    Schedule {
+        /// Its name.
+        schedule: String,
+        /// When it was due.
+        due: DateTime<Utc>,
+    },
+    /// A program asked.
+    Api,
+    /// Another job asked, e.g. a restore that wants a new full backup.
+    FollowUp {
+        /// Which.
+        of: JobId,
+    },
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Target {
+    /// A resource group.
+    Group(GroupId),
+    /// These, without a group.
+    Selected(Vec<Selector>),
+}
+
+/// A request for a backup. Two requests of one key are one: the same job if they are equal, else
+/// `run.key_reused`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BackupRequest {
+    /// What tells it from another.
+    pub key: IdempotencyKey,
+    /// Why.
+    pub trigger: Trigger,
+    /// Of what.
+    pub target: Target,
+    /// How: the version is the newest one when the job begins.
+    pub policy: PolicyId,
+    /// Another kind than the policy's, this once.
+    pub kind: Option<BackupKind>,
+    /// Another selection than the policy's, this once.
+    pub selection: Option<CopySelection>,
+}
+
+impl BackupRequest {
+    /// A manual request without overrides.
+    pub fn new(key: IdempotencyKey, target: Target, policy: PolicyId) -> Self {
+        Self {
+            key,
+            trigger: Trigger::Manual { user: None },
+            target,
+            policy,
+            kind: None,
+            selection: None,
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manual { user: Some(user) } => write!(f, "asked for by {user}"),
+            Self::Manual { user: None } => f.write_str("asked for"),
+            Self::Schedule { schedule, due } => write!(f, "schedule {schedule}, due {due}"),
+            Self::Api => f.write_str("asked for by a program"),
+            Self::FollowUp { of } => write!(f, "follow-up of job {of}"),
+        }
+    }
+}
