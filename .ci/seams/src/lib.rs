@@ -1,0 +1,39 @@
+//! One line for each method that `clippy.toml` disallows, under the very path that it names there.
+
+#![allow(clippy::let_underscore_future)]
+
+use std::time::Duration;
+
+pub fn std_clocks() {
+    let _ = std::time::SystemTime::now();
+    let _ = std::time::Instant::now();
+    std::thread::sleep(Duration::ZERO);
+    let _ = std::thread::spawn(|| ());
+}
+
+pub fn chrono_clocks() {
+    let _ = chrono::Utc::now();
+    let _ = chrono::Local::now();
+}
+
+pub fn tokio_tasks(handle: &tokio::runtime::Handle) {
+    let _ = tokio::spawn(async {});
+    let _ = tokio::task::spawn(async {});
+    let _ = tokio::task::spawn_local(async {});
+    let _ = tokio::task::spawn_blocking(|| ());
+    let _ = tokio::runtime::Handle::spawn(handle, async {});
+    let _ = tokio::runtime::Handle::spawn_blocking(handle, || ());
+}
+
+pub fn tokio_timers() {
+    let at = tokio::time::Instant::now();
+    let _ = tokio::time::sleep(Duration::ZERO);
+    let _ = tokio::time::sleep_until(at);
+    let _ = tokio::time::timeout(Duration::ZERO, async {});
+    let _ = tokio::time::interval(Duration::from_secs(1));
+}
+
+pub fn random_ids() {
+    let _ = uuid::Uuid::new_v4();
+    let _ = uuid::Uuid::now_v7();
+}

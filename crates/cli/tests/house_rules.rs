@@ -1,0 +1,302 @@
+//! The rules of the house, read from `cargo metadata` and the sources: who may depend on whom, what stays light, what
+//! every crate carries.
+
+// Tests may panic; their helpers are no test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// What a crate may depend on of ours: always, and behind a feature. The last row of a family is for its members.
+const MAY: &[(&str, &[&str], &[&str])] = &[
+    ("context", &[], &[]),
+    ("model", &["context"], &[]),
+    ("workflow", &["context"], &[]),
+    ("ese", &[], &[]),
+    ("exchange", &["context", "model"], &[]),
+    ("storage", &["context", "model"], &[]),
+    ("catalog", &["context", "model"], &[]),
+    (
+        "stillpoint",
+        &["context", "model", "workflow", "exchange", "storage", "catalog"],
+        &["store-sqlite", "storage-fs", "exchange-files"],
+    ),
+    ("store-sqlite", &["context", "workflow", "catalog", "model"], &[]),
+    (
+        "testkit",
+        &["context", "model", "workflow", "exchange", "storage", "catalog", "stillpoint", "ese"],
+        &[],
+    ),
+    ("storage-*", &["context", "model", "storage"], &[]),
+    ("exchange-*", &["context", "model", "exchange", "ese"], &[]),
+];
+
+/// Crates that third parties implement against or build on; they stay light.
+const LIGHT: &[&str] = &["context", "model", "ese", "exchange", "storage", "catalog"];
+
+/// What a light crate must not bring with it.
+const HEAVY: &[&str] = &[
+    "tokio",
+    "tokio-util",
+    "async-std",
+    "smol",
+    "petgraph",
+    "rusqlite",
+    "libsqlite3-sys",
+    "redb",
+    "http",
+    "hyper",
+    "reqwest",
+    "ureq",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The workspace as this machine builds it, features of every kind included.
+fn metadata() -> Metadata {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = Command::new(rustc).arg("-vV").output().expect("rustc runs");
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(["--locked".to_owned(), format!("--filter-platform={host}")])
+        .exec()
+        .expect("cargo metadata works on the workspace")
+}
+
+/// The folder under `crates/` that a package of ours has; the façade's is its own name.
+fn folder(package: &str) -> Option<&str> {
+    if package == "stillpoint" { Some(package) } else { package.strip_prefix("stillpoint-") }
+}
+
+/// The packages under `crates/`, by folder.
+fn crates(metadata: &Metadata) -> BTreeMap<String, &Package> {
+    let under = root().join("crates");
+    let ours = metadata.workspace_packages();
+    ours.into_iter()
+        .filter(|package| package.manifest_path.as_std_path().starts_with(&under))
+        .map(|package| {
+            let folder = folder(&package.name).expect("our packages are named after us").to_owned();
+            let place = package.manifest_path.parent().unwrap().file_name().unwrap();
+            assert_eq!(folder, place, "the package is named after its folder");
+            (folder, package)
+        })
+        .collect()
+}
+
+fn row(folder: &str) -> Option<(&'static [&'static str], &'static [&'static str])> {
+    let exact = MAY.iter().find(|(name, _, _)| *name == folder);
+    let family = || {
+        MAY.iter().find(|(name, _, _)| {
+            name.strip_suffix('*').is_some_and(|family| folder.starts_with(family))
+        })
+    };
+    exact.or_else(family).map(|(_, always, behind)| (*always, *behind))
+}
+
+fn rust_files(below: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+#[test]
+fn a_crate_depends_on_ours_only_as_the_table_says() {
+    let metadata = metadata();
+    let mut seen = 0;
+    for (folder_name, package) in crates(&metadata) {
+        if folder_name == "cli" {
+            continue; // The command composes any of them.
+        }
+        let (always, behind) =
+            row(&folder_name).unwrap_or_else(|| panic!("{folder_name} is not in the table"));
+        for dependency in &package.dependencies {
+            if dependency.kind == DependencyKind::Development {
+                continue; // Conformance suites and the like.
+            }
+            let Some(other) = folder(&dependency.name).filter(|_| dependency.path.is_some()) else {
+                continue;
+            };
+            let allowed =
+                always.contains(&other) || (dependency.optional && behind.contains(&other));
+            assert!(allowed, "{folder_name} must not depend on {other}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} edges were looked at");
+}
+
+#[test]
+fn the_facade_has_no_default_features() {
+    let metadata = metadata();
+    let crates = crates(&metadata);
+    let features = &crates["stillpoint"].features;
+    assert!(features.get("default").is_none_or(Vec::is_empty), "{features:?}");
+}
+
+#[test]
+fn what_third_parties_implement_against_is_light() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
+    let names: BTreeMap<_, _> =
+        metadata.packages.iter().map(|package| (&package.id, package.name.as_str())).collect();
+    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    // `heavy` is not vacuous: the engine has a runtime and a graph.
+    let closure = |start: &Package| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![&start.id]);
+        while let Some(id) = open.pop() {
+            if !seen.insert(names[id]) {
+                continue;
+            }
+            let normal = nodes[id].deps.iter().filter(|dependency| {
+                dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+            });
+            open.extend(normal.map(|dependency| &dependency.pkg));
+        }
+        seen
+    };
+    let crates = crates(&metadata);
+    let engine = closure(crates["workflow"]);
+    assert!(engine.contains("tokio") && engine.contains("petgraph"), "{engine:?}");
+    for light in LIGHT {
+        let all = closure(crates[*light]);
+        let heavy: Vec<_> = HEAVY.iter().filter(|name| all.contains(**name)).collect();
+        assert!(heavy.is_empty(), "{light} brings {heavy:?}");
+    }
+}
+
+#[test]
+fn every_crate_root_forbids_unsafe_code() {
+    let metadata = metadata();
+    let mut roots = 0;
+    for package in metadata.workspace_packages() {
+        let made = package
+            .targets
+            .iter()
+            .filter(|target| target.is_lib() || target.is_bin() || target.is_proc_macro());
+        for target in made {
+            let source = fs::read_to_string(&target.src_path).unwrap();
+            assert!(
+                source.lines().any(|line| line.trim() == "#![forbid(unsafe_code)]"),
+                "{} does not forbid unsafe code",
+                target.src_path
+            );
+            roots += 1;
+        }
+    }
+    assert!(roots >= 13, "only {roots} crate roots were looked at");
+}
+
+#[test]
+fn every_package_inherits_the_lints_and_says_what_it_is() {
+    let metadata = metadata();
+    let mut descriptions = BTreeSet::new();
+    for package in metadata.workspace_packages() {
+        let name = &package.name;
+        let manifest = fs::read_to_string(&package.manifest_path).unwrap();
+        let mut lines =
+            manifest.lines().map(str::trim).skip_while(|line| *line != "[lints]").skip(1);
+        assert_eq!(lines.next(), Some("workspace = true"), "{name} does not inherit the lints");
+        assert_eq!(package.license.as_deref(), Some("MIT OR Apache-2.0"), "{name}");
+        assert!(package.rust_version.is_some(), "{name} says no rust-version");
+        let description = package.description.as_deref().unwrap_or_default();
+        assert!(description.len() > 15, "{name} has no description");
+        assert!(descriptions.insert(description.to_owned()), "{name} has another's description");
+    }
+}
+
+#[test]
+fn every_published_crate_carries_its_licences_and_a_readme() {
+    let metadata = metadata();
+    let root = root();
+    for (folder, package) in crates(&metadata) {
+        let place = package.manifest_path.parent().unwrap().as_std_path();
+        for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            let own = fs::read(place.join(licence))
+                .unwrap_or_else(|error| panic!("{folder} has no {licence}: {error}"));
+            assert!(own == fs::read(root.join(licence)).unwrap(), "{folder} has another {licence}");
+        }
+        let readme = package.readme().unwrap_or_else(|| panic!("{folder} has no readme"));
+        let readme = fs::read_to_string(readme).unwrap();
+        let first = readme.lines().next().unwrap_or_default().to_lowercase();
+        assert!(first.starts_with("# stillpoint"), "{folder}'s readme opens with {first:?}");
+    }
+}
+
+/// The head of every item that the source makes public, up to its body: `pub fn f(a: A) -> B`, `pub field: C`, and the
+/// heads of `impl`s.
+fn public_heads(source: &str) -> Vec<String> {
+    let mut heads = Vec::new();
+    let mut lines = source.lines().map(str::trim).take_while(|line| *line != "mod tests {");
+    while let Some(line) = lines.next() {
+        if !(line.starts_with("pub ") || line.starts_with("impl")) {
+            continue;
+        }
+        let mut head = line.to_owned();
+        let is_field = |text: &str| {
+            text.strip_prefix("pub ").is_some_and(|rest| {
+                rest.split_once(':').is_some_and(|(name, _)| {
+                    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                })
+            })
+        };
+        while !(head.contains(['{', ';']) || is_field(&head) && head.ends_with(',')) {
+            let Some(more) = lines.next() else { break };
+            head.push(' ');
+            head.push_str(more);
+        }
+        // A body on the same line is no part of it.
+        heads.push(head.split(['{', ';']).next().unwrap_or_default().to_owned());
+    }
+    heads
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
+}
+
+/// The names that a source brings in from petgraph, petgraph's own among them.
+fn graph_names(source: &str) -> BTreeSet<&str> {
+    let mut names = BTreeSet::from(["petgraph"]);
+    for used in source.split("use petgraph").skip(1) {
+        let used = used.split(';').next().unwrap_or_default();
+        names.extend(words(used).filter(|word| word.starts_with(char::is_uppercase)));
+    }
+    names
+}
+
+#[test]
+fn the_graph_library_stays_out_of_the_public_api_of_the_engine() {
+    let source = "use petgraph::graph::{DiGraph, NodeIndex};\npub struct P {\n    pub graph: DiGraph<(),\n    ()>,\n    at: NodeIndex,\n}\nimpl P {\n    pub fn at(\n        &self,\n    ) -> NodeIndex { self.at }\n}\n";
+    let leaks = |source: &str| {
+        let names = graph_names(source);
+        let leaking = |head: &String| words(head).any(|word| names.contains(word));
+        public_heads(source).into_iter().filter(leaking).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        leaks(source).len(),
+        2,
+        "the check sees a field and a function: {:?}",
+        leaks(source)
+    );
+
+    let mut files = Vec::new();
+    rust_files(&root().join("crates/workflow/src"), &mut files);
+    assert!(!files.is_empty());
+    for file in files {
+        let leaks = leaks(&fs::read_to_string(&file).unwrap());
+        assert!(leaks.is_empty(), "{}: {leaks:?}", file.display());
+    }
+}
