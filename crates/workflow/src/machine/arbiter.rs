@@ -1,0 +1,105 @@
+//! The arbiter: grants claims over all runs.
+//!
+//! All claims of a run are granted at once, at admission, or not yet: nobody holds some and waits for others, so there
+//! is no deadlock. First come, first served among those that conflict, where a priority is a head start in time.
+//!
+//! A claim locks its key, and with an intention every key above it:
+//!
+//! ```text
+//!   exclusive db/1/live      db: intends exclusive   db/1: intends exclusive   db/1/live: exclusive
+//!   shared    db/1           db: intends shared      db/1: shared              conflict at db/1
+//! ```
+//!
+//! Each waiting run watches one blocker: the latest conflicting one before it. It is looked at again only when that
+//! one lets go, so waking n waiters in turn costs O(n), however many wait elsewhere.
+
+mod decide;
+mod state;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use stillpoint_context::{FencingToken, Mono, RunId};
+
+pub(crate) use decide::ArbiterMachine;
+
+use crate::claim::{Claim, ClaimKey};
+
+/// A head start in time: what a priority is.
+pub(crate) type HeadStart = Duration;
+
+/// What happened at the arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ArbiterRecord {
+    /// A run asks for claims.
+    Queued {
+        /// The run.
+        run: RunId,
+        /// What it claims.
+        claims: Vec<Claim>,
+        /// By how much it goes before those that came at the same time.
+        head_start: Duration,
+        /// When it asked.
+        at: Mono,
+    },
+    /// A run holds all its claims. The token is the place of this record in the stream, counted from one.
+    Granted {
+        /// The run.
+        run: RunId,
+    },
+    /// A run let go of some claims, or of all.
+    Released {
+        /// The run.
+        run: RunId,
+        /// What it let go of; everything if empty.
+        keys: Vec<ClaimKey>,
+    },
+}
+
+/// Whether the arbiter does its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum GrantPolicy {
+    /// Claims exclude each other.
+    #[default]
+    Strict,
+    /// Every claim is granted at once: for tests that must then fail.
+    #[cfg(any(test, feature = "testing"))]
+    Always,
+}
+
+/// What a run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The run that waits.
+    pub run: RunId,
+    /// A key that it cannot have.
+    pub key: ClaimKey,
+    /// The run that holds it, or is to have it first.
+    pub holder: RunId,
+    /// Since when it waits.
+    pub since: Mono,
+}
+
+#[derive(Debug)]
+pub(crate) enum ArbiterInput {
+    Ask {
+        run: RunId,
+        claims: Vec<Claim>,
+        head_start: HeadStart,
+    },
+    /// Lets go of some keys, or of everything, granted or not.
+    Release {
+        run: RunId,
+        keys: Vec<ClaimKey>,
+    },
+}
+
+/// What the arbiter wants told, once its records are appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ArbiterCommand {
+    Granted { run: RunId, fence: FencingToken },
+    Waits { run: RunId },
+}

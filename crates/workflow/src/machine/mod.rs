@@ -1,0 +1,76 @@
+//! The machines: pure functions of what has happened and what happens now.
+//!
+//! ```text
+//!              on(now, input)                       carried out by the driver
+//!   input ──▶ ┌─────────┐ ──▶ records ─────────────▶ appended ──┐
+//!             │ machine │ ──▶ urgent commands ──────▶ at once   │
+//!             └─────────┘ ──▶ gated commands ───────▶ after ◀───┘
+//!                  ▲ apply(record): the only mutation
+//! ```
+//!
+//! Nothing in this module knows a runtime, a clock or any input and output: time is an argument. The state after
+//! [`on`](RunMachine::on) is what applying the records of the log gives, so recovery is to read and apply.
+
+mod arbiter;
+mod guard;
+mod record;
+mod run;
+
+pub(crate) use arbiter::{ArbiterCommand, ArbiterInput, ArbiterMachine, HeadStart};
+pub use arbiter::{ArbiterRecord, GrantPolicy, Waiting};
+pub(crate) use guard::{GuardCommand, GuardInput, GuardMachine};
+pub use guard::{GuardEntry, GuardRecord, GuardVerdict, Hold, PartOutcome};
+pub(crate) use record::Ticket;
+pub use record::{
+    CancelAnswer, Cause, Debris, End, Next, ParkReason, Parked, Record, Resolution, RunRecord,
+    Submitted, Warning,
+};
+pub(crate) use run::{Answer, Command, Input, Outcome, Round, RunMachine, UndoOutcome};
+pub use run::{NodeProgress, RunState};
+
+#[cfg(test)]
+mod purity {
+    /// The line between machines and drivers, as a test: no file here names a runtime, a clock, a thread or I/O.
+    #[test]
+    fn the_machines_are_free_of_runtime_clock_and_io() {
+        let forbidden = [
+            "tokio",
+            "async ",
+            ".await",
+            "Clock",
+            "Spawner",
+            "Seams",
+            "std::time::Instant",
+            "SystemTime",
+            "std::thread",
+            "std::fs",
+            "std::io",
+            "std::net",
+            "Mutex",
+            "Atomic",
+            "Utc::now",
+            "random(",
+        ];
+        let mut folders =
+            vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine")];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                files += 1;
+                let source = std::fs::read_to_string(&path).unwrap();
+                let code = source.split("#[cfg(test)]").next().unwrap();
+                for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                    for word in forbidden {
+                        assert!(!line.contains(word), "{} names {word}: {line}", path.display());
+                    }
+                }
+            }
+        }
+        assert!(files > 5, "the scan found only {files} files");
+    }
+}

@@ -1,0 +1,208 @@
+//! What a run does about what it is told.
+
+use stillpoint_context::Mono;
+
+use super::state::{RunPhase, RunState, Stage, Timer};
+use super::{Command, Input, Round};
+use crate::action::EffectKind;
+use crate::machine::record::{Cause, Next, ParkReason, Parked, RunRecord};
+use crate::plan::{NodeKind, NodeNo};
+
+/// The run machine: a state, and the rules by which it goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct RunMachine {
+    pub(super) state: RunState,
+}
+
+impl RunMachine {
+    pub(crate) fn new(state: RunState) -> Self {
+        Self { state }
+    }
+
+    pub(crate) fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    pub(super) fn note(&mut self, now: Mono, record: RunRecord, round: &mut Round) {
+        self.state.apply(now, &record);
+        round.records.push(record);
+    }
+
+    /// Takes an input; adds to the round what is to be written and done. Once the inputs of a round are in,
+    /// [`advance`](Self::advance) ends it.
+    pub(crate) fn on(&mut self, now: Mono, input: Input, round: &mut Round) {
+        if self.state.end().is_some() {
+            Self::on_ended(&input, round);
+            return;
+        }
+        match input {
+            Input::Granted { fence } => {
+                if self.state.phase == RunPhase::Queued {
+                    self.note(now, RunRecord::Started { fence }, round);
+                }
+            }
+            Input::Ended { node, attempt, outcome } => {
+                self.ended(now, node, attempt, outcome, round);
+            }
+            Input::Probed { node, attempt, answer } => {
+                self.probed(now, node, attempt, answer, round);
+            }
+            Input::UndoEnded { node, attempt, outcome } => {
+                self.undo_ended(now, node, attempt, outcome, round);
+            }
+            Input::Prepared { guard, worst } => self.prepared(now, guard, worst, round),
+            Input::Refused { guard, failure } => {
+                if self.state.nodes[guard.index()].stage == Stage::Preparing {
+                    self.final_failure(now, guard, 0, failure, round);
+                }
+            }
+            Input::Closed { guard, log, facts } => {
+                round.facts.extend(facts);
+                self.note(now, RunRecord::Guarded { guard, log }, round);
+                self.guard_closed(now, guard, round);
+            }
+            Input::Cancel { by, ticket } => self.cancel(now, by, ticket, round),
+            Input::Resume { by, ticket } => self.resume(now, by, ticket, round),
+            Input::Resolve { by, node, resolution, ticket } => {
+                self.resolve(now, by, node, resolution, ticket, round);
+            }
+            Input::Abandon { by, ticket } => self.abandon(now, by, ticket, round),
+        }
+    }
+
+    /// Does what has become due, starts what may start, and ends the run if all is over.
+    pub(crate) fn advance(&mut self, now: Mono, round: &mut Round) {
+        while let Some(&(at, node, timer)) = self.state.timers.first() {
+            if at > now || self.state.end().is_some() {
+                break;
+            }
+            match timer {
+                Timer::Stage => self.due(now, node, round),
+                Timer::Thread => self.note(now, RunRecord::Lingers { node }, round),
+            }
+        }
+        loop {
+            if self.state.phase == RunPhase::Forward && self.state.parked.is_empty() {
+                while let Some(&node) = self.state.ready.front() {
+                    self.start(now, node, round);
+                }
+            }
+            while let Some(&node) = self.state.offers.front() {
+                self.undo(now, node, round);
+            }
+            if !self.turn_if_over(now, round) {
+                break;
+            }
+        }
+    }
+
+    fn start(&mut self, now: Mono, node: NodeNo, round: &mut Round) {
+        if matches!(self.state.plan().node(node).kind, NodeKind::Guard(_)) {
+            self.note(now, RunRecord::Preparing { guard: node }, round);
+            round.gated.push(Command::Prepare { guard: node });
+        } else {
+            self.attempt(now, node, round);
+        }
+    }
+
+    /// Begins an attempt: intent first.
+    fn attempt(&mut self, now: Mono, node: NodeNo, round: &mut Round) {
+        let attempt = self.state.nodes[node.index()].attempt + 1;
+        self.note(now, RunRecord::Intended { node, attempt }, round);
+        round.gated.push(Command::Launch { node, attempt });
+    }
+
+    fn due(&mut self, now: Mono, node: NodeNo, round: &mut Round) {
+        let attempt = self.state.nodes[node.index()].attempt;
+        match self.state.nodes[node.index()].stage {
+            Stage::Running { .. } => self.overran(now, node, attempt, round),
+            Stage::Stopping { .. } | Stage::Asking { .. } => {
+                self.note(now, RunRecord::ProbeDue { node }, round);
+                round.gated.push(Command::Probe { node, attempt });
+            }
+            Stage::Probing { .. } => {
+                round.urgent.push(Command::Drop { node });
+                self.probe_failed(now, node, attempt, round);
+            }
+            Stage::Pausing { .. } => self.attempt(now, node, round),
+            Stage::Undoing { .. } => {
+                round.urgent.push(Command::Drop { node });
+                self.undo_overran(now, node, round);
+            }
+            Stage::UndoPausing { .. } => self.undo(now, node, round),
+            // Other stages have no timer.
+            _ => {}
+        }
+    }
+
+    /// Unwinds, or parks past the point of no return.
+    pub(super) fn failed_for_good(&mut self, now: Mono, node: NodeNo, round: &mut Round) {
+        if self.state.phase != RunPhase::Forward || self.state.is_optional(node) {
+            return;
+        }
+        let failure = self.state.nodes[node.index()].failure.clone();
+        let Some(failure) = failure else { return };
+        if self.state.crossed.is_some() {
+            let reason = ParkReason::PastNoReturn;
+            self.note(now, RunRecord::Parked(Parked { node, reason, failure }), round);
+        } else {
+            self.unwind(now, Cause::Failed { node, failure }, round);
+        }
+    }
+
+    /// Turns round: tells everything that runs to stop.
+    pub(super) fn unwind(&mut self, now: Mono, cause: Cause, round: &mut Round) {
+        self.tell_to_stop(None, round);
+        self.note(now, RunRecord::Unwinding { cause }, round);
+    }
+
+    /// Signals what runs, drops what only asks, closes what is guarded.
+    pub(super) fn tell_to_stop(&self, except: Option<NodeNo>, round: &mut Round) {
+        for index in 0..self.state.nodes.len() {
+            let node = NodeNo::at(index);
+            if except == Some(node) {
+                continue;
+            }
+            match self.state.nodes[index].stage {
+                Stage::Running { .. } => round.urgent.push(Command::Signal { node }),
+                Stage::Probing { .. } => round.urgent.push(Command::Drop { node }),
+                Stage::Armed => round.urgent.push(Command::CloseGuard { guard: node }),
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins an attempt to undo, or decides without one.
+    fn undo(&mut self, now: Mono, node: NodeNo, round: &mut Round) {
+        match self.state.effect(node) {
+            EffectKind::Reversible => {
+                let attempt = self.state.nodes[node.index()].undo_attempt + 1;
+                self.note(now, RunRecord::UndoIntended { node, attempt }, round);
+                round.gated.push(Command::Undo { node, attempt });
+            }
+            EffectKind::Irreversible => self.weigh(now, node, round),
+            EffectKind::ReadOnly => {
+                self.note(now, RunRecord::Undone { node, debris: Vec::new() }, round);
+            }
+        }
+    }
+
+    /// How often a step may still be tried, given how often it has been.
+    pub(super) fn next(
+        &self,
+        now: Mono,
+        node: NodeNo,
+        failure: &stillpoint_context::Failure,
+    ) -> Next {
+        let Some(step) = self.state.step(node) else { return Next::Final };
+        let state = &self.state.nodes[node.index()];
+        let going_on = self.state.phase == RunPhase::Forward
+            || (self.state.phase == RunPhase::Halted && self.state.crossed == Some(node));
+        if !going_on || !failure.retryable || state.tries >= step.retry.attempts {
+            return Next::Final;
+        }
+        let seed = self.state.submitted.seed ^ u64::from(node.0) << 32;
+        let wait = step.retry.wait(state.tries, crate::retry::mix(seed));
+        Next::Retry(now + wait.max(failure.retry_after.unwrap_or_default()))
+    }
+}
