@@ -1,0 +1,247 @@
+//! The trait that a store implements.
+
+use std::fmt::{self, Debug};
+use std::num::NonZeroU32;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use stillpoint_context::{JobId, RunId};
+use stillpoint_model::group::ResourceGroup;
+use stillpoint_model::id::{ExposureKey, GroupId, PointId, PolicyId, SessionId, SetToken};
+use stillpoint_model::job::Job;
+use stillpoint_model::point::{PointFact, RestorePoint};
+use stillpoint_model::policy::Policy;
+
+use crate::error::CatalogError;
+use crate::query::{JobQuery, Listing, Page, PointQuery};
+
+/// How far a pump has read the facts of a journal. Only the pump knows what the number means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub u64);
+
+/// What became of [`Catalog::begin_job`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begun {
+    /// The job is new and stored.
+    New,
+    /// The same request came before; this is its job.
+    Existing(Box<Job>),
+}
+
+/// What kind of thing was left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DebrisKind {
+    /// Snapshots of a set, or some of them, maybe.
+    Snapshots(SetToken),
+    /// An exposure.
+    Exposure(ExposureKey),
+    /// A session of the Exchange plug-in.
+    Session(SessionId),
+    /// Something else, in words.
+    Other(String),
+}
+
+impl fmt::Display for DebrisKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snapshots(token) => write!(f, "snapshots {token}"),
+            Self::Exposure(key) => write!(f, "exposure {key}"),
+            Self::Session(session) => write!(f, "session {session}"),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Something that a run left behind and that somebody has to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Debris {
+    /// What tells it from other debris, e.g. run and step.
+    pub key: String,
+    /// The run that left it.
+    pub run: RunId,
+    /// What it is.
+    pub kind: DebrisKind,
+    /// What is known of it, in one sentence.
+    pub message: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+}
+
+impl Debris {
+    /// Debris of this kind.
+    pub fn new(
+        key: impl Into<String>,
+        run: RunId,
+        kind: DebrisKind,
+        message: impl Into<String>,
+        since: DateTime<Utc>,
+    ) -> Self {
+        Self { key: key.into(), run, kind, message: message.into(), since }
+    }
+}
+
+/// The catalogue.
+///
+/// **Atomicity.** Each call takes effect whole or not at all; no reader sees half of it. When a call
+/// that changes something has returned `Ok`, the change is durable if the catalogue is.
+///
+/// **Order.** Changes take effect in some order that fits the order of calls and returns; a call
+/// that began after another returned sees its effect.
+///
+/// **Idempotence.** Every call may be repeated. [`Catalog::apply`] ignores facts that it has seen,
+/// [`Catalog::begin_job`] gives back the job of the same request, puts of the same content and
+/// removals of what is gone succeed.
+///
+/// **Cancel safety.** A dropped future may or may not take effect, but never in half.
+///
+/// **Concurrency.** Any number of calls at once, from any thread.
+///
+/// # Errors
+/// [`CatalogError`] by kind. After an error that says "effect unknown" the caller reads again.
+///
+/// The instants of listings are compared to the microsecond ([`crate::order_key`]).
+#[async_trait]
+pub trait Catalog: Debug + Send + Sync + 'static {
+    /// Takes in what happened to restore points, all or nothing, and moves the cursor (never
+    /// back). Facts about a point that was removed are ignored for ever, so that a story told
+    /// again does not bring it back.
+    ///
+    /// # Errors
+    /// [`CatalogError::Fact`] if a fact does not fit what is known.
+    async fn apply(&self, facts: &[PointFact], cursor: Option<Cursor>) -> Result<(), CatalogError>;
+
+    /// How far the facts of the journal have been taken in.
+    async fn cursor(&self) -> Result<Option<Cursor>, CatalogError>;
+
+    /// A restore point.
+    async fn point(&self, id: PointId) -> Result<Option<RestorePoint>, CatalogError>;
+
+    /// Restore points, newest first (then by id). Points that come or go meanwhile may or may not
+    /// be seen; the others are seen exactly once over all pages.
+    async fn points(
+        &self,
+        query: &PointQuery,
+        page: &Page,
+    ) -> Result<Listing<RestorePoint>, CatalogError>;
+
+    /// Stores a new job, unless one with its key exists.
+    ///
+    /// # Errors
+    /// [`CatalogError::KeyReused`] if the key was used for another request (by
+    /// [`Job::request_digest`] and kind).
+    async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError>;
+
+    /// Stores a job as it is now. The last put counts.
+    ///
+    /// # Errors
+    /// [`CatalogError::NotFound`] if it never began.
+    async fn put_job(&self, job: &Job) -> Result<(), CatalogError>;
+
+    /// A job.
+    async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError>;
+
+    /// Jobs, newest first (then by id).
+    async fn jobs(&self, query: &JobQuery, page: &Page) -> Result<Listing<Job>, CatalogError>;
+
+    /// Stores a version of a policy. Versions are never changed: the first is 1, each next one
+    /// follows the newest; a repeated put of equal content succeeds.
+    ///
+    /// # Errors
+    /// [`CatalogError::Version`] for a gap or a changed old version; [`CatalogError::NameTaken`]
+    /// if another policy's newest version has the name, case ignored.
+    async fn put_policy(&self, policy: &Policy) -> Result<(), CatalogError>;
+
+    /// A version of a policy, or its newest.
+    async fn policy(
+        &self,
+        id: PolicyId,
+        version: Option<NonZeroU32>,
+    ) -> Result<Option<Policy>, CatalogError>;
+
+    /// The newest version of every policy, by name.
+    async fn policies(&self) -> Result<Vec<Policy>, CatalogError>;
+
+    /// Removes a policy with all its versions.
+    ///
+    /// # Errors
+    /// [`CatalogError::PolicyInUse`] while a group has it.
+    async fn remove_policy(&self, id: PolicyId) -> Result<(), CatalogError>;
+
+    /// Stores a group as it is now.
+    ///
+    /// # Errors
+    /// [`CatalogError::NameTaken`]; [`CatalogError::NotFound`] if one of its policies does not
+    /// exist.
+    async fn put_group(&self, group: &ResourceGroup) -> Result<(), CatalogError>;
+
+    /// A group.
+    async fn group(&self, id: GroupId) -> Result<Option<ResourceGroup>, CatalogError>;
+
+    /// Every group, by name.
+    async fn groups(&self) -> Result<Vec<ResourceGroup>, CatalogError>;
+
+    /// Removes a group. Its restore points stay.
+    async fn remove_group(&self, id: GroupId) -> Result<(), CatalogError>;
+
+    /// Notes what a run left behind, under its key.
+    async fn put_debris(&self, debris: &Debris) -> Result<(), CatalogError>;
+
+    /// Everything that is known to be left behind, oldest first.
+    async fn debris(&self) -> Result<Vec<Debris>, CatalogError>;
+
+    /// Forgets debris that was removed.
+    async fn remove_debris(&self, key: &str) -> Result<(), CatalogError>;
+}
+
+/// Sugar over any catalogue. Not to be implemented.
+#[async_trait]
+pub trait CatalogExt: Catalog {
+    /// All pages of restore points.
+    async fn all_points(&self, query: &PointQuery) -> Result<Vec<RestorePoint>, CatalogError> {
+        let mut all = Vec::new();
+        let mut page = Page::first(Page::LARGEST);
+        loop {
+            let listing = self.points(query, &page).await?;
+            all.extend(listing.items);
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// All pages of jobs.
+    async fn all_jobs(&self, query: &JobQuery) -> Result<Vec<Job>, CatalogError> {
+        let mut all = Vec::new();
+        let mut page = Page::first(Page::LARGEST);
+        loop {
+            let listing = self.jobs(query, &page).await?;
+            all.extend(listing.items);
+            match listing.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// The policy of this name, case ignored.
+    async fn policy_named(&self, name: &str) -> Result<Option<Policy>, CatalogError> {
+        let wanted = crate::query::fold(name);
+        let policies = self.policies().await?;
+        Ok(policies.into_iter().find(|policy| crate::query::fold(&policy.name) == wanted))
+    }
+
+    /// The group of this name, case ignored.
+    async fn group_named(&self, name: &str) -> Result<Option<ResourceGroup>, CatalogError> {
+        let wanted = crate::query::fold(name);
+        let groups = self.groups().await?;
+        Ok(groups.into_iter().find(|group| crate::query::fold(&group.name) == wanted))
+    }
+}
+
+impl<C: Catalog + ?Sized> CatalogExt for C {}

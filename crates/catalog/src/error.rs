@@ -1,0 +1,174 @@
+//! What can go wrong with a catalogue.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroU32;
+
+use stillpoint_context::{
+    Effect, ErrorClass, ErrorCode, ErrorFacts, IdempotencyKey, JobId, Subject,
+};
+use stillpoint_model::id::{GroupId, PolicyId};
+use stillpoint_model::point::FactError;
+
+/// What has a unique name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Named {
+    /// A policy.
+    Policy,
+    /// A group.
+    Group,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Policy => "policy",
+            Self::Group => "group",
+        })
+    }
+}
+
+/// A call of a catalogue failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// A fact does not fit what is known.
+    #[error("a fact about a restore point does not fit")]
+    Fact(#[source] FactError),
+    /// The key of a request was used for another one.
+    #[error("the key {key} was used for another request")]
+    KeyReused {
+        /// The key.
+        key: IdempotencyKey,
+        /// The job that has it.
+        job: JobId,
+    },
+    /// The name belongs to another.
+    #[error("another {what} is called {name:?}")]
+    NameTaken {
+        /// What it is the name of.
+        what: Named,
+        /// The name.
+        name: String,
+    },
+    /// A policy's version does not follow its newest, or differs from what is stored.
+    #[error("version {found} of policy {id} cannot be stored: the newest is {newest}")]
+    Version {
+        /// The policy.
+        id: PolicyId,
+        /// The version that was to be stored.
+        found: NonZeroU32,
+        /// The newest one, 0 if there is none.
+        newest: u32,
+    },
+    /// A policy belongs to groups.
+    #[error("policy {id} is used by {} groups", groups.len())]
+    PolicyInUse {
+        /// The policy.
+        id: PolicyId,
+        /// The groups.
+        groups: Vec<GroupId>,
+    },
+    /// Something that is referred to does not exist.
+    #[error("{kind} {id} does not exist")]
+    NotFound {
+        /// What kind of thing, e.g. `job`.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The store is damaged, or something else wrote into it.
+    #[error("the catalogue is damaged: {message}")]
+    Corrupt {
+        /// What was found, in one sentence.
+        message: String,
+        /// The error below.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// The store could not do it now.
+    #[error("the catalogue cannot be used: {message}")]
+    Unavailable {
+        /// What happened, in one sentence.
+        message: String,
+        /// Whether the change may have been made.
+        effect: Effect,
+        /// The error below.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+}
+
+impl From<FactError> for CatalogError {
+    fn from(error: FactError) -> Self {
+        Self::Fact(error)
+    }
+}
+
+impl ErrorFacts for CatalogError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Fact(error) => error.code(),
+            Self::KeyReused { .. } => "run.key_reused".into(),
+            Self::NameTaken { what: Named::Policy, .. } => "policy.name_taken".into(),
+            Self::NameTaken { what: Named::Group, .. } => "group.name_taken".into(),
+            Self::Version { .. } => "policy.version_conflict".into(),
+            Self::PolicyInUse { .. } => "policy.in_use".into(),
+            Self::NotFound { .. } => "catalog.not_found".into(),
+            Self::Corrupt { .. } => "state.corrupt".into(),
+            Self::Unavailable { .. } => "state.unavailable".into(),
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Fact(error) => error.class(),
+            Self::KeyReused { .. }
+            | Self::NameTaken { .. }
+            | Self::Version { .. }
+            | Self::PolicyInUse { .. } => ErrorClass::Conflict,
+            Self::NotFound { .. } => ErrorClass::Invalid,
+            Self::Corrupt { .. } => ErrorClass::Integrity,
+            Self::Unavailable { .. } => ErrorClass::Unavailable,
+        }
+    }
+
+    fn effect(&self) -> Effect {
+        match self {
+            Self::Unavailable { effect, .. } => *effect,
+            Self::Corrupt { .. } => Effect::Unknown,
+            _ => Effect::None,
+        }
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        match self {
+            Self::Fact(error) => error.subjects(),
+            Self::KeyReused { job, .. } => vec![Subject::new("job", job)],
+            Self::Version { id, .. } => vec![Subject::new("policy", id)],
+            Self::PolicyInUse { id, groups } => {
+                let groups = groups.iter().map(|group| Subject::new("group", group));
+                std::iter::once(Subject::new("policy", id)).chain(groups).collect()
+            }
+            Self::NotFound { kind, id } => vec![Subject::new(kind, id)],
+            Self::NameTaken { .. } | Self::Corrupt { .. } | Self::Unavailable { .. } => Vec::new(),
+        }
+    }
+
+    fn remedy(&self) -> Cow<'static, str> {
+        match self {
+            Self::Fact(error) => return error.remedy(),
+            Self::KeyReused { .. } => "Use a new key for a new request.",
+            Self::NameTaken { .. } => "Choose another name.",
+            Self::Version { .. } => "Read the policy again and edit its newest version.",
+            Self::PolicyInUse { .. } => "Take the policy out of these groups first.",
+            Self::NotFound { .. } => "List what exists and choose from that.",
+            Self::Corrupt { .. } => {
+                "Keep the file, and rebuild the catalogue from the manifests beside the data."
+            }
+            Self::Unavailable { .. } => "Look at the disk of the state file, and try again.",
+        }
+        .into()
+    }
+}
