@@ -70,8 +70,13 @@ impl FileKind {
     /// # Ok::<(), stillpoint_ese::EseError>(())
     /// ```
     pub fn sniff<R: ReadAt + ?Sized>(file: &R) -> Result<Sniffed, EseError> {
-        let start = head(file, 2 * PageSize::KIB_32.len())?;
-        Ok(sniff_start(&start, size_of(file)?))
+        let size = size_of(file)?;
+        // Logs are many, and tell what they are in their first 4 KiB.
+        let sniffed = sniff_start(&head(file, 4096)?, size);
+        if sniffed.is_intact && sniffed.kind != FileKind::Other {
+            return Ok(sniffed);
+        }
+        Ok(sniff_start(&head(file, 2 * PageSize::KIB_32.len())?, size))
     }
 }
 
