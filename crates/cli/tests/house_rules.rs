@@ -300,3 +300,54 @@ fn the_graph_library_stays_out_of_the_public_api_of_the_engine() {
         assert!(leaks.is_empty(), "{}: {leaks:?}", file.display());
     }
 }
+
+/// The pages for people: the readmes and everything in `docs/`.
+fn pages() -> Vec<PathBuf> {
+    let root = root();
+    let (mut open, mut pages) = (vec![root.join("docs")], vec![root.join("CHANGELOG.md")]);
+    pages.extend(Some(root.join("README.md")).filter(|readme| readme.exists()));
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut links = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.starts_with('#') {
+                continue;
+            }
+            let file = link.split('#').next().unwrap_or_default();
+            let target = page.parent().unwrap().join(file);
+            assert!(target.exists(), "{} links to {link}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 3, "only {links} links were looked at");
+}
+
+#[test]
+fn code_on_a_page_is_a_doc_test() {
+    let guides = fs::read_to_string(root().join("examples/src/guides.rs")).unwrap();
+    let mut tested = 0;
+    for page in pages().iter().filter(|page| page.starts_with(root().join("docs"))) {
+        let text = fs::read_to_string(page).unwrap();
+        if text.lines().any(|line| line.starts_with("```rust")) {
+            let name = page.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+            assert!(guides.contains(&format!("../../{name}\"")), "{name} is not in guides.rs");
+            tested += 1;
+        }
+    }
+    assert!(tested >= 2, "only {tested} pages have code");
+}

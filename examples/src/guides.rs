@@ -1,0 +1,7 @@
+//! The pages of `docs/` that have code in them, so that it is compiled and run as doc tests.
+
+#[doc = include_str!("../../docs/write-a-storage-provider.md")]
+mod write_a_storage_provider {}
+
+#[doc = include_str!("../../docs/write-an-exchange-plugin.md")]
+mod write_an_exchange_plugin {}
