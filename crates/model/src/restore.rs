@@ -283,18 +283,16 @@ pub fn plan_restore(
         files,
         bytes: point.bytes(),
         snapshots: point.files.iter().map(|file| file.snapshot.clone()).collect(),
-        claims: claims(request, point),
+        claims: claims(point),
         warnings,
     })
 }
 
-/// A restore reads its point and the volumes it lies on; in place it also has the database to
-/// itself.
-fn claims(request: &RestoreRequest, point: &RestorePoint) -> Vec<Claim> {
-    let mut claims = vec![Claim::point(point.database, point.id, Mode::Shared)];
-    if request.target == RestoreTarget::InPlace {
-        claims.push(Claim::live(point.database));
-    }
+/// The database is held even if its files go elsewhere: a backup and a restore of one database never run at once, so that
+/// nobody has to reason about what a backup takes while files of the same database appear.
+fn claims(point: &RestorePoint) -> Vec<Claim> {
+    let mut claims =
+        vec![Claim::live(point.database), Claim::point(point.database, point.id, Mode::Shared)];
     let volumes: BTreeSet<&VolumeRef> =
         point.files.iter().map(|file| &file.snapshot.volume).collect();
     claims.extend(volumes.into_iter().map(Claim::volume));

@@ -1,3 +1,154 @@
 //! Application-consistent snapshot backup of Microsoft Exchange databases on any storage.
+//!
+//! Hand in an Exchange plug-in and a snapshot provider, and get the whole workflow: what there is, what can be backed up and
+//! why not, a plan that can be read before it is carried out, backup, verification, restore, jobs and topology. The engine
+//! below enforces the order of steps and the exclusive use of resources; nothing that the embedding application does can
+//! break either.
+//!
+//! # Twelve lines to a first backup
+//!
+//! With the features `sqlite`, `fs` and `files`:
+//!
+//! ```
+//! # #[cfg(all(feature = "sqlite", feature = "fs", feature = "files"))]
+//! # mod first {
+//! # }
+//! ```
+//!
+//! # Your backup logic in a unit test
+//!
+//! [`Stillpoint::in_memory`] keeps journal and catalogue in memory, over any plug-in and provider: mocks, or the simulated
+//! Exchange of `stillpoint-testkit`.
+//!
+//! # Where things are
+//!
+//! ```text
+//!   your tool ──▶ Stillpoint ──▶ model      what to do (pure)
+//!                     │   └────▶ workflow   doing it in order, exclusively, undone if it fails
+//!                     ├────────▶ exchange   the plug-in's trait       ◀── exchange-files, yours
+//!                     ├────────▶ storage    the provider's trait      ◀── storage-fs, yours
+//!                     └────────▶ catalog    the catalogue's trait     ◀── store-sqlite, yours
+//! ```
+//!
+//! - [`Stillpoint`]: [`discover`](Stillpoint::discover), [`plan`](Stillpoint::plan), [`backup`](Stillpoint::backup),
+//!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`jobs`](Stillpoint::jobs),
+//!   [`topology`](Stillpoint::topology).
+//! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
+//! - The crates below, re-exported: [`context`], [`model`], [`workflow`], [`exchange`], [`storage`], [`catalog`].
+//!
+//! # Features
+//! None is on by default. `sqlite`: the embedded state store; `fs`: the provider for any directory; `files`: the plug-in for
+//! databases at rest; `mock`: mocks of both traits.
 
 #![forbid(unsafe_code)]
+
+mod backup;
+mod builder;
+mod claims;
+mod error;
+mod exposure;
+mod inventory;
+mod job;
+mod objects;
+mod pump;
+mod restore;
+mod runs;
+mod services;
+mod survey;
+mod timeouts;
+mod verify;
+
+use std::sync::Arc;
+
+use futures_util::lock::Mutex;
+use stillpoint_context::Seams;
+use stillpoint_exchange::ExchangePlugin;
+use stillpoint_storage::SnapshotProvider;
+use stillpoint_workflow::Engine;
+
+pub use builder::Builder;
+pub use error::Error;
+pub use job::{JobEvent, JobHandle, Watch};
+pub use pump::TOPIC;
+pub use survey::Discovery;
+pub use timeouts::Timeouts;
+pub use verify::VerifyRequest;
+
+pub use stillpoint_catalog as catalog;
+pub use stillpoint_context as context;
+pub use stillpoint_exchange as exchange;
+#[cfg(feature = "files")]
+pub use stillpoint_exchange_files as exchange_files;
+pub use stillpoint_model as model;
+pub use stillpoint_storage as storage;
+#[cfg(feature = "fs")]
+pub use stillpoint_storage_fs as storage_fs;
+#[cfg(feature = "sqlite")]
+pub use stillpoint_store_sqlite as store_sqlite;
+pub use stillpoint_workflow as workflow;
+
+use job::LiveJobs;
+use services::Services;
+
+/// The whole workflow over one plug-in, its providers and a catalogue. Cheap to clone; every clone is the same.
+#[derive(Debug, Clone)]
+pub struct Stillpoint(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    services: Arc<Services>,
+    engine: Engine,
+    seams: Seams,
+    timeouts: Timeouts,
+    live: LiveJobs,
+    asking: Mutex<()>,
+}
+
+impl Stillpoint {
+    /// Begins to put one together.
+    pub fn builder(plugin: Arc<dyn ExchangePlugin>) -> Builder {
+        Builder::new(plugin)
+    }
+
+    /// One that keeps everything in memory, for unit tests. Called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn in_memory(
+        plugin: Arc<dyn ExchangePlugin>,
+        provider: Arc<dyn SnapshotProvider>,
+    ) -> Result<Self, Error> {
+        Self::builder(plugin).provider(provider).build()
+    }
+
+    fn assemble(services: Arc<Services>, engine: Engine, seams: Seams, timeouts: Timeouts) -> Self {
+        let live = LiveJobs::default();
+        Self(Arc::new(Inner { services, engine, seams, timeouts, live, asking: Mutex::new(()) }))
+    }
+
+    /// The clock, tasks and ids that it uses.
+    pub fn seams(&self) -> &Seams {
+        &self.0.seams
+    }
+
+    /// The engine: runs, what they wait for, parked ones.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    fn timeouts(&self) -> &Timeouts {
+        &self.0.timeouts
+    }
+
+    fn live(&self) -> &LiveJobs {
+        &self.0.live
+    }
+
+    fn asking(&self) -> &Mutex<()> {
+        &self.0.asking
+    }
+}

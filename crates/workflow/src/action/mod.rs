@@ -188,6 +188,8 @@ impl<T> Known<T> {
 pub struct Undone {
     /// What is left in spite of it: objects outside, each of which somebody has to look at.
     pub debris: Vec<Subject>,
+    /// Appended to the journal in the same commit as the record of the undo.
+    pub facts: Vec<FactDraft>,
 }
 
 impl Undone {
@@ -199,6 +201,12 @@ impl Undone {
     /// The same, but this is left or may still appear.
     pub fn with_debris(mut self, object: Subject) -> Self {
         self.debris.push(object);
+        self
+    }
+
+    /// The same with one more fact.
+    pub fn with_fact(mut self, fact: FactDraft) -> Self {
+        self.facts.push(fact);
         self
     }
 }

@@ -48,6 +48,12 @@ pub enum EngineError {
         /// The run that it belongs to.
         run: RunId,
     },
+    /// Another run has the id that was asked for.
+    #[error("there is a run {run} already")]
+    RunTaken {
+        /// The run.
+        run: RunId,
+    },
     /// The run, or the step, is not parked, or something of it is still at work.
     #[error("run {run} is not parked there, or not at rest")]
     NotParked {
@@ -79,6 +85,7 @@ impl ErrorFacts for EngineError {
             Self::BadValue(failure) => failure.code.clone(),
             Self::UnknownGuard { .. } => "plan.unknown_guard".into(),
             Self::KeyReused { .. } => "run.key_reused".into(),
+            Self::RunTaken { .. } => "run.taken".into(),
             Self::NotParked { .. } => "run.not_parked".into(),
             Self::NoStep { .. } => "run.no_step".into(),
             Self::Journal(error) => error.code(),
@@ -93,7 +100,9 @@ impl ErrorFacts for EngineError {
             | Self::BadValue(_)
             | Self::UnknownGuard { .. }
             | Self::NoStep { .. } => ErrorClass::Invalid,
-            Self::KeyReused { .. } | Self::NotParked { .. } => ErrorClass::Conflict,
+            Self::KeyReused { .. } | Self::RunTaken { .. } | Self::NotParked { .. } => {
+                ErrorClass::Conflict
+            }
             Self::Journal(error) => error.class(),
             Self::Gone => ErrorClass::Unavailable,
         }
@@ -113,7 +122,7 @@ impl ErrorFacts for EngineError {
             Self::MissingInput { input } => vec![Subject::new("step", input)],
             Self::BadValue(failure) => failure.subjects.clone(),
             Self::UnknownGuard { guard } => vec![Subject::new("step", guard)],
-            Self::KeyReused { run, .. } | Self::NotParked { run } => {
+            Self::KeyReused { run, .. } | Self::RunTaken { run } | Self::NotParked { run } => {
                 vec![Subject::new("run", run)]
             }
             Self::NoStep { run, step } => {
@@ -135,6 +144,7 @@ impl ErrorFacts for EngineError {
             Self::BadValue(failure) => failure.remedy.clone(),
             Self::UnknownGuard { .. } => "Name a guard of the plan.".into(),
             Self::KeyReused { .. } => "Use a new key for a new request.".into(),
+            Self::RunTaken { .. } => "Leave the id to the engine, or use a new one.".into(),
             Self::NotParked { .. } => "Look at the run's state.".into(),
             Self::NoStep { .. } => "Look at the steps of the run's plan.".into(),
             Self::Journal(error) => error.remedy(),

@@ -179,7 +179,8 @@ impl Engine {
             return Err(EngineError::Ephemeral);
         }
         let actions = self.actions(&submission.plan)?;
-        let (run, seed) = (RunId(shared.seams.ids.uuid()), shared.seams.ids.random());
+        let run = submission.run.unwrap_or_else(|| RunId(shared.seams.ids.uuid()));
+        let seed = shared.seams.ids.random();
         let (submitted, head_start) = submission.into_record(run, seed)?;
         let state = RunState::new(Box::new(submitted.clone()));
         if let Some(input) = state.missing_input() {
@@ -250,18 +251,23 @@ impl Engine {
         submitted: &Submitted,
     ) -> Result<Option<Arc<RunLink>>, EngineError> {
         let mut runs = self.lock();
-        if let Some(key) = &submitted.key {
-            if let Some((run, before)) = runs.by_key.get(key) {
-                let same = before.plan == submitted.plan
-                    && before.inputs == submitted.inputs
-                    && before.claims == submitted.claims;
-                if !same {
-                    return Err(EngineError::KeyReused { key: key.clone(), run: *run });
-                }
-                if let Some(earlier) = runs.by_id.get(run) {
-                    return Ok(Some(Arc::clone(earlier)));
-                }
+        if let Some(key) = &submitted.key
+            && let Some((run, before)) = runs.by_key.get(key)
+        {
+            let same = before.plan == submitted.plan
+                && before.inputs == submitted.inputs
+                && before.claims == submitted.claims;
+            if !same {
+                return Err(EngineError::KeyReused { key: key.clone(), run: *run });
             }
+            if let Some(earlier) = runs.by_id.get(run) {
+                return Ok(Some(Arc::clone(earlier)));
+            }
+        }
+        if runs.by_id.contains_key(&link.run) {
+            return Err(EngineError::RunTaken { run: link.run });
+        }
+        if let Some(key) = &submitted.key {
             runs.by_key.insert(key.clone(), (link.run, submitted.clone()));
         }
         runs.by_id.insert(link.run, Arc::clone(link));

@@ -17,6 +17,7 @@ use crate::plan::{Out, Plan};
 #[must_use]
 pub struct Submission {
     pub(crate) plan: Plan,
+    pub(super) run: Option<RunId>,
     inputs: BTreeMap<StepName, Payload>,
     claims: Vec<Claim>,
     key: Option<IdempotencyKey>,
@@ -31,6 +32,7 @@ impl Submission {
         let claims = plan.claims().to_vec();
         Self {
             plan,
+            run: None,
             inputs: BTreeMap::new(),
             claims,
             key: None,
@@ -38,6 +40,13 @@ impl Submission {
             head_start: Duration::ZERO,
             failed: None,
         }
+    }
+
+    /// The id of the run; a new one unless said. For plans whose parameters name the run, such as the names of what it
+    /// makes.
+    pub fn run(mut self, run: RunId) -> Self {
+        self.run = Some(run);
+        self
     }
 
     /// Gives the value of an input of the plan.

@@ -284,6 +284,7 @@ impl RunMachine {
         }
         match outcome {
             UndoOutcome::Ok(undone) => {
+                round.facts.extend(undone.facts);
                 let mut debris: Vec<_> = undone
                     .debris
                     .into_iter()

@@ -1,0 +1,350 @@
+//! From the plan of a set, as data, to a plan that the engine carries out.
+//!
+//! ```text
+//!   confirm ─ begin ─┬ prepare(p) ┬─┬ freeze [ commit(p) … ] thaw ┬─┬ settle(p) ┬─ inspect ─ expose ─ verify ─ unexpose ─┐
+//!                    └ prepare(q) ┘ └ snap ─ adopt(p) … ──────────┘ └ evidence ─┘                                     judge
+//!        conclude ═ complete ─ index ─ publish ───────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! `complete` is the point of no return. Before it, whatever fails is undone: the session is aborted, the sets are
+//! discarded, the exposure is ended, the points are withdrawn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stillpoint_context::{ErrorClass, Failure, HostPath};
+use stillpoint_exchange::{Session, SessionSpec};
+use stillpoint_model::capability::Coordination;
+use stillpoint_model::handover::Prepared;
+use stillpoint_model::id::{CopyId, DatabaseId, ExposureKey, ProviderId, SessionId, VolumeRef};
+use stillpoint_model::inventory::Inventory;
+use stillpoint_model::planning::{BackupPlan, SetPlan};
+use stillpoint_model::policy::{Policy, Verification};
+use stillpoint_workflow::{Action, GuardVerdict, OnBroken, Out, Plan, PlanBuilder};
+use uuid::Uuid;
+
+use super::judge::{Judge, JudgeParams};
+use super::points::{Conclude, Index, Inspect, PlannedPoint, Publish, PublishParams};
+use super::session::{
+    Begin, Complete, Confirm, ConfirmParams, Evidence, Freeze, FreezeParams, Snap, Thaw,
+};
+use super::snapshots::{Adopt, Commit, Prepare, SetParams, Settle, Settled};
+use crate::exposure::{Check, Expose, ExposeParams, Unexpose};
+use crate::inventory::restrict;
+use crate::timeouts::Timeouts;
+
+/// The name of the guard, which claims refer to.
+pub(crate) const GUARD: &str = "freeze";
+
+/// What a set is compiled from.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    pub(crate) plan: &'a BackupPlan,
+    pub(crate) set: &'a SetPlan,
+    pub(crate) policy: &'a Policy,
+    pub(crate) inventory: &'a Inventory,
+    pub(crate) placements: &'a BTreeMap<CopyId, Vec<(HostPath, VolumeRef)>>,
+    pub(crate) timeouts: &'a Timeouts,
+}
+
+/// The id of the session that a run holds: the same whenever it is computed.
+pub(crate) fn session_of(set: &SetPlan) -> SessionId {
+    SessionId(Uuid::new_v5(&set.run.0, b"session"))
+}
+
+/// The engine's plan for a set.
+///
+/// # Errors
+/// `plan.internal` when the engine refuses it, which is a defect of ours.
+pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
+    let Sources { set, timeouts, .. } = sources;
+    let mut plan = PlanBuilder::new(format!("backup on {}", set.host));
+    let _plan = plan.grace(timeouts.grace);
+    claims(&mut plan, set)?;
+
+    let confirm = plan
+        .step("confirm", Confirm::with(confirm_params(sources)))
+        .timeout(timeouts.inventory)
+        .retry(timeouts.retry())
+        .add();
+    let spec = SessionSpec::new(
+        session_of(set),
+        set.kind,
+        set.members.iter().map(|member| member.copy.clone()).collect(),
+        timeouts.lease,
+    );
+    let begin = plan
+        .step("begin", Begin::with(spec))
+        .after(confirm)
+        .timeout(timeouts.begin)
+        .retry(timeouts.retry())
+        .undo_timeout(timeouts.begin)
+        .add();
+
+    let providers: BTreeSet<&ProviderId> =
+        set.snapshots.iter().map(|snapshot| &snapshot.volume.provider).collect();
+    let prepared: Vec<(ProviderId, Out<Prepared>)> = providers
+        .into_iter()
+        .map(|provider| {
+            let step = plan
+                .step(format!("prepare:{provider}"), Prepare::with(set_params(sources, provider)))
+                .bind(begin)
+                .timeout(timeouts.prepare)
+                .retry(timeouts.retry())
+                .undo_timeout(timeouts.discard())
+                .add();
+            (provider.clone(), step)
+        })
+        .collect();
+
+    let taken = match set.coordination {
+        Some(Coordination::Plugin) => snap(&mut plan, sources, &prepared),
+        _ => freeze(&mut plan, sources, &prepared),
+    };
+    tail(&mut plan, sources, begin, taken)?;
+    plan.build().map_err(|error| {
+        Failure::new("plan.internal", ErrorClass::Internal, error.to_string())
+            .with_remedy("Report it to the makers of Stillpoint.")
+    })
+}
+
+/// The snapshots, settled, and what is known of the freeze on the engine's side.
+#[derive(Debug)]
+struct Taken {
+    settled: Vec<Out<Settled>>,
+    verdict: Vec<Out<GuardVerdict>>,
+}
+
+/// Engine-coordinated: a guard holds the freeze around the commits.
+fn freeze(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    prepared: &[(ProviderId, Out<Prepared>)],
+) -> Taken {
+    let Sources { set, timeouts, .. } = sources;
+    let session = session_of(set);
+    let limit = set.freeze.and_then(|budget| budget.limit);
+    let guard = prepared.iter().fold(plan.guard(GUARD), |guard, (_, step)| guard.after(*step));
+    let (verdict, members) = guard
+        .limit(limit)
+        .exit_timeout(set.freeze.map_or(timeouts.thaw, |budget| budget.exit_timeout))
+        .on_broken(OnBroken::Degrade)
+        .miss_code("quiesce.freeze_timeout")
+        .member(
+            "host",
+            Freeze::with(FreezeParams { session, limit }).bind(()),
+            Thaw::with(session).bind(()),
+        )
+        .body(|body| {
+            prepared
+                .iter()
+                .map(|(provider, prepared)| {
+                    body.step(format!("commit:{provider}"), Commit::with(provider.clone()))
+                        .bind(*prepared)
+                        .add()
+                })
+                .collect::<Vec<_>>()
+        })
+        .close();
+    let settled = prepared
+        .iter()
+        .zip(members)
+        .map(|((provider, prepared), members)| {
+            plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
+                .bind((*prepared, members))
+                .timeout(timeouts.settle)
+                .retry(timeouts.retry())
+                .add()
+        })
+        .collect();
+    Taken { settled, verdict: vec![verdict] }
+}
+
+/// Plug-in-coordinated: the plug-in freezes, has the hardware provider snap, and thaws.
+fn snap(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    prepared: &[(ProviderId, Out<Prepared>)],
+) -> Taken {
+    let Sources { set, timeouts, .. } = sources;
+    let all: Vec<Out<Prepared>> = prepared.iter().map(|(_, step)| *step).collect();
+    let natives =
+        plan.step("snap", Snap::with(session_of(set))).bind(all).timeout(timeouts.snap).add();
+    let settled = prepared
+        .iter()
+        .map(|(provider, prepared)| {
+            let adopted = plan
+                .step(format!("adopt:{provider}"), Adopt::with(provider.clone()))
+                .bind((*prepared, natives))
+                .timeout(timeouts.settle)
+                .retry(timeouts.retry())
+                .add();
+            plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
+                .bind((*prepared, adopted))
+                .timeout(timeouts.settle)
+                .retry(timeouts.retry())
+                .add()
+        })
+        .collect();
+    Taken { settled, verdict: Vec::new() }
+}
+
+/// What both ways share: evidence, verification, judgement, publication, completion.
+fn tail(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    begin: Out<Session>,
+    taken: Taken,
+) -> Result<(), Failure> {
+    let Sources { plan: backup, set, policy, inventory, timeouts, .. } = sources;
+    let session = session_of(set);
+    let Taken { settled, verdict } = taken;
+    let mut evidence = plan
+        .step("evidence", Evidence::with(session))
+        .bind(verdict.clone())
+        .timeout(timeouts.evidence)
+        .retry(timeouts.retry());
+    for part in &settled {
+        evidence = evidence.after(*part);
+    }
+    let evidence = evidence.add();
+
+    let mut reports = Vec::new();
+    let mut looked = Vec::new();
+    if let Verification::BeforeCompletion { cap, .. } = policy.verification {
+        let inspect = plan.step("inspect", Inspect::with(())).bind((begin, settled.clone())).add();
+        let providers = set.snapshots.iter().map(|shot| shot.volume.provider.clone());
+        let params = ExposeParams {
+            key: exposure_key(set)?,
+            host: set.host.clone(),
+            providers: providers.collect::<BTreeSet<_>>().into_iter().collect(),
+        };
+        let exposure = plan
+            .step("expose", Expose::with(params.clone()))
+            .bind(inspect)
+            .timeout(timeouts.expose)
+            .retry(timeouts.retry())
+            .optional()
+            .add();
+        let report = plan
+            .step("verify", Check::with(()))
+            .bind((exposure, inspect))
+            .timeout(cap.unwrap_or(timeouts.verify))
+            .optional()
+            .add();
+        let hidden = plan
+            .step("unexpose", Unexpose::with(params))
+            .after(report)
+            .timeout(timeouts.expose)
+            .retry(timeouts.retry())
+            .optional()
+            .add();
+        reports.push(report);
+        looked.push(hidden);
+    }
+
+    let verification_required =
+        matches!(policy.verification, Verification::BeforeCompletion { required: true, .. });
+    let judge = JudgeParams { floor: policy.quiesce.floor, verification_required };
+    let mut judged = plan.step("judge", Judge::with(judge)).bind((
+        begin,
+        verdict,
+        evidence,
+        settled.clone(),
+        reports,
+    ));
+    for hidden in looked {
+        judged = judged.after(hidden);
+    }
+    let judged = judged.add();
+
+    let publish = PublishParams {
+        points: set.members.iter().filter_map(|m| planned_point(inventory, m)).collect(),
+        kind: set.kind,
+        job: backup.job,
+        set: set.token.clone(),
+        policy: backup.policy.clone(),
+        group: backup.group,
+        class: policy.class.clone(),
+    };
+    let points = plan
+        .step("publish", Publish::with(publish))
+        .bind((begin, evidence, settled, judged))
+        .timeout(timeouts.publish)
+        .retry(timeouts.retry())
+        .add();
+    let indexed = plan
+        .step("index", Index::with(()))
+        .bind(points)
+        .timeout(timeouts.publish)
+        .retry(timeouts.retry())
+        .add();
+    let completed = plan
+        .step("complete", Complete::with(session))
+        .bind(judged)
+        .after(indexed)
+        .timeout(timeouts.complete)
+        .retry(timeouts.retry())
+        .no_return()
+        .add();
+    let _concluded =
+        plan.step("conclude", Conclude::with(set.kind)).bind((points, judged, completed)).add();
+    Ok(())
+}
+
+fn claims(plan: &mut PlanBuilder, set: &SetPlan) -> Result<(), Failure> {
+    for claim in &set.claims {
+        let guarded = set.coordination != Some(Coordination::Plugin);
+        let _plan = plan.claim(crate::claims::of(claim, guarded.then_some(GUARD))?);
+    }
+    Ok(())
+}
+
+fn confirm_params(sources: &Sources<'_>) -> ConfirmParams {
+    let copies: BTreeSet<&CopyId> = sources.set.members.iter().map(|m| &m.copy).collect();
+    let databases: BTreeSet<DatabaseId> = copies.iter().map(|copy| copy.database).collect();
+    ConfirmParams {
+        epoch: restrict(sources.inventory, &databases).structural_epoch(),
+        databases,
+        placements: sources
+            .placements
+            .iter()
+            .filter(|(copy, _)| copies.contains(copy))
+            .map(|(copy, files)| (copy.clone(), files.clone()))
+            .collect(),
+    }
+}
+
+fn set_params(sources: &Sources<'_>, provider: &ProviderId) -> SetParams {
+    let Sources { plan, set, timeouts, .. } = sources;
+    let mine = || set.snapshots.iter().filter(|shot| shot.volume.provider == *provider);
+    let points: Vec<String> = set.members.iter().map(|member| member.point.to_string()).collect();
+    SetParams {
+        provider: provider.clone(),
+        token: set.token.clone(),
+        name: mine().next().map_or_else(|| set.token.to_string(), |shot| shot.name.clone()),
+        volumes: mine().map(|shot| shot.volume.clone()).collect(),
+        limit: set.freeze.and_then(|budget| budget.cutoff()),
+        tags: BTreeMap::from([
+            ("job".to_owned(), plan.job.to_string()),
+            ("run".to_owned(), set.run.to_string()),
+            ("points".to_owned(), points.join(",")),
+        ]),
+        late: timeouts.late,
+    }
+}
+
+fn exposure_key(set: &SetPlan) -> Result<ExposureKey, Failure> {
+    ExposureKey::new(format!("verify-{}", set.run.0.simple()))
+        .map_err(|error| Failure::new("plan.internal", ErrorClass::Internal, error.to_string()))
+}
+
+fn planned_point(
+    inventory: &Inventory,
+    member: &stillpoint_model::planning::SetMember,
+) -> Option<(CopyId, PlannedPoint)> {
+    let database = inventory.databases.get(&member.copy.database)?.clone();
+    let copy = inventory.copies.get(&member.copy)?.clone();
+    let host = inventory.hosts.get(&member.copy.host).cloned();
+    let dag = database.dag.and_then(|id| inventory.dags.get(&id)).cloned();
+    Some((member.copy.clone(), PlannedPoint { id: member.point, database, copy, host, dag }))
+}

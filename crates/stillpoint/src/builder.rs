@@ -1,0 +1,159 @@
+//! Putting a Stillpoint together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use stillpoint_catalog::{Catalog, MemoryCatalog};
+use stillpoint_context::Seams;
+use stillpoint_exchange::ExchangePlugin;
+use stillpoint_model::id::ProviderId;
+use stillpoint_storage::SnapshotProvider;
+use stillpoint_workflow::{
+    ActionRegistry, Engine, Journal, Lanes, MemoryJournal, RegistryError, ThreadLanes, TokioSeams,
+};
+
+use crate::Stillpoint;
+use crate::backup::judge::Judge;
+use crate::backup::points::{Conclude, Index, Inspect, Publish};
+use crate::backup::session::{Begin, Complete, Confirm, Evidence, Freeze, Snap, Thaw};
+use crate::backup::snapshots::{Adopt, Commit, Prepare, Settle};
+use crate::error::Error;
+use crate::exposure::{Check, Expose, Unexpose};
+use crate::pump::Pump;
+use crate::restore::steps::{CheckStaged, Finish, Open, Place, Release, Stage};
+use crate::services::Services;
+use crate::timeouts::Timeouts;
+use crate::verify::{Load, Record};
+
+/// Puts a [`Stillpoint`] together.
+///
+/// What is not given is the default: memory for journal and catalogue, tokio's clock and tasks, threads for the guard
+/// lanes.
+#[derive(Debug)]
+pub struct Builder {
+    plugin: Arc<dyn ExchangePlugin>,
+    providers: Vec<Arc<dyn SnapshotProvider>>,
+    catalog: Option<Arc<dyn Catalog>>,
+    journal: Option<Arc<dyn Journal>>,
+    seams: Option<Seams>,
+    lanes: Option<Arc<dyn Lanes>>,
+    timeouts: Timeouts,
+}
+
+impl Builder {
+    pub(crate) fn new(plugin: Arc<dyn ExchangePlugin>) -> Self {
+        Self {
+            plugin,
+            providers: Vec::new(),
+            catalog: None,
+            journal: None,
+            seams: None,
+            lanes: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// Adds a snapshot provider; a backup may span several.
+    pub fn provider(mut self, provider: Arc<dyn SnapshotProvider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// Where restore points, jobs, policies and groups are kept.
+    pub fn catalog(mut self, catalog: Arc<dyn Catalog>) -> Self {
+        self.catalog = Some(catalog);
+        self
+    }
+
+    /// Where the engine keeps its records.
+    pub fn journal(mut self, journal: Arc<dyn Journal>) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// Clock, tasks and ids. For tests under virtual time.
+    pub fn seams(mut self, seams: Seams) -> Self {
+        self.seams = Some(seams);
+        self
+    }
+
+    /// Where guards run. For tests under virtual time.
+    pub fn lanes(mut self, lanes: Arc<dyn Lanes>) -> Self {
+        self.lanes = Some(lanes);
+        self
+    }
+
+    /// How long steps may take.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// The Stillpoint. Called inside a tokio runtime unless [`seams`](Self::seams) were given.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when there is no provider, or two of one id, or neither seams nor a runtime.
+    pub fn build(self) -> Result<Stillpoint, Error> {
+        let mut providers: BTreeMap<ProviderId, Arc<dyn SnapshotProvider>> = BTreeMap::new();
+        for provider in self.providers {
+            let id = provider.caps().provider;
+            if providers.insert(id.clone(), provider).is_some() {
+                return Err(Error::Configuration(format!("there are two providers {id}")));
+            }
+        }
+        if providers.is_empty() {
+            return Err(Error::Configuration("there is no snapshot provider".to_owned()));
+        }
+        let seams = self.seams.or_else(TokioSeams::current).ok_or_else(|| {
+            Error::Configuration("there is no tokio runtime, and no seams were given".to_owned())
+        })?;
+        let journal = self.journal.unwrap_or_else(|| Arc::new(MemoryJournal::new()));
+        let lanes = self.lanes.unwrap_or_else(|| Arc::new(ThreadLanes));
+        let services = Arc::new(Services {
+            plugin: self.plugin,
+            providers,
+            catalog: self.catalog.unwrap_or_else(|| Arc::new(MemoryCatalog::new())),
+            pump: Pump::new(Arc::clone(&journal)),
+        });
+        let engine = Engine::builder(registry(&services)?, journal, seams.clone(), lanes).build();
+        Ok(Stillpoint::assemble(services, engine, seams, self.timeouts))
+    }
+}
+
+/// Every action that a plan of ours may name.
+fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error> {
+    let shared = || Arc::clone(services);
+    let mut registry = ActionRegistry::new();
+    let mut add = || -> Result<(), RegistryError> {
+        registry.register(Confirm(shared()))?;
+        registry.register(Begin(shared()))?;
+        registry.register(Freeze(shared()))?;
+        registry.register(Thaw(shared()))?;
+        registry.register(Snap(shared()))?;
+        registry.register(Evidence(shared()))?;
+        registry.register(Complete(shared()))?;
+        registry.register(Prepare(shared()))?;
+        registry.register(Commit(shared()))?;
+        registry.register(Adopt(shared()))?;
+        registry.register(Settle(shared()))?;
+        registry.register(Inspect)?;
+        registry.register(Judge)?;
+        registry.register(Publish(shared()))?;
+        registry.register(Index(shared()))?;
+        registry.register(Conclude)?;
+        registry.register(Expose(shared()))?;
+        registry.register(Check(shared()))?;
+        registry.register(Unexpose(shared()))?;
+        registry.register(Open(shared()))?;
+        registry.register(Stage(shared()))?;
+        registry.register(CheckStaged(shared()))?;
+        registry.register(Place(shared()))?;
+        registry.register(Finish(shared()))?;
+        registry.register(Release(shared()))?;
+        registry.register(Load(shared()))?;
+        registry.register(Record)?;
+        Ok(())
+    };
+    add().map_err(|error| Error::Configuration(error.to_string()))?;
+    Ok(registry)
+}

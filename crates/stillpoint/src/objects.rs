@@ -1,0 +1,122 @@
+//! What is kept in the catalogue: policies, groups, jobs, restore points, topology.
+
+use stillpoint_catalog::{CatalogExt, JobQuery, PointQuery};
+use stillpoint_context::JobId;
+use stillpoint_model::group::ResourceGroup;
+use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::inventory::Inventory;
+use stillpoint_model::job::Job;
+use stillpoint_model::point::RestorePoint;
+use stillpoint_model::policy::Policy;
+use stillpoint_model::topology::Topology;
+
+use crate::Stillpoint;
+use crate::error::Error;
+
+impl Stillpoint {
+    /// Stores a policy; a changed one as its next version.
+    ///
+    /// # Errors
+    /// When it breaks a rule of its own, or the catalogue fails.
+    pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
+        policy.check().map_err(stillpoint_model::planning::PlanError::Policy)?;
+        Ok(self.services().catalog.put_policy(policy).await?)
+    }
+
+    /// The newest version of a policy.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn policy(&self, id: PolicyId) -> Result<Option<Policy>, Error> {
+        Ok(self.services().catalog.policy(id, None).await?)
+    }
+
+    /// The newest version of every policy, by name.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn policies(&self) -> Result<Vec<Policy>, Error> {
+        Ok(self.services().catalog.policies().await?)
+    }
+
+    /// Stores a resource group.
+    ///
+    /// # Errors
+    /// When it breaks a rule of its own, or the catalogue fails.
+    pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
+        group.check().map_err(stillpoint_model::planning::PlanError::Group)?;
+        Ok(self.services().catalog.put_group(group).await?)
+    }
+
+    /// A resource group.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn group(&self, id: GroupId) -> Result<Option<ResourceGroup>, Error> {
+        Ok(self.services().catalog.group(id).await?)
+    }
+
+    /// Every resource group, by name.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn groups(&self) -> Result<Vec<ResourceGroup>, Error> {
+        Ok(self.services().catalog.groups().await?)
+    }
+
+    /// Every job, newest first: those of the catalogue, and those under way here as they are now.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
+        let mut jobs = self.services().catalog.all_jobs(&JobQuery::all()).await?;
+        for open in self.live().open() {
+            jobs.retain(|job| job.id != open.id);
+            jobs.push(open);
+        }
+        jobs.sort_by_key(|job| std::cmp::Reverse((job.created_at, job.id)));
+        Ok(jobs)
+    }
+
+    /// A job, as it is now.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
+        if let Some(live) = self.live().find(id) {
+            return Ok(Some(live.snapshot()));
+        }
+        Ok(self.services().catalog.job(id).await?)
+    }
+
+    /// A restore point.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn point(&self, id: PointId) -> Result<Option<RestorePoint>, Error> {
+        Ok(self.services().catalog.point(id).await?)
+    }
+
+    /// All copies of the data in one view: databases, their copies on servers, their restore points. Asks the plug-in for
+    /// what there is.
+    ///
+    /// # Errors
+    /// Of the plug-in and the catalogue.
+    pub async fn topology(&self) -> Result<Topology, Error> {
+        let discovery = self.discover().await?;
+        self.topology_with(Some(&discovery.inventory)).await
+    }
+
+    /// The same from the catalogue alone, for when the servers cannot be asked.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn topology_of_catalog(&self) -> Result<Topology, Error> {
+        self.topology_with(None).await
+    }
+
+    async fn topology_with(&self, inventory: Option<&Inventory>) -> Result<Topology, Error> {
+        let points = self.services().catalog.all_points(&PointQuery::all()).await?;
+        Ok(Topology::of(inventory, &points))
+    }
+}

@@ -1,0 +1,74 @@
+//! Feeds the catalogue with the facts of the journal.
+//!
+//! A store that holds both writes the catalogue's tables in the commit of the facts. Any other catalogue is fed from here:
+//! each fact in order, idempotently, so that feeding one twice changes nothing.
+
+use std::sync::Arc;
+
+use futures_util::lock::Mutex;
+use stillpoint_catalog::Catalog;
+use stillpoint_context::{ErrorClass, Failure};
+use stillpoint_model::point::PointFact;
+use stillpoint_workflow::{FactDraft, Journal, Position, Topic};
+
+/// The topic of facts about restore points.
+pub const TOPIC: &str = "restore-point";
+
+/// The most facts that are read at once.
+const BATCH: usize = 256;
+
+/// A fact about a restore point, ready for the journal.
+pub(crate) fn fact(fact: &PointFact) -> Result<FactDraft, Failure> {
+    let body = serde_json::to_vec(fact)
+        .map_err(|error| Failure::new("fact.encode", ErrorClass::Internal, error.to_string()))?;
+    Ok(FactDraft::new(topic()?, fact.point().to_string(), body))
+}
+
+fn topic() -> Result<Topic, Failure> {
+    Topic::new(TOPIC)
+        .map_err(|error| Failure::new("fact.topic", ErrorClass::Internal, error.to_string()))
+}
+
+/// The pump: a journal, and how far the catalogue has been fed from it.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    journal: Arc<dyn Journal>,
+    cursor: Mutex<Position>,
+}
+
+impl Pump {
+    /// A pump that begins with the journal's first fact.
+    pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self { journal, cursor: Mutex::new(Position::default()) }
+    }
+
+    /// Feeds the catalogue with every fact that is in the journal now.
+    ///
+    /// # Errors
+    /// Of the journal or the catalogue; it goes on from there the next time.
+    ///
+    /// # Cancel safety
+    /// May be dropped; what was fed may be fed again.
+    pub(crate) async fn run(&self, catalog: &dyn Catalog) -> Result<(), Failure> {
+        let mut cursor = self.cursor.lock().await;
+        let topic = topic()?;
+        loop {
+            let facts = self
+                .journal
+                .facts(&topic, *cursor, BATCH)
+                .await
+                .map_err(|error| Failure::of(&error))?;
+            let Some(last) = facts.last().map(|fact| fact.position) else { return Ok(()) };
+            let points = facts
+                .iter()
+                .map(|fact| {
+                    serde_json::from_slice::<PointFact>(&fact.fact.body).map_err(|error| {
+                        Failure::new("fact.decode", ErrorClass::Integrity, error.to_string())
+                    })
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            catalog.apply(&points, None).await.map_err(|error| Failure::of(&error))?;
+            *cursor = last;
+        }
+    }
+}

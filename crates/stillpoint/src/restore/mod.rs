@@ -1,0 +1,200 @@
+//! Restore: from a restore point to files that were checked byte for byte.
+//!
+//! ```text
+//!   open ─┬ stage(p) ┬─ check every byte ─┬ place(p) ┬─ finish ═ release
+//!         └ stage(q) ┘                    └ place(q) ┘
+//! ```
+//!
+//! Nothing appears under a target's name before every staged byte was checked; what was in the way is kept aside until the
+//! plug-in has finished; `release`, which lets go of it, is the point of no return.
+
+pub(crate) mod steps;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use stillpoint_context::{ErrorClass, Failure, RunId};
+use stillpoint_exchange::{RequiredFile, RestoreSpec, VerifyFile, VerifySpec};
+use stillpoint_model::id::{ExposureKey, ProviderId, SessionId};
+use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
+use stillpoint_model::point::RestorePoint;
+use stillpoint_model::request::Trigger;
+use stillpoint_model::restore::{RestorePlan, RestoreRequest, RestoreTarget, plan_restore};
+use stillpoint_storage::{RestoreKey, RestoredFile, StageSpec};
+use stillpoint_workflow::{Action, Plan, PlanBuilder, Retry};
+use uuid::Uuid;
+
+use self::steps::{
+    CheckParams, CheckStaged, Finish, Open, Place, PlaceParams, Release, Stage, StageParams,
+};
+use crate::Stillpoint;
+use crate::error::Error;
+use crate::job::{JobHandle, LiveJob};
+use crate::runs::Ask;
+
+impl Stillpoint {
+    /// What a restore would do: each file and where it would be, the claims, the warnings. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown point, [`Error::Restore`] for one that may not be restored so.
+    pub async fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan, Error> {
+        let point =
+            self.point(request.point).await?.ok_or_else(|| Error::no_point(request.point))?;
+        Ok(plan_restore(request, &point)?)
+    }
+
+    /// Restores. Every byte is read and checked before anything appears under a target's name, whatever the point's
+    /// state says.
+    ///
+    /// # Errors
+    /// As [`plan_restore`](Self::plan_restore); `run.key_reused` when the key was used for another request.
+    ///
+    /// # Idempotence
+    /// The same request with the same key is the same job.
+    pub async fn restore(&self, request: RestoreRequest) -> Result<JobHandle, Error> {
+        let plan = self.plan_restore(&request).await?;
+        let ask = Ask {
+            kind: JobKind::Restore,
+            key: request.key.clone(),
+            trigger: Trigger::Manual { user: None },
+            body: crate::runs::body(&request)?,
+        };
+        let title = format!("restore of {}", request.point);
+        let warnings = plan.warnings.clone();
+        self.start(
+            ask,
+            move |job: &mut Job| {
+                job.title = title;
+                job.warnings = warnings;
+            },
+            move |this, live| Box::pin(async move { this.carry_back(&request, &live).await }),
+        )
+        .await
+    }
+
+    async fn carry_back(&self, request: &RestoreRequest, live: &Arc<LiveJob>) -> Result<(), Error> {
+        let now = self.seams().clock.now();
+        live.change(|job| job.planned_at = Some(now));
+        let point =
+            self.point(request.point).await?.ok_or_else(|| Error::no_point(request.point))?;
+        let plan = plan_restore(request, &point)?;
+        let id = RunId(Uuid::new_v5(&live.snapshot().id.0, b"restore"));
+        let compiled = self.compile_restore(id, &point, &plan)?;
+        let mut run = JobRun::new(id, now);
+        let mut member = JobMember::new(point.database, point.database_name.clone());
+        member.copy = Some(point.copy.clone());
+        run.members = vec![member];
+        let _report = self
+            .run(live, run, compiled, |run, report| {
+                let end = match report.failure() {
+                    Some(failure) => MemberEnd::Failed { failure: failure.clone() },
+                    None => MemberEnd::Done,
+                };
+                for member in &mut run.members {
+                    member.end = Some(end.clone());
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    fn compile_restore(
+        &self,
+        run: RunId,
+        point: &RestorePoint,
+        restore: &RestorePlan,
+    ) -> Result<Plan, Failure> {
+        let timeouts = self.timeouts();
+        let key = RestoreKey::of(run);
+        let in_place = restore.target == RestoreTarget::InPlace;
+        let mut by_provider: BTreeMap<ProviderId, Vec<RestoredFile>> = BTreeMap::new();
+        let mut files = Vec::new();
+        let mut expected = Vec::new();
+        let mut host = None;
+        for planned in &restore.files {
+            let Some(stored) = point.files.get(planned.index) else { continue };
+            host.get_or_insert_with(|| planned.to.host().clone());
+            files.push((planned.to.clone(), planned.role));
+            by_provider.entry(stored.snapshot.volume.provider.clone()).or_default().push(
+                RestoredFile {
+                    snapshot: stored.snapshot.clone(),
+                    original: stored.path.clone(),
+                    target: planned.to.clone(),
+                },
+            );
+            let mut file = RequiredFile::new(point.copy.clone(), stored.path.clone(), stored.role);
+            file.bytes = Some(stored.bytes);
+            file.generation = stored.generation;
+            expected.push(VerifyFile::new(file, stored.seal.clone()));
+        }
+        let internal = |what: String| Failure::new("plan.internal", ErrorClass::Internal, what);
+        let host = host.ok_or_else(|| internal("the restore has no files".to_owned()))?;
+        let session = SessionId(Uuid::new_v5(&run.0, b"restore"));
+        let mut spec = RestoreSpec::new(session, point.database, host, files);
+        spec.in_place = in_place;
+
+        let mut plan = PlanBuilder::new(format!("restore of {}", point.id));
+        let _plan = plan.grace(timeouts.grace);
+        for claim in &restore.claims {
+            let _plan = plan.claim(crate::claims::of(claim, None)?);
+        }
+        let open = plan
+            .step("open", Open::with(spec.clone()))
+            .timeout(timeouts.begin)
+            .retry(timeouts.retry())
+            .add();
+        let targets: Vec<PlaceParams> = by_provider
+            .keys()
+            .map(|provider| PlaceParams { provider: provider.clone(), key: key.clone() })
+            .collect();
+        let staged: Vec<_> = by_provider
+            .into_iter()
+            .map(|(provider, files)| {
+                let mut stage = StageSpec::new(key.clone(), files);
+                stage.replace = in_place;
+                plan.step(
+                    format!("stage:{provider}"),
+                    Stage::with(StageParams { provider, spec: stage }),
+                )
+                .after(open)
+                .timeout(timeouts.restore)
+                .undo_timeout(timeouts.prepare)
+                .add()
+            })
+            .collect();
+        let check = CheckParams {
+            key: ExposureKey::new(key.as_str()).map_err(|error| internal(error.to_string()))?,
+            point: point.id,
+            spec: VerifySpec::new(expected),
+        };
+        let checked = plan
+            .step("check", CheckStaged::with(check))
+            .bind(staged)
+            .timeout(timeouts.restore)
+            .retry(Retry::NEVER)
+            .add();
+        let placed: Vec<_> = targets
+            .iter()
+            .map(|place| {
+                plan.step(format!("place:{}", place.provider), Place::with(place.clone()))
+                    .after(checked)
+                    .timeout(timeouts.prepare)
+                    .undo_timeout(timeouts.prepare)
+                    .add()
+            })
+            .collect();
+        let mut finish = plan.step("finish", Finish::with(spec)).timeout(timeouts.restore);
+        for place in placed {
+            finish = finish.after(place);
+        }
+        let finished = finish.add();
+        let _released = plan
+            .step("release", Release::with(targets))
+            .after(finished)
+            .timeout(timeouts.prepare)
+            .retry(timeouts.retry())
+            .no_return()
+            .add();
+        plan.build().map_err(|error| internal(error.to_string()))
+    }
+}

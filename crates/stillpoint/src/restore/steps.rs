@@ -1,0 +1,242 @@
+//! Steps of a restore.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use stillpoint_context::{Cx, Effect, ErrorClass, Failure, Subject};
+use stillpoint_exchange::{Recovered, RestoreSpec, VerifyReport, VerifySpec};
+use stillpoint_model::handover::Exposure;
+use stillpoint_model::id::{ExposureKey, PointId, ProviderId};
+use stillpoint_model::verdict::{Finding, Verdict};
+use stillpoint_storage::{Published, RestoreKey, StageSpec, Staged};
+use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
+
+use crate::services::Services;
+
+/// Gets the target ready.
+#[derive(Debug)]
+pub(crate) struct Open(pub(crate) Arc<Services>);
+
+#[async_trait]
+impl Action for Open {
+    const NAME: &'static str = "restore.open";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    const IDEMPOTENT: bool = true;
+    type Params = RestoreSpec;
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, cx: &Cx, spec: &RestoreSpec, (): ()) -> Result<Done<()>, Failure> {
+        self.0.exchange_restore()?.open(cx, spec).await?;
+        Ok(Done::new(()))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Cx,
+        spec: &RestoreSpec,
+        (): (),
+        _: Known<()>,
+    ) -> Result<Undone, Failure> {
+        self.0.exchange_restore()?.cancel(cx, spec).await?;
+        Ok(Undone::clean())
+    }
+}
+
+/// What one provider has to bring back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StageParams {
+    pub(crate) provider: ProviderId,
+    pub(crate) spec: StageSpec,
+}
+
+/// Clones files out of snapshots, beside their targets.
+#[derive(Debug)]
+pub(crate) struct Stage(pub(crate) Arc<Services>);
+
+#[async_trait]
+impl Action for Stage {
+    const NAME: &'static str = "restore.stage";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    const IDEMPOTENT: bool = true;
+    type Params = StageParams;
+    type Input = ();
+    type Output = Staged;
+
+    async fn run(&self, cx: &Cx, params: &StageParams, (): ()) -> Result<Done<Staged>, Failure> {
+        let side = self.0.storage_restore(&params.provider)?;
+        Ok(Done::new(side.stage(cx, &params.spec).await?))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Cx,
+        params: &StageParams,
+        (): (),
+        _: Known<Staged>,
+    ) -> Result<Undone, Failure> {
+        self.0.storage_restore(&params.provider)?.unstage(cx, &params.spec.key).await?;
+        Ok(Undone::clean())
+    }
+}
+
+/// What the staged files must be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CheckParams {
+    pub(crate) key: ExposureKey,
+    pub(crate) point: PointId,
+    pub(crate) spec: VerifySpec,
+}
+
+/// Reads and checks every byte that is about to be restored, whatever the point's state says.
+#[derive(Debug)]
+pub(crate) struct CheckStaged(pub(crate) Arc<Services>);
+
+#[async_trait]
+impl Action for CheckStaged {
+    const NAME: &'static str = "restore.check";
+    const EFFECT: EffectKind = EffectKind::ReadOnly;
+    type Params = CheckParams;
+    type Input = Vec<Staged>;
+    type Output = VerifyReport;
+
+    async fn run(
+        &self,
+        cx: &Cx,
+        params: &CheckParams,
+        staged: Vec<Staged>,
+    ) -> Result<Done<VerifyReport>, Failure> {
+        let host = staged.first().map(|part| part.exposure.host.clone()).ok_or_else(|| {
+            Failure::new("restore.no_files", ErrorClass::Internal, "nothing was staged")
+        })?;
+        let roots = staged.into_iter().flat_map(|part| part.exposure.roots).collect();
+        let exposure = Exposure::new(params.key.clone(), host, roots);
+        let report = self.0.plugin.verify(cx, &exposure, &params.spec).await?;
+        for copy in params.spec.copies() {
+            match report.verdict(copy) {
+                Verdict::Good => {}
+                Verdict::Bad { reason, findings } => {
+                    return Err(damaged(params.point, &reason, findings.first()));
+                }
+                Verdict::Unverified { reason } => {
+                    return Err(damaged(
+                        params.point,
+                        &format!("it was not checked: {reason}"),
+                        None,
+                    ));
+                }
+                other => return Err(damaged(params.point, &other.to_string(), None)),
+            }
+        }
+        Ok(Done::new(report))
+    }
+}
+
+/// The failure of a restore whose bytes are not what was backed up.
+pub(crate) fn damaged(point: PointId, reason: &str, first: Option<&Finding>) -> Failure {
+    let failure = Failure::new(
+        "restore.damaged",
+        ErrorClass::Integrity,
+        format!("the stored copy is damaged: {reason}"),
+    )
+    .with_effect(Effect::None)
+    .with_remedy("Restore from another restore point; run `verify` to mark this one as suspect.")
+    .with_subject(Subject::new("restore point", point));
+    let Some(first) = first else { return failure };
+    let failure = failure.with_subject(Subject::new("file", &first.file));
+    let failure = match first.page {
+        Some(page) => failure.with_subject(Subject::new("page", page)),
+        None => failure,
+    };
+    match first.offset {
+        Some(offset) => failure.with_subject(Subject::new("offset", offset)),
+        None => failure,
+    }
+}
+
+/// Moves staged files to their targets.
+#[derive(Debug)]
+pub(crate) struct Place(pub(crate) Arc<Services>);
+
+/// Names a restore at a provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlaceParams {
+    pub(crate) provider: ProviderId,
+    pub(crate) key: RestoreKey,
+}
+
+#[async_trait]
+impl Action for Place {
+    const NAME: &'static str = "restore.place";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    const IDEMPOTENT: bool = true;
+    type Params = PlaceParams;
+    type Input = ();
+    type Output = Published;
+
+    async fn run(&self, cx: &Cx, params: &PlaceParams, (): ()) -> Result<Done<Published>, Failure> {
+        Ok(Done::new(self.0.storage_restore(&params.provider)?.publish(cx, &params.key).await?))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Cx,
+        params: &PlaceParams,
+        (): (),
+        _: Known<Published>,
+    ) -> Result<Undone, Failure> {
+        self.0.storage_restore(&params.provider)?.retract(cx, &params.key).await?;
+        Ok(Undone::clean())
+    }
+}
+
+/// Brings the database into service.
+#[derive(Debug)]
+pub(crate) struct Finish(pub(crate) Arc<Services>);
+
+#[async_trait]
+impl Action for Finish {
+    const NAME: &'static str = "restore.finish";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    const IDEMPOTENT: bool = true;
+    type Params = RestoreSpec;
+    type Input = ();
+    type Output = Recovered;
+
+    async fn run(&self, cx: &Cx, spec: &RestoreSpec, (): ()) -> Result<Done<Recovered>, Failure> {
+        Ok(Done::new(self.0.exchange_restore()?.finish(cx, spec).await?))
+    }
+
+    /// Taken back by the undo of `open`, once the files are back.
+    async fn undo(
+        &self,
+        _: &Cx,
+        _: &RestoreSpec,
+        (): (),
+        _: Known<Recovered>,
+    ) -> Result<Undone, Failure> {
+        Ok(Undone::clean())
+    }
+}
+
+/// Lets go of what was kept aside: the point of no return.
+#[derive(Debug)]
+pub(crate) struct Release(pub(crate) Arc<Services>);
+
+#[async_trait]
+impl Action for Release {
+    const NAME: &'static str = "restore.release";
+    const EFFECT: EffectKind = EffectKind::Irreversible;
+    const IDEMPOTENT: bool = true;
+    type Params = Vec<PlaceParams>;
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, cx: &Cx, places: &Vec<PlaceParams>, (): ()) -> Result<Done<()>, Failure> {
+        for place in places {
+            self.0.storage_restore(&place.provider)?.settle(cx, &place.key).await?;
+        }
+        Ok(Done::new(()))
+    }
+}

@@ -1,0 +1,221 @@
+//! Jobs begun, and runs of the engine followed for them.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+use serde::Serialize;
+use stillpoint_catalog::Begun;
+use stillpoint_context::{BoxFuture, Cx, ErrorClass, Failure, IdempotencyKey, JobId};
+use stillpoint_model::job::{Job, JobKind, JobRun, RunEnd, RunState};
+use stillpoint_model::manifest::Manifest;
+use stillpoint_model::request::Trigger;
+use stillpoint_model::warning::Warning;
+use stillpoint_workflow::{
+    End, EngineError, Notice, NoticeKind, Plan, RunHandle, RunPhase, RunReport, Submission,
+};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::Stillpoint;
+use crate::error::Error;
+use crate::job::{JobEvent, JobHandle, LiveJob};
+
+/// What makes a job.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) kind: JobKind,
+    pub(crate) key: IdempotencyKey,
+    pub(crate) trigger: Trigger,
+    /// The request as text: another text under the same key is another request.
+    pub(crate) body: String,
+}
+
+/// The body of a request.
+pub(crate) fn body(request: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(request)
+        .map_err(|error| Failure::new("request.encode", ErrorClass::Internal, error.to_string()))
+}
+
+impl Stillpoint {
+    /// A context for calls outside any run.
+    pub(crate) fn cx(&self) -> Cx {
+        Cx::detached(self.seams())
+    }
+
+    /// The same, ended by a cancel of the job.
+    pub(crate) fn cx_of(&self, live: &LiveJob) -> Cx {
+        Cx::builder(self.seams()).cancel(live.cancel_token().child()).build()
+    }
+
+    pub(crate) fn new_job_id(&self) -> JobId {
+        JobId(self.seams().ids.uuid())
+    }
+
+    /// Records a job and begins its work; if the key is known already, answers with its job.
+    pub(crate) async fn start(
+        &self,
+        ask: Ask,
+        describe: impl FnOnce(&mut Job),
+        work: impl FnOnce(Self, Arc<LiveJob>) -> BoxFuture<'static, Result<(), Error>> + Send + 'static,
+    ) -> Result<JobHandle, Error> {
+        // One at a time, so that two requests with one key cannot both be the first.
+        let _one = self.asking().lock().await;
+        let now = self.seams().clock.now();
+        let mut job = Job::new(self.new_job_id(), ask.kind, ask.key, ask.trigger, now);
+        job.request_digest = Manifest::digest(&ask.body);
+        describe(&mut job);
+        if let Begun::Existing(known) = self.services().catalog.begin_job(&job).await? {
+            // Under way here, or over, or begun by a process that is gone.
+            let live = self.live().find(known.id).unwrap_or_else(|| LiveJob::ended(*known));
+            return Ok(JobHandle::new(live));
+        }
+        let live = LiveJob::new(job);
+        self.live().add(&live);
+        let (this, task) = (self.clone(), Arc::clone(&live));
+        self.seams().spawner.spawn(
+            "job",
+            Box::pin(async move {
+                let ended = work(this.clone(), Arc::clone(&task)).await;
+                let now = this.seams().clock.now();
+                task.change(|job| {
+                    if let Err(error) = ended {
+                        let _kept = job.failure.get_or_insert(Failure::of(&error));
+                    }
+                    let _kept = job.planned_at.get_or_insert(now);
+                    if job.state().is_final() {
+                        job.ended_at = Some(now);
+                    }
+                });
+                this.live().close(&task, &*this.services().catalog).await;
+            }),
+        );
+        Ok(JobHandle::new(live))
+    }
+
+    /// Runs a plan for a job, and records in it what became of the run.
+    ///
+    /// # Errors
+    /// When the engine did not take the plan.
+    pub(crate) async fn run(
+        &self,
+        live: &Arc<LiveJob>,
+        run: JobRun,
+        plan: Plan,
+        conclude: impl FnOnce(&mut JobRun, &RunReport),
+    ) -> Result<RunReport, Failure> {
+        let id = run.run;
+        let job = live.snapshot().id;
+        live.change(|job| job.runs.push(run));
+        let news = self.engine().notices();
+        let submission = Submission::new(plan).run(id).label("job", job.to_string());
+        let report = match self.engine().submit(submission).await {
+            Ok(handle) => self.follow(live, &handle, news).await,
+            Err(error) => Err(error),
+        };
+        let report = report.map_err(|error| {
+            let failure = Failure::of(&error);
+            live.change_run(id, |run| {
+                run.state = RunState::Ended(RunEnd::Failed);
+                run.failure = Some(failure.clone());
+            });
+            failure
+        })?;
+        if let Err(failure) = self.services().pump.run(&*self.services().catalog).await {
+            tracing::error!(run = %id, %failure, "the catalogue could not be fed");
+            live.change(|job| {
+                let _kept = job.failure.get_or_insert(failure);
+            });
+        }
+        let now = self.seams().clock.now();
+        live.change_run(id, |run| {
+            run.state = RunState::Ended(match report.end() {
+                End::Succeeded => RunEnd::Succeeded,
+                End::SucceededWithWarnings => RunEnd::SucceededWithWarnings,
+                End::Failed => RunEnd::Failed,
+                End::Cancelled => RunEnd::Cancelled,
+                End::NeedsAttention => RunEnd::NeedsAttention,
+            });
+            run.failure = report.failure().cloned();
+            run.warnings =
+                report.warnings().iter().map(|warned| warning(&warned.failure)).collect();
+            run.debris = report.debris().iter().map(|left| left.object.to_string()).collect();
+            run.ended_at = Some(now);
+            conclude(run, &report);
+        });
+        Ok(report)
+    }
+
+    /// Follows a run to its end, passing its news on. A parked run is not over: the job shows it, and waits.
+    async fn follow(
+        &self,
+        live: &LiveJob,
+        handle: &RunHandle,
+        mut news: broadcast::Receiver<Notice>,
+    ) -> Result<RunReport, EngineError> {
+        live.add_run(handle.clone());
+        if let Some(by) = live.cancelled_by() {
+            // The wish came before the run did.
+            let _answer = handle.cancel(by).await?;
+        }
+        let mut end = pin!(handle.wait());
+        loop {
+            match select(end.as_mut(), pin!(news.recv())).await {
+                Either::Left((report, _)) => return report,
+                Either::Right((Ok(notice), _)) if notice.run == handle.id() => {
+                    self.pass_on(live, handle, notice.kind).await;
+                }
+                Either::Right((Ok(_) | Err(RecvError::Lagged(_)), _)) => {}
+                Either::Right((Err(RecvError::Closed), _)) => return end.await,
+            }
+        }
+    }
+
+    async fn pass_on(&self, live: &LiveJob, handle: &RunHandle, news: NoticeKind) {
+        let run = handle.id();
+        let step = |step, what| JobEvent::Step { run, step, what };
+        match news {
+            NoticeKind::Started => {
+                let now = self.seams().clock.now();
+                live.change_run(run, |known| known.started_at = Some(now));
+            }
+            NoticeKind::StepStarted { step: name, .. } => live.tell(step(name, "running")),
+            NoticeKind::StepSucceeded { step: name } => live.tell(step(name, "done")),
+            NoticeKind::StepFailed { step: name, .. } => live.tell(step(name, "failed")),
+            NoticeKind::Progress { step, progress } => {
+                live.tell(JobEvent::Progress { run, step, progress });
+            }
+            NoticeKind::Waiting(waiting) => {
+                let (key, holder) = (waiting.key.to_string(), waiting.holder);
+                live.tell(JobEvent::Waiting { run, key, holder });
+            }
+            _ => {}
+        }
+        let state = match handle.status().phase {
+            RunPhase::Queued => RunState::Queued,
+            RunPhase::Running => RunState::Running,
+            RunPhase::Cancelling => RunState::Cancelling,
+            RunPhase::Parked => RunState::Parked,
+            // The end is recorded with its report.
+            _ => return,
+        };
+        live.change_run(run, |known| known.state = state);
+        if state == RunState::Parked {
+            // A parked run may outlast this process: what is known of it is stored now.
+            if let Err(error) = self.services().catalog.put_job(&live.snapshot()).await {
+                tracing::error!(%run, %error, "the parked run's job could not be stored");
+            }
+        }
+    }
+}
+
+fn warning(failure: &Failure) -> Warning {
+    let mut warning =
+        Warning::new(failure.code.clone(), failure.message.clone(), failure.remedy.clone());
+    warning.subjects.clone_from(&failure.subjects);
+    warning
+}
+
+/// What a step of a run gave, by its name.
+pub(crate) fn output<T: serde::de::DeserializeOwned>(report: &RunReport, step: &str) -> Option<T> {
+    report.step_named(step)?.output?.read().ok()
+}

@@ -1,0 +1,184 @@
+//! What has to be known before a backup is planned.
+
+use std::collections::BTreeMap;
+
+use stillpoint_catalog::{CatalogExt, PointQuery};
+use stillpoint_context::HostPath;
+use stillpoint_exchange::Scope;
+use stillpoint_model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
+use stillpoint_model::group::ResourceGroup;
+use stillpoint_model::id::{CopyId, DatabaseId, ProviderId, VolumeRef};
+use stillpoint_model::inventory::{FileRole, Inventory};
+use stillpoint_model::placement::{CopyPlacement, PlacementMap};
+use stillpoint_model::planning::BaseFull;
+use stillpoint_model::policy::Policy;
+use stillpoint_model::request::{BackupRequest, Target};
+
+use crate::Stillpoint;
+use crate::error::Error;
+
+/// What exists, where it lies, and what all sides can do.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) policy: Policy,
+    pub(crate) group: Option<ResourceGroup>,
+    pub(crate) inventory: Inventory,
+    pub(crate) placement: PlacementMap,
+    /// Each file of each copy with its volume.
+    pub(crate) places: BTreeMap<CopyId, Vec<(HostPath, VolumeRef)>>,
+    pub(crate) plugin: PluginCaps,
+    pub(crate) providers: BTreeMap<ProviderId, ProviderCaps>,
+    pub(crate) volumes: BTreeMap<VolumeRef, VolumeFacts>,
+    pub(crate) fulls: BTreeMap<DatabaseId, BaseFull>,
+}
+
+/// What there is, and where: the answer of [`Stillpoint::discover`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Discovery {
+    /// Servers, databases and copies, each with what stands in the way of backing it up.
+    pub inventory: Inventory,
+    /// The volumes of each copy.
+    pub placement: PlacementMap,
+    /// What is known of those volumes.
+    pub volumes: BTreeMap<VolumeRef, VolumeFacts>,
+}
+
+type Places = BTreeMap<CopyId, Vec<(HostPath, VolumeRef)>>;
+
+/// The policy and the group of a request.
+pub(crate) async fn subjects(
+    this: &Stillpoint,
+    request: &BackupRequest,
+) -> Result<(Policy, Option<ResourceGroup>), Error> {
+    let policy = this
+        .policy(request.policy)
+        .await?
+        .ok_or_else(|| Error::NotFound { kind: "policy", id: request.policy.to_string() })?;
+    let group = match &request.target {
+        Target::Group(id) => Some(
+            this.group(*id)
+                .await?
+                .ok_or_else(|| Error::NotFound { kind: "resource group", id: id.to_string() })?,
+        ),
+        _ => None,
+    };
+    Ok((policy, group))
+}
+
+impl Survey {
+    /// Looks at everything that a backup of this request needs to know. Read only.
+    pub(crate) async fn take(this: &Stillpoint, request: &BackupRequest) -> Result<Self, Error> {
+        let (policy, group) = subjects(this, request).await?;
+        let Discovery { inventory, placement, volumes } = this.discover().await?;
+        let places = places(this, &inventory).await?;
+        let services = this.services();
+        let mut fulls = BTreeMap::new();
+        for database in inventory.databases.keys() {
+            let points = services.catalog.all_points(&PointQuery::of(*database)).await?;
+            let newest = points
+                .iter()
+                .filter(|point| point.has_database() && point.kind.truncates())
+                .max_by_key(|point| point.taken_at);
+            if let Some(point) = newest {
+                let signature = point.logs.as_ref().map(|logs| logs.signature);
+                let _none = fulls.insert(*database, BaseFull::new(point.taken_at, signature));
+            }
+        }
+        Ok(Self {
+            policy,
+            group,
+            inventory,
+            placement,
+            places,
+            plugin: services.plugin.caps(),
+            providers: services
+                .providers
+                .iter()
+                .map(|(id, provider)| (id.clone(), provider.caps()))
+                .collect(),
+            volumes,
+            fulls,
+        })
+    }
+}
+
+/// Each file of each copy with its volume; files that no provider knows are left out.
+async fn places(this: &Stillpoint, inventory: &Inventory) -> Result<Places, Error> {
+    let cx = this.cx();
+    let mut places = Places::new();
+    let files: Vec<HostPath> = inventory
+        .copies
+        .values()
+        .flat_map(|copy| copy.files.iter().map(|file| file.path.clone()))
+        .collect();
+    let mut volumes: BTreeMap<HostPath, VolumeRef> = BTreeMap::new();
+    for provider in this.services().providers.values() {
+        for placed in provider.resolve(&cx, &files).await? {
+            let _before = volumes.insert(placed.file, placed.volume);
+        }
+    }
+    for copy in inventory.copies.values() {
+        let mine = copy
+            .files
+            .iter()
+            .filter_map(|file| Some((file.path.clone(), volumes.get(&file.path)?.clone())));
+        let _none = places.insert(copy.id.clone(), mine.collect());
+    }
+    Ok(places)
+}
+
+fn placement(inventory: &Inventory, places: &Places) -> PlacementMap {
+    let mut map = PlacementMap::new();
+    for copy in inventory.copies.values() {
+        let known: BTreeMap<&HostPath, &VolumeRef> = places
+            .get(&copy.id)
+            .into_iter()
+            .flatten()
+            .map(|(path, volume)| (path, volume))
+            .collect();
+        let mut lies = CopyPlacement::default();
+        for file in &copy.files {
+            match (known.get(&file.path), file.role) {
+                (None, _) => lies.unresolved.push(file.path.clone()),
+                (Some(volume), FileRole::Log | FileRole::Checkpoint) => {
+                    let _new = lies.logs.insert((*volume).clone());
+                }
+                (Some(volume), _) => {
+                    let _new = lies.data.insert((*volume).clone());
+                }
+            }
+        }
+        let _map = map.insert(copy.id.clone(), lies);
+    }
+    map
+}
+
+impl Stillpoint {
+    /// What there is, where it lies, and what of it can be backed up.
+    ///
+    /// # Errors
+    /// When the plug-in or a provider cannot be asked as a whole.
+    pub async fn discover(&self) -> Result<Discovery, Error> {
+        let cx = self.cx();
+        let services = self.services();
+        let inventory = services.plugin.inventory(&cx, &Scope::Everything).await?;
+        let places = places(self, &inventory).await?;
+        let placement = placement(&inventory, &places);
+        let mut volumes = BTreeMap::new();
+        for (id, provider) in &services.providers {
+            let mut mine: Vec<VolumeRef> = places
+                .values()
+                .flatten()
+                .map(|(_, volume)| volume.clone())
+                .filter(|volume| volume.provider == *id)
+                .collect();
+            mine.sort();
+            mine.dedup();
+            for facts in provider.volumes(&cx, &mine).await? {
+                let _none = volumes.insert(facts.volume.clone(), facts);
+            }
+        }
+        Ok(Discovery { inventory, placement, volumes })
+    }
+}

@@ -1,0 +1,81 @@
+//! How long steps may take.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use stillpoint_workflow::Retry;
+
+/// How long each kind of step may take before it is given up, and how often it is tried again.
+///
+/// The freeze itself is not among them: its limit comes from the policy and from what the plug-in can hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Taking the inventory.
+    pub inventory: Duration,
+    /// Beginning, and aborting, a session.
+    pub begin: Duration,
+    /// How long a session lives when nobody renews it. Longer than the whole backup may take.
+    pub lease: Duration,
+    /// Getting a provider ready.
+    pub prepare: Duration,
+    /// One try of the thaw.
+    pub thaw: Duration,
+    /// Freeze, snapshots and thaw, where the plug-in does them by itself.
+    pub snap: Duration,
+    /// Making snapshots durable.
+    pub settle: Duration,
+    /// Reading the evidence.
+    pub evidence: Duration,
+    /// Making snapshots readable, and ending that.
+    pub expose: Duration,
+    /// Verifying, where the policy has no cap.
+    pub verify: Duration,
+    /// Writing manifests and catalogue.
+    pub publish: Duration,
+    /// Completing a session.
+    pub complete: Duration,
+    /// Copying back for a restore.
+    pub restore: Duration,
+    /// How long the undo of a set waits for a snapshot that may still appear.
+    pub late: Duration,
+    /// How long a step that is told to stop may take to do so.
+    pub grace: Duration,
+    /// How often a step is tried.
+    pub attempts: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        Self {
+            inventory: minutes(5),
+            begin: minutes(5),
+            lease: minutes(12 * 60),
+            prepare: minutes(30),
+            thaw: Duration::from_secs(2),
+            snap: minutes(10),
+            settle: minutes(60),
+            evidence: minutes(2),
+            expose: minutes(10),
+            verify: minutes(12 * 60),
+            publish: minutes(5),
+            complete: minutes(10),
+            restore: minutes(24 * 60),
+            late: minutes(5),
+            grace: Duration::from_secs(5),
+            attempts: 3,
+        }
+    }
+}
+
+impl Timeouts {
+    pub(crate) fn retry(&self) -> Retry {
+        Retry::times(self.attempts).backoff(Duration::from_millis(500), Duration::from_secs(30))
+    }
+
+    /// How long one try of discarding a set may take, waiting for late snapshots included.
+    pub(crate) fn discard(&self) -> Duration {
+        self.late + self.prepare
+    }
+}
