@@ -66,8 +66,6 @@ fn seed_file(kind: u8, seed: u64) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..20_000)) {
         feed(&bytes);
