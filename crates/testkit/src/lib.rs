@@ -1,3 +1,57 @@
 //! What a third party needs to test a plug-in, a provider, a store or backup logic.
+//!
+//! A [`World`] is a small Exchange organisation and the storage it lies on, in memory: databases that are written all the
+//! time, active and passive copies, volumes whose snapshots take their time, freezes that end by themselves. [`SimExchange`]
+//! and [`SimStorage`] are its two sides, in both coordination modes. Everything waits by the clock of the caller's
+//! [`Cx`](stillpoint_context::Cx), so that a test under virtual time is exact and takes no time.
+//!
+//! ```text
+//!    faults: slow, hang, fail, panic, late, lie, die           calls: who called what, when, with what outcome
+//!        │                                                         ▲
+//!        ▼                                                         │
+//!   ┌─ SimExchange ────────────────┐                   ┌─ SimStorage ──────────────────┐
+//!   │ sessions · freeze · evidence │                   │ sets · snapshots · exposures  │
+//!   └──────────────┬───────────────┘                   └───────────────┬───────────────┘
+//!                  └───────────────▶    World    ◀────────────────────┘
+//!                        hosts · databases · copies · volumes · files
+//!                   what is due happens in its order, whoever looks or does not
+//!                                       │
+//!                                       ▼
+//!                freeze windows · completes · orphans · shapes · violations
+//! ```
+//!
+//! - [`World`]: [`one_server`](World::one_server), [`dag`](World::dag), [`volumes_of`](World::volumes_of), or with a
+//!   [`builder`](World::builder); its questions and checks.
+//! - [`Faults`]: what is to go wrong with which call; [`RandomFaults`] from a seed.
+//! - [`Calls`]: the record of every call.
+//! - [`Change`]: what happens by itself, such as a failover.
+//! - [`Damage`]: bad bits and missing logs.
+//! - [`Shape`]: how a database was really taken, by its bytes, whatever anybody claims.
 
 #![forbid(unsafe_code)]
+
+mod call;
+mod change;
+mod damage;
+mod exchange;
+mod fault;
+mod moment;
+mod storage;
+mod world;
+mod writer;
+
+pub use call::{
+    CallRecord, Calls, Outcome, PLUGIN_CALLS, PLUGIN_RESTORE_CALLS, PROVIDER_CALLS,
+    PROVIDER_RESTORE_CALLS, Side,
+};
+pub use change::Change;
+pub use damage::Damage;
+pub use exchange::SimExchange;
+pub use fault::{Fault, FaultRule, Faults, Lie, RandomFaults, Trouble};
+pub use moment::Moment;
+pub use storage::SimStorage;
+pub use world::World;
+pub use world::array::Behaviour;
+pub use world::builder::{CopySpec, DatabaseSpec, VolumeSpec, WorldBuilder};
+pub use world::record::{Breach, CompleteRecord, Ended, FreezeWindow, Violation};
+pub use writer::Shape;
