@@ -57,6 +57,7 @@ fn no_thread(error: impl fmt::Display) -> Failure {
 }
 
 impl OsThread {
+    #[allow(clippy::disallowed_methods, reason = "this is the lane seam")]
     fn make(name: &str) -> Result<Self, Failure> {
         let (tasks, task) = mpsc::channel::<BoxFuture<'static, ()>>();
         let (tell, ready) = mpsc::sync_channel(1);
