@@ -133,7 +133,7 @@ pub trait Catalog: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`CatalogError::KeyReused`] if the key was used for another request (by
-    /// [`Job::request_digest`] and kind).
+    /// [`Job::request_digest`] and kind), or if a job of another key has its id.
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError>;
 
     /// Stores a job as it is now. The last put counts.

@@ -278,6 +278,9 @@ async fn a_request_is_one_job(catalog: Subject) -> Result<(), Flaw> {
     let mut other = twin.clone();
     other.kind = JobKind::Restore;
     refused("another kind", catalog.begin_job(&other).await, "run.key_reused")?;
+    let mut other = kept.clone();
+    other.key = job(9, 0)?.key;
+    refused("another key", catalog.begin_job(&other).await, "run.key_reused")?;
     same("the jobs", &catalog.all_jobs(&JobQuery::all()).await?, &vec![kept.clone()])?;
 
     let mut known = kept.clone();

@@ -129,6 +129,9 @@ impl Catalog for MemoryCatalog {
             }
             return Err(CatalogError::KeyReused { key: job.key.clone(), job: known.id });
         }
+        if let Some(twin) = state.jobs.get(&job.id) {
+            return Err(CatalogError::KeyReused { key: twin.key.clone(), job: twin.id });
+        }
         state.keys.insert(job.key.clone(), job.id);
         state.jobs.insert(job.id, job.clone());
         Ok(Begun::New)

@@ -101,7 +101,11 @@ impl fmt::Display for Claim {
     }
 }
 
-/// One part of a key: what has a meaning in keys, or could have, is written as `%XX`.
+/// The longest part of a key that is written out. Keys as a whole have at most 400 characters.
+const LONGEST_PART: usize = 200;
+
+/// One part of a key: what has a meaning in keys, or could have, is written as `%XX`. What would be
+/// too long is cut and ends in `~` (which stands in no other part) and a hash of the whole.
 fn part(text: &str) -> String {
     let mut part = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -111,6 +115,11 @@ fn part(text: &str) -> String {
             part.push('%');
             crate::hex::encode(&[byte], &mut part);
         }
+    }
+    if part.len() > LONGEST_PART {
+        part.truncate(LONGEST_PART);
+        part.push('~');
+        crate::hex::encode(blake3::hash(text.as_bytes()).as_bytes(), &mut part);
     }
     part
 }
@@ -140,5 +149,16 @@ mod tests {
     fn a_volume_id_cannot_reach_into_other_keys() {
         let volume: VolumeRef = "fs:/srv/a%b c".parse().unwrap();
         assert_eq!(Claim::volume(&volume).key, "volume/fs:%2fsrv%2fa%25b%20c");
+    }
+
+    #[test]
+    fn long_volume_ids_stay_apart_in_short_keys() {
+        let key = |end: &str| {
+            let volume: VolumeRef = format!("fs:/{}{end}", "x/".repeat(400)).parse().unwrap();
+            Claim::volume(&volume).key
+        };
+        assert!(key("a").len() <= 400);
+        assert_ne!(key("a"), key("b"));
+        assert_eq!(key("a").matches('/').count(), 1);
     }
 }
