@@ -32,7 +32,7 @@
 //!
 //! - [`Stillpoint`]: [`discover`](Stillpoint::discover), [`plan`](Stillpoint::plan), [`backup`](Stillpoint::backup),
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`jobs`](Stillpoint::jobs),
-//!   [`topology`](Stillpoint::topology).
+//!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
 //! - The crates below, re-exported: [`context`], [`model`], [`workflow`], [`exchange`], [`storage`], [`catalog`].
 //!
@@ -45,6 +45,7 @@
 mod backup;
 mod builder;
 mod claims;
+mod doctor;
 mod error;
 mod exposure;
 mod inventory;
@@ -67,6 +68,7 @@ use stillpoint_storage::SnapshotProvider;
 use stillpoint_workflow::Engine;
 
 pub use builder::Builder;
+pub use doctor::{DoctorFinding, Gravity};
 pub use error::Error;
 pub use job::{JobEvent, JobHandle, Watch};
 pub use pump::TOPIC;
