@@ -1,0 +1,364 @@
+//! The one way to the file system for everything that changes it.
+//!
+//! Each change passes [`Hook::before`] first, so that a test can stop the world between any two of them, count them, or
+//! look at their order.
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// A change of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    MakeDir,
+    Create,
+    Write,
+    Clone,
+    Sync,
+    SyncDir,
+    Rename,
+    Exchange,
+    Link,
+    Remove,
+    RemoveDir,
+    Chmod,
+    Times,
+}
+
+/// Hears of each change before it is made, and may refuse it.
+pub(crate) trait Hook: Debug + Send + Sync {
+    fn before(&self, op: Op, path: &Path) -> io::Result<()>;
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inode {
+    pub(crate) device: u64,
+    pub(crate) number: u64,
+}
+
+impl Inode {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), number: metadata.ino() }
+    }
+
+    /// What is under this name now; links are not followed.
+    pub(crate) fn at(path: &Path) -> io::Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(Self::of(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether nothing is under this name; a broken link is something.
+pub(crate) fn is_free(path: &Path) -> io::Result<bool> {
+    Ok(Inode::at(path)?.is_none())
+}
+
+/// A lock file that is held until the value is dropped, also by another process.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    /// The open file *is* the lock.
+    file: File,
+    path: PathBuf,
+    inode: Inode,
+}
+
+impl Lock {
+    pub(crate) fn inode(&self) -> Inode {
+        self.inode
+    }
+
+    /// Whether the name still leads to the locked file, so that the folder it lies in has not been moved or removed.
+    pub(crate) fn is_in_place(&self) -> bool {
+        matches!(Inode::at(&self.path), Ok(Some(now)) if now == self.inode)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing releases it too, but a child process that inherited the file would keep it.
+        let _ignored = self.file.unlock();
+    }
+}
+
+/// The file system.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    hook: Option<Arc<dyn Hook>>,
+}
+
+impl Disk {
+    #[cfg(test)]
+    pub(crate) fn hooked(hook: Arc<dyn Hook>) -> Self {
+        Self { hook: Some(hook) }
+    }
+
+    fn pass(&self, op: Op, path: &Path) -> io::Result<()> {
+        self.hook.as_ref().map_or(Ok(()), |hook| hook.before(op, path))
+    }
+
+    /// Makes a folder for us alone, as what is stored is other people's mail; one that is there already is fine.
+    pub(crate) fn make_dir(&self, path: &Path) -> io::Result<()> {
+        self.make_dir_with(path, 0o700)
+    }
+
+    /// Makes a folder as any program would; one that is there already is fine.
+    pub(crate) fn make_open_dir(&self, path: &Path) -> io::Result<()> {
+        self.make_dir_with(path, 0o777)
+    }
+
+    fn make_dir_with(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.pass(Op::MakeDir, path)?;
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Makes the folders below `base` that lead to `path`, which lies below it.
+    pub(crate) fn make_dirs(&self, base: &Path, path: &Path) -> io::Result<()> {
+        let below = path.strip_prefix(base).map_err(io::Error::other)?;
+        let mut folder = base.to_owned();
+        for part in below.components() {
+            folder.push(part);
+            if !folder.is_dir() {
+                self.make_dir(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a file that was not there.
+    pub(crate) fn create_new(&self, path: &Path) -> io::Result<File> {
+        self.pass(Op::Create, path)?;
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    pub(crate) fn write(&self, mut file: &File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.pass(Op::Write, path)?;
+        file.write_all(bytes)
+    }
+
+    /// Makes `to` share the bytes of `from`.
+    pub(crate) fn clone_bytes(&self, from: &File, to: &File, path: &Path) -> io::Result<()> {
+        self.pass(Op::Clone, path)?;
+        rustix::fs::ioctl_ficlone(to, from).map_err(io::Error::from)
+    }
+
+    pub(crate) fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
+        self.pass(Op::Sync, path)?;
+        file.sync_all()
+    }
+
+    /// Makes the names in a folder durable.
+    pub(crate) fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.pass(Op::SyncDir, path)?;
+        match File::open(path)?.sync_all() {
+            // Some network and user-space file systems have nothing to sync in a folder and say so in this way.
+            Err(error) if is(&error, &[Errno::INVAL]) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Moves a file or an empty folder's name, in the place of a file that is there.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.pass(Op::Rename, to)?;
+        fs::rename(from, to)
+    }
+
+    /// Moves to a name where nothing is; `AlreadyExists` if something is.
+    pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.pass(Op::Rename, to)?;
+        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // A file system without it. A hard link never replaces; where there are none either, a check has to do.
+        if !fs::symlink_metadata(from)?.is_dir() {
+            match fs::hard_link(from, to) {
+                Ok(()) => return fs::remove_file(from),
+                Err(error) if has_no_links(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if is_free(to)? { fs::rename(from, to) } else { Err(Errno::EXIST.into()) }
+    }
+
+    /// Swaps two names at one instant.
+    pub(crate) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        self.pass(Op::Exchange, other)?;
+        rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+            .map_err(io::Error::from)
+    }
+
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.pass(Op::Link, to)?;
+        fs::hard_link(from, to)
+    }
+
+    /// Removes a file; one that is not there is fine.
+    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        if is_free(path)? {
+            return Ok(());
+        }
+        self.pass(Op::Remove, path)?;
+        absent_is_fine(fs::remove_file(path))
+    }
+
+    /// Removes an empty folder; one that is not there is fine.
+    pub(crate) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        if is_free(path)? {
+            return Ok(());
+        }
+        self.pass(Op::RemoveDir, path)?;
+        absent_is_fine(fs::remove_dir(path))
+    }
+
+    /// Removes a folder of ours with all that is in it, also where it is read-only. Links are removed, never followed.
+    pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        let metadata = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        if !metadata.is_dir() {
+            return self.remove(path);
+        }
+        if metadata.permissions().mode() & 0o700 != 0o700 {
+            self.chmod(path, 0o700)?;
+        }
+        for entry in fs::read_dir(path)? {
+            self.remove_tree(&entry?.path())?;
+        }
+        self.remove_dir(path)
+    }
+
+    pub(crate) fn chmod(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.pass(Op::Chmod, path)?;
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+
+    pub(crate) fn set_modified(
+        &self,
+        file: &File,
+        path: &Path,
+        time: SystemTime,
+    ) -> io::Result<()> {
+        self.pass(Op::Times, path)?;
+        file.set_modified(time)
+    }
+
+    /// Puts bytes under a name, in the place of what is there, at one instant: whoever reads it sees the old bytes or the
+    /// new. With `durable` they survive a power cut once this returns.
+    ///
+    /// The bytes are first written to a neighbour with a fixed name, so that crashes leave at most one of them. It is
+    /// locked while it is written, as another process may be at the same name.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let new = neighbour(path)?;
+        let Some(lock) = self.lock(&new, Wait::Yes)? else {
+            return Err(Errno::AGAIN.into());
+        };
+        let fill = || {
+            lock.file.set_len(0)?;
+            self.write(&lock.file, &new, bytes)?;
+            if durable {
+                self.sync(&lock.file, &new)?;
+            }
+            self.rename(&new, path)
+        };
+        if let Err(error) = fill() {
+            let _left_for_the_next = self.remove(&new);
+            return Err(error);
+        }
+        if durable {
+            self.sync_dir(folder_of(path)?)?;
+        }
+        Ok(())
+    }
+
+    /// Locks a file, which is made if it is not there. `None` if somebody else holds it and we do not wait.
+    pub(crate) fn lock(&self, path: &Path, wait: Wait) -> io::Result<Option<Lock>> {
+        loop {
+            if is_free(path)? {
+                self.pass(Op::Create, path)?;
+            }
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(nofollow())
+                .open(path)?;
+            match wait {
+                Wait::Yes => file.lock()?,
+                Wait::No => match file.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Ok(None),
+                    Err(TryLockError::Error(error)) => return Err(error),
+                },
+            }
+            let inode = Inode::of(&file.metadata()?);
+            let lock = Lock { file, path: path.to_owned(), inode };
+            // Whoever held it before may have removed or moved it meanwhile: then it locks nothing.
+            if lock.is_in_place() {
+                return Ok(Some(lock));
+            }
+        }
+    }
+}
+
+/// Whether to wait for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// Where [`Disk::replace`] puts new bytes first.
+pub(crate) fn neighbour(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let mut new = OsString::from(".");
+    new.push(name);
+    new.push(".new");
+    Ok(path.with_file_name(new))
+}
+
+/// The folder in which a name stands.
+pub(crate) fn folder_of(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| Errno::INVAL.into())
+}
+
+/// Whether the error is one of these.
+pub(crate) fn is(error: &io::Error, which: &[Errno]) -> bool {
+    which.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether a hard link failed because the file system or its rules do not allow any.
+pub(crate) fn has_no_links(error: &io::Error) -> bool {
+    is(error, &[Errno::PERM, Errno::NOTSUP, Errno::NOSYS, Errno::MLINK, Errno::INVAL])
+}
+
+fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// `O_NOFOLLOW` in the standard library's type for it.
+fn nofollow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+}

@@ -1,0 +1,302 @@
+//! `prepare`: checks what can be checked before the freeze and makes the folders that `commit` fills.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use stillpoint_context::{Cx, Subject};
+use stillpoint_model::handover::{Prepared, PreparedMember};
+use stillpoint_model::id::SetToken;
+use stillpoint_storage::{
+    MemberSpec, PrepareSpec, ProviderError, ProviderErrorKind, ProviderResult,
+};
+
+use crate::config::can_clone;
+use crate::disk::{Wait, folder_of};
+use crate::format::{self, Method, Plan, PlanFile, PlanMember, SetRecord};
+use crate::remove::Removal;
+use crate::store::{LOCK, PLAN, Store, TRIAL, is_name, is_ours, member_folder, nothing_at};
+use crate::volume::Volume;
+
+/// A clone may take this much longer than it took in the trial: another process may write, or more extents have come.
+const SLACK: u32 = 4;
+/// And this much in any case.
+const FLOOR: Duration = Duration::from_millis(100);
+/// Room that is left free beside the copies, for documents and the file system's own needs.
+const RESERVE: u64 = 16 << 20;
+
+impl Store {
+    pub(crate) fn prepare(&self, cx: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
+        cx.check()?;
+        if !is_name(&spec.token) {
+            let text = format!("the token {} cannot be the name of a folder", spec.token);
+            return Err(ProviderError::new(ProviderErrorKind::Invalid, text).without_effect());
+        }
+        if let Some(record) = self.set_record(&spec.token)? {
+            return self.prepared_before(&record, spec);
+        }
+        // A settled set without a record is not one of ours; a set in the making may be without one for a moment.
+        let (settled, partial) = (self.settled(&spec.token), self.partial(&spec.token));
+        if !nothing_at(&settled)? {
+            return Err(foreign(&settled));
+        }
+        if !nothing_at(&partial)? && !is_ours(&partial, &spec.token)? {
+            return Err(foreign(&partial));
+        }
+        let members = self.members(spec)?;
+        // What is left of an earlier preparation or attempt goes; a commit that is still running does not.
+        if self.sweep(&spec.token)? == Removal::Waiting {
+            let text = format!("an earlier commit of the set {} is still running", spec.token);
+            return Err(ProviderError::new(ProviderErrorKind::Busy, text));
+        }
+        let made = self.make(cx, spec, members);
+        if made.is_err() {
+            let _best_effort = self.sweep(&spec.token);
+        }
+        made.map(|plan| self.answer(&plan))
+    }
+
+    /// The same answer as when the settled set was prepared, or a refusal if it is another set.
+    fn prepared_before(&self, record: &SetRecord, spec: &PrepareSpec) -> ProviderResult<Prepared> {
+        let known = record.members.iter().map(|m| (&m.volume, m.role));
+        let asked = spec.members.iter().map(|m| (&m.volume.id, m.role));
+        if record.name != spec.name || !known.eq(asked) {
+            let text = format!("the set {} exists and has other members", spec.token);
+            return Err(ProviderError::new(ProviderErrorKind::NameTaken, text).without_effect());
+        }
+        let members = record.members.iter();
+        let members =
+            members.map(|m| PreparedMember::new(self.snapshot_volume(&m.volume), m.role)).collect();
+        Ok(Prepared::new(record.token.clone(), self.provider.clone())
+            .with_members(members)
+            .with_opaque(record.nonce.clone().into_bytes()))
+    }
+
+    /// The members with their volumes and the paths below them, each file once.
+    fn members<'a>(&'a self, spec: &'a PrepareSpec) -> ProviderResult<Vec<Wanted<'a>>> {
+        if spec.members.is_empty() {
+            let text = format!("the set {} has no members", spec.token);
+            return Err(ProviderError::new(ProviderErrorKind::Invalid, text).without_effect());
+        }
+        let mut seen = BTreeSet::new();
+        let mut members = Vec::new();
+        for member in &spec.members {
+            let volume = self.volume(&member.volume)?;
+            if !seen.insert(&member.volume) {
+                let text = format!("the volume {} is in the set twice", member.volume);
+                return Err(ProviderError::new(ProviderErrorKind::Invalid, text)
+                    .with_volume(member.volume.clone())
+                    .without_effect());
+            }
+            let (mut paths, mut known) = (Vec::new(), BTreeSet::new());
+            for file in &member.files {
+                match self.volume_of(file) {
+                    Some((found, inside))
+                        if found.reference == volume.reference && !inside.is_empty() =>
+                    {
+                        if known.insert(inside.clone()) {
+                            paths.push(inside);
+                        }
+                    }
+                    _ => {
+                        let text = format!("{file} does not lie in the volume {}", member.volume);
+                        return Err(ProviderError::new(ProviderErrorKind::PathEscapes, text)
+                            .with_volume(member.volume.clone())
+                            .with_subject(Subject::new("file", file))
+                            .without_effect());
+                    }
+                }
+            }
+            members.push(Wanted { spec: member, volume, paths });
+        }
+        Ok(members)
+    }
+
+    /// Makes the set's folder, tries each file, and writes the plan.
+    fn make(&self, cx: &Cx, spec: &PrepareSpec, members: Vec<Wanted<'_>>) -> ProviderResult<Plan> {
+        let folder = self.partial(&spec.token);
+        let io = |error| ProviderError::io(format_args!("make {}", folder.display()), error);
+        self.disk.make_dir(&folder).map_err(io)?;
+        drop(self.disk.lock(&folder.join(LOCK), Wait::Yes).map_err(io)?);
+        let mut plan = Plan {
+            token: spec.token.clone(),
+            nonce: cx.seams().ids.uuid().simple().to_string(),
+            name: spec.name.clone(),
+            tags: spec.tags.clone(),
+            limit_ms: spec.limit.map(millis),
+            worst_case_ms: None,
+            members: Vec::new(),
+        };
+        // First of all the plan, by which the folder is known as ours.
+        format::write(&self.disk, &folder.join(PLAN), &plan, false)?;
+        let mut tried = Tried::default();
+        for (index, wanted) in members.into_iter().enumerate() {
+            let base = member_folder(&folder, index);
+            self.disk.make_dir(&base).map_err(io)?;
+            let mut files = Vec::new();
+            for path in wanted.paths {
+                cx.check()?;
+                let target = base.join(&path);
+                self.disk.make_dirs(&base, folder_of(&target).map_err(io)?).map_err(io)?;
+                let method = self.try_file(cx, &folder, wanted.volume, &path, &mut tried)?;
+                if method == Method::Copy && spec.limit.is_some() {
+                    return Err(ProviderError::unsupported("instant")
+                        .with_volume(wanted.volume.reference.clone())
+                        .with_subject(Subject::new("file", wanted.volume.path.join(&path).display()))
+                        .with_remedy(
+                            "Put the store on the file system of the volume (btrfs, or XFS with reflink), \
+                             or back up data at rest, which has no freeze limit.",
+                        ));
+                }
+                files.push(PlanFile { path, method });
+            }
+            plan.members.push(PlanMember {
+                volume: wanted.spec.volume.id.clone(),
+                role: wanted.spec.role,
+                root: wanted.volume.root.clone(),
+                real_root: wanted.volume.real_root.clone(),
+                files,
+            });
+        }
+        self.check_room(tried.copied)?;
+        if tried.copied == 0 && plan.members.iter().all(PlanMember::is_cloned) {
+            plan.worst_case_ms = Some(millis(tried.cloning * SLACK + FLOOR));
+        }
+        if let (Some(limit), Some(worst)) = (spec.limit, plan.worst_case())
+            && worst > limit
+        {
+            let text = format!("the clones may take {worst:?}, and the limit is {limit:?}");
+            let kind = ProviderErrorKind::TooSlow { worst_case: worst, limit };
+            return Err(ProviderError::new(kind, text).without_effect());
+        }
+        format::write(&self.disk, &folder.join(PLAN), &plan, false)?;
+        Ok(plan)
+    }
+
+    /// Opens a file as `commit` will, and clones it for a trial where the volume can: what a clone costs depends on the
+    /// number of a file's extents, and only a trial tells.
+    fn try_file(
+        &self,
+        cx: &Cx,
+        folder: &Path,
+        volume: &Volume,
+        path: &str,
+        tried: &mut Tried,
+    ) -> ProviderResult<Method> {
+        let source = volume.open(path)?;
+        if volume.method == Method::Reflink {
+            let trial = folder.join(TRIAL);
+            let mut attempt = || -> io::Result<bool> {
+                let target = self.disk.create_new(&trial)?;
+                let began = cx.mono();
+                let able = can_clone(self.disk.clone_bytes(&source.file, &target, &trial))?;
+                tried.cloning += cx.mono().saturating_since(began);
+                self.disk.remove(&trial)?;
+                Ok(able)
+            };
+            let able = attempt().map_err(|error| {
+                ProviderError::io(format_args!("clone {path} for a trial"), error)
+                    .with_volume(volume.reference.clone())
+            })?;
+            if able {
+                return Ok(Method::Reflink);
+            }
+        }
+        tried.copied = tried.copied.saturating_add(source.metadata.len());
+        Ok(Method::Copy)
+    }
+
+    /// Refuses what does not fit into the store.
+    pub(crate) fn check_room(&self, needed: u64) -> ProviderResult<()> {
+        check_room(&self.root, needed)
+    }
+
+    fn answer(&self, plan: &Plan) -> Prepared {
+        let members = plan.members.iter();
+        let members =
+            members.map(|m| PreparedMember::new(self.snapshot_volume(&m.volume), m.role)).collect();
+        Prepared::new(plan.token.clone(), self.provider.clone())
+            .with_members(members)
+            .with_worst_case(plan.worst_case())
+            .with_opaque(plan.nonce.clone().into_bytes())
+    }
+
+    /// The preparation that a `Prepared` names.
+    pub(crate) fn nonce(&self, prepared: &Prepared) -> ProviderResult<String> {
+        if prepared.provider != self.provider {
+            let text = format!("the set {} was prepared by {}", prepared.token, prepared.provider);
+            return Err(ProviderError::new(ProviderErrorKind::Invalid, text).without_effect());
+        }
+        String::from_utf8(prepared.opaque.clone()).map_err(|error| {
+            let text = format!("the set {} was not prepared by this provider", prepared.token);
+            ProviderError::new(ProviderErrorKind::Invalid, text).with_source(error).without_effect()
+        })
+    }
+}
+
+/// The set was discarded, or prepared anew.
+pub(crate) fn expired(token: &SetToken) -> ProviderError {
+    let text = format!("the set {token} was discarded, or prepared anew");
+    ProviderError::new(ProviderErrorKind::Expired, text)
+}
+
+fn foreign(folder: &Path) -> ProviderError {
+    let text = format!("{} exists and is not ours", folder.display());
+    ProviderError::new(ProviderErrorKind::NameTaken, text).without_effect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Refuses what does not fit into a folder's file system.
+pub(crate) fn check_room(folder: &Path, needed: u64) -> ProviderResult<()> {
+    if needed == 0 {
+        return Ok(());
+    }
+    let free = free_bytes(folder).map_err(|error| {
+        ProviderError::io(format_args!("ask for the room in {}", folder.display()), error)
+            .without_effect()
+    })?;
+    if needed.saturating_add(RESERVE) <= free {
+        return Ok(());
+    }
+    let text = format!(
+        "{} has {free} bytes free, and {needed} are needed beside {RESERVE} that stay free",
+        folder.display()
+    );
+    Err(ProviderError::new(ProviderErrorKind::NoSpace, text).without_effect())
+}
+
+/// Bytes that may still be written in a folder's file system.
+pub(crate) fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let facts = rustix::fs::statvfs(folder)?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+impl Plan {
+    fn worst_case(&self) -> Option<Duration> {
+        self.worst_case_ms.map(Duration::from_millis)
+    }
+}
+
+impl PlanMember {
+    fn is_cloned(&self) -> bool {
+        self.files.iter().all(|file| file.method == Method::Reflink)
+    }
+}
+
+struct Wanted<'a> {
+    spec: &'a MemberSpec,
+    volume: &'a Volume,
+    paths: Vec<String>,
+}
+
+#[derive(Default)]
+struct Tried {
+    /// Bytes that will be copied.
+    copied: u64,
+    /// Time that the trial clones took.
+    cloning: Duration,
+}

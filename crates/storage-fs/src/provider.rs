@@ -1,0 +1,279 @@
+//! The provider: each call of the traits, away from the runtime's workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use stillpoint_context::{Cx, HostId, HostPath};
+use stillpoint_model::capability::{ProviderCaps, VolumeFacts};
+use stillpoint_model::handover::{Exposure, Member, Prepared};
+use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
+use stillpoint_model::placement::Placement;
+use stillpoint_storage::{
+    Deleted, Discarded, DocName, Found, Listing, PrepareSpec, ProviderError, ProviderErrorKind,
+    ProviderResult, Published, RestoreKey, Snapshot, SnapshotProvider, SnapshotRestore, StageSpec,
+    Staged,
+};
+
+use crate::commit::{Begun, Commit};
+use crate::config::{self, FsConfig};
+use crate::disk::Disk;
+use crate::format::Method;
+use crate::remove::Removal;
+use crate::restore::Undone;
+use crate::store::Store;
+
+/// How long to watch for a commit that does not end.
+const WATCH: TimeDelta = TimeDelta::seconds(60);
+/// How often an undo looks again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A provider over folders and a store folder. Cheap to clone; every clone is the same provider.
+///
+/// All that it knows is in the store, so that several processes may have one store open, and a new process finds what one
+/// that is gone has left.
+#[derive(Clone, Debug)]
+pub struct FsProvider {
+    store: Arc<Store>,
+}
+
+impl FsProvider {
+    /// Checks the configuration, and makes the store if it is not there. Blocks: call it when the program starts.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no volume, two volumes are one, the store lies inside a volume or a volume inside the
+    /// store; `NotFound` for a volume's folder that is not there; `PathEscapes` for a path that is not Unicode;
+    /// `AccessDenied`, `ReadOnly` or `NoSpace` when the store cannot be written; `Unsupported("instant")` when reflinks
+    /// are demanded and a volume has none; `Unsupported("stored format")` for the store of a newer program.
+    pub fn open(config: &FsConfig) -> ProviderResult<Self> {
+        config::open(config, Disk::default())
+    }
+
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    /// Where the copies are: the store folder, with links resolved.
+    pub fn store(&self) -> &std::path::Path {
+        &self.store.root
+    }
+
+    /// Runs a call on the store away from the runtime's workers.
+    async fn run<T: Send + 'static>(
+        &self,
+        cx: &Cx,
+        name: &'static str,
+        work: impl FnOnce(&Arc<Store>, &Cx) -> ProviderResult<T> + Send + 'static,
+    ) -> ProviderResult<T> {
+        let (store, theirs) = (Arc::clone(&self.store), cx.clone());
+        cx.blocking(name, move || work(&store, &theirs)).await?
+    }
+
+    /// Takes the members wave by wave, those of a wave side by side.
+    async fn take(&self, cx: &Cx, commit: Arc<Commit>) -> ProviderResult<Vec<Member>> {
+        let mut taken = Vec::new();
+        for wave in commit.waves() {
+            let members = wave.into_iter().map(|index| {
+                let (commit, theirs) = (Arc::clone(&commit), cx.clone());
+                cx.blocking("fs.commit.member", move || commit.take(&theirs, index))
+            });
+            let mut first: Option<ProviderError> = None;
+            for member in join_all(members).await {
+                match member.map_err(ProviderError::from).and_then(|member| member) {
+                    Ok(member) => taken.push(member),
+                    // The one that failed by itself says more than those that stopped because of it.
+                    Err(error) if first.as_ref().is_none_or(is_follower) => {
+                        first = Some(error);
+                    }
+                    Err(_) => {}
+                }
+            }
+            if let Some(error) = first {
+                // The last claim removes a set that was discarded meanwhile, which may take a while.
+                let _ended = cx.blocking("fs.commit.end", move || drop(commit)).await;
+                return Err(error);
+            }
+        }
+        let finished = cx.blocking("fs.commit.finish", move || commit.finish(taken)).await;
+        finished.map_err(ProviderError::from)?
+    }
+}
+
+fn is_follower(error: &ProviderError) -> bool {
+    *error.kind() == ProviderErrorKind::Cancelled
+}
+
+#[async_trait]
+impl SnapshotProvider for FsProvider {
+    fn caps(&self) -> ProviderCaps {
+        let mut caps = ProviderCaps::new(self.store.provider.clone());
+        caps.instant = self.store.volumes.iter().all(|volume| volume.method == Method::Reflink);
+        caps.clone = true;
+        caps
+    }
+
+    async fn resolve(&self, cx: &Cx, files: &[HostPath]) -> ProviderResult<Vec<Placement>> {
+        let files = files.to_vec();
+        self.run(cx, "fs.resolve", move |store, _| store.resolve(&files)).await
+    }
+
+    async fn volumes(&self, cx: &Cx, volumes: &[VolumeRef]) -> ProviderResult<Vec<VolumeFacts>> {
+        let volumes = volumes.to_vec();
+        self.run(cx, "fs.volumes", move |store, cx| store.facts(cx, &volumes)).await
+    }
+
+    async fn prepare(&self, cx: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
+        let spec = spec.clone();
+        self.run(cx, "fs.prepare", move |store, cx| store.prepare(cx, &spec)).await
+    }
+
+    async fn commit(&self, cx: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Member>> {
+        let prepared = prepared.clone();
+        match self.run(cx, "fs.commit.begin", move |store, _| store.begin_commit(&prepared)).await?
+        {
+            Begun::Before(members) => Ok(members),
+            Begun::Now(commit) => self.take(cx, commit).await,
+        }
+    }
+
+    async fn settle(&self, cx: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Snapshot>> {
+        let prepared = prepared.clone();
+        self.run(cx, "fs.settle", move |store, cx| store.settle(cx, &prepared)).await
+    }
+
+    async fn discard(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Discarded> {
+        let began = cx.mono();
+        loop {
+            let token = token.clone();
+            if self.run(cx, "fs.discard", move |store, _| store.discard(&token)).await?
+                == Removal::Gone
+            {
+                return Ok(Discarded::Gone);
+            }
+            // The folder has been moved away, so that the commit stops at its next look; it removes what it made.
+            let waited = cx.mono().saturating_since(began) >= self.store.patience;
+            if waited || cx.sleep(LOOK).await.is_err() {
+                return Ok(Discarded::WatchUntil(cx.now() + WATCH));
+            }
+        }
+    }
+
+    async fn find(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Found> {
+        let token = token.clone();
+        self.run(cx, "fs.find", move |store, cx| store.find(cx, &token)).await
+    }
+
+    async fn list(
+        &self,
+        cx: &Cx,
+        volume: &VolumeRef,
+        page: Option<String>,
+    ) -> ProviderResult<Listing> {
+        let volume = volume.clone();
+        self.run(cx, "fs.list", move |store, cx| store.list(cx, &volume, page.as_deref())).await
+    }
+
+    async fn delete(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Deleted> {
+        let snapshot = snapshot.clone();
+        self.run(cx, "fs.delete", move |store, _| store.delete(&snapshot)).await
+    }
+
+    async fn expose(
+        &self,
+        cx: &Cx,
+        snapshots: &[SnapshotRef],
+        to: &HostId,
+        key: &ExposureKey,
+    ) -> ProviderResult<Exposure> {
+        let (snapshots, to, key) = (snapshots.to_vec(), to.clone(), key.clone());
+        self.run(cx, "fs.expose", move |store, _| store.expose(&snapshots, &to, &key)).await
+    }
+
+    async fn unexpose(&self, cx: &Cx, key: &ExposureKey) -> ProviderResult<()> {
+        let key = key.clone();
+        self.run(cx, "fs.unexpose", move |store, _| store.unexpose(&key)).await
+    }
+
+    async fn exposures(&self, cx: &Cx) -> ProviderResult<Vec<Exposure>> {
+        self.run(cx, "fs.exposures", |store, _| store.exposures()).await
+    }
+
+    async fn put_doc(&self, cx: &Cx, name: &DocName, bytes: &[u8]) -> ProviderResult<()> {
+        let (name, bytes) = (name.clone(), bytes.to_vec());
+        self.run(cx, "fs.put_doc", move |store, _| store.put_doc(&name, &bytes)).await
+    }
+
+    async fn get_doc(&self, cx: &Cx, name: &DocName) -> ProviderResult<Option<Vec<u8>>> {
+        let name = name.clone();
+        self.run(cx, "fs.get_doc", move |store, _| store.doc_bytes(&name)).await
+    }
+
+    async fn list_docs(&self, cx: &Cx) -> ProviderResult<Vec<DocName>> {
+        self.run(cx, "fs.list_docs", |store, _| store.doc_names()).await
+    }
+
+    async fn delete_doc(&self, cx: &Cx, name: &DocName) -> ProviderResult<()> {
+        let name = name.clone();
+        self.run(cx, "fs.delete_doc", move |store, _| store.delete_doc(&name)).await
+    }
+
+    fn restore(&self) -> Option<&dyn SnapshotRestore> {
+        Some(self)
+    }
+}
+
+/// An undo of a restore.
+type Undo = fn(&Store, &RestoreKey) -> ProviderResult<Undone>;
+
+impl FsProvider {
+    /// Repeats an undo until whoever is at the restore has stopped.
+    async fn undo(
+        &self,
+        cx: &Cx,
+        name: &'static str,
+        key: &RestoreKey,
+        undo: Undo,
+    ) -> ProviderResult<()> {
+        let began = cx.mono();
+        loop {
+            let theirs = key.clone();
+            if self.run(cx, name, move |store, _| undo(store, &theirs)).await? == Undone::Done {
+                return Ok(());
+            }
+            let waited = cx.mono().saturating_since(began) >= self.store.patience;
+            if waited || cx.sleep(LOOK).await.is_err() {
+                let text =
+                    format!("a call for the restore {key} is still running and was asked to stop");
+                return Err(ProviderError::new(ProviderErrorKind::Busy, text)
+                    .with_retry_after(Duration::from_secs(1)));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SnapshotRestore for FsProvider {
+    async fn stage(&self, cx: &Cx, spec: &StageSpec) -> ProviderResult<Staged> {
+        let spec = spec.clone();
+        self.run(cx, "fs.restore.stage", move |store, cx| store.stage(cx, &spec)).await
+    }
+
+    async fn unstage(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {
+        self.undo(cx, "fs.restore.unstage", key, Store::unstage).await
+    }
+
+    async fn publish(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<Published> {
+        let key = key.clone();
+        self.run(cx, "fs.restore.publish", move |store, cx| store.publish(cx, &key)).await
+    }
+
+    async fn retract(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {
+        self.undo(cx, "fs.restore.retract", key, Store::retract).await
+    }
+
+    async fn settle(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {
+        self.undo(cx, "fs.restore.settle", key, Store::settle_restore).await
+    }
+}
