@@ -55,6 +55,11 @@ impl FsProvider {
         Self { store }
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_store(self) -> Store {
+        Arc::into_inner(self.store).expect("nobody else has it")
+    }
+
     /// Where the copies are: the store folder, with links resolved.
     pub fn store(&self) -> &std::path::Path {
         &self.store.root

@@ -1,0 +1,6 @@
+//! Tests over temporary folders.
+
+mod contract;
+mod crash;
+mod restore;
+mod support;

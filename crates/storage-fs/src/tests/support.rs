@@ -1,0 +1,306 @@
+//! What the tests share: folders, a provider over them, and hooks on its way to the file system.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stillpoint_context::{Cx, HostPath};
+use stillpoint_model::handover::{MemberRole, Prepared};
+use stillpoint_model::id::{SetToken, SnapshotId, SnapshotRef, VolumeRef};
+use stillpoint_storage::{
+    MemberSpec, PrepareSpec, ProviderResult, RestoreKey, RestoredFile, Snapshot, SnapshotProvider,
+    StageSpec,
+};
+use stillpoint_workflow::TokioSeams;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::config::{CloneMode, FsConfig, open};
+use crate::disk::{Disk, Hook, Op};
+use crate::provider::FsProvider;
+use crate::store::Store;
+
+/// Two volumes with files, a store, and a folder to restore to.
+pub(super) struct Lab {
+    pub(super) folder: TempDir,
+    pub(super) runtime: Runtime,
+    pub(super) cx: Cx,
+}
+
+/// More than one chunk, and not whole ones.
+pub(super) const BIG: usize = (2 << 20) + 12_345;
+
+impl Lab {
+    /// In memory where there is such a place: these tests sync thousands of times.
+    pub(super) fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let roomy = crate::prepare::free_bytes(memory).is_ok_and(|free| free > 1 << 30);
+        if roomy { Self::at(memory) } else { Self::on_disk() }
+    }
+
+    pub(super) fn on_disk() -> Self {
+        Self::at(&std::env::temp_dir())
+    }
+
+    pub(super) fn at(parent: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("stillpoint-fs").tempdir_in(parent).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
+        let cx = Cx::detached(&TokioSeams::on(runtime.handle().clone()));
+        let lab = Self { folder, runtime, cx };
+        for (path, bytes) in [
+            ("data/db one/DB01.edb", noise(BIG)),
+            ("data/db one/empty.edb", Vec::new()),
+            ("data/zwei/Größe 日本.edb", noise(70_000)),
+            ("logs/E00/E00.log", noise(1 << 20)),
+            ("logs/E00/E0000000001.log", noise(4096)),
+            ("logs/E00/E00.chk", noise(8192)),
+        ] {
+            lab.write(path, &bytes);
+        }
+        fs::create_dir(lab.path("target")).unwrap();
+        lab
+    }
+
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(path)
+    }
+
+    pub(super) fn host_path(&self, path: &str) -> HostPath {
+        HostPath::from_native("lab".parse().unwrap(), &self.path(path)).unwrap()
+    }
+
+    pub(super) fn write(&self, path: &str, bytes: &[u8]) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    pub(super) fn config(&self) -> FsConfig {
+        FsConfig::new("fs".parse().unwrap(), "lab".parse().unwrap(), self.path("store"))
+            .with_volume("data".parse().unwrap(), self.path("data"))
+            .with_volume("logs".parse().unwrap(), self.path("logs"))
+    }
+
+    pub(super) fn provider(&self) -> FsProvider {
+        FsProvider::open(&self.config()).unwrap()
+    }
+
+    /// Another process: a provider that knows nothing of what others did, and whose changes pass `hook` once it is open.
+    pub(super) fn hooked(&self, hook: Arc<dyn Hook>) -> FsProvider {
+        let mut config = self.config();
+        config.mode = CloneMode::Copy;
+        FsProvider::new(patient(&config, Disk::hooked(hook), Duration::from_millis(100)))
+    }
+
+    pub(super) fn run<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.block_on(call)
+    }
+
+    /// All files of both volumes, data before logs.
+    pub(super) fn spec(&self, token: &str) -> PrepareSpec {
+        PrepareSpec::new(SetToken::new(token).unwrap(), format!("stillpoint-{token}"))
+            .with_member(self.member("data", MemberRole::Data))
+            .with_member(self.member("logs", MemberRole::Log))
+            .with_tag("run", "r1")
+    }
+
+    pub(super) fn member(&self, volume: &str, role: MemberRole) -> MemberSpec {
+        let files = tree(&self.path(volume)).into_keys();
+        let files = files.map(|file| self.host_path(&format!("{volume}/{file}")));
+        MemberSpec::new(volume_ref(volume), role, files.collect())
+    }
+
+    /// A settled set.
+    pub(super) fn take(&self, provider: &FsProvider, token: &str) -> (Prepared, Vec<Snapshot>) {
+        self.run(async {
+            let prepared = provider.prepare(&self.cx, &self.spec(token)).await.unwrap();
+            provider.commit(&self.cx, &prepared).await.unwrap();
+            let snapshots = SnapshotProvider::settle(provider, &self.cx, &prepared).await.unwrap();
+            (prepared, snapshots)
+        })
+    }
+
+    /// Everything of the set `token` to below `target`.
+    pub(super) fn restore_spec(&self, key: &str, token: &str, target: &str) -> StageSpec {
+        let mut files = Vec::new();
+        for volume in ["data", "logs"] {
+            for file in tree(&self.path(volume)).into_keys() {
+                files.push(RestoredFile {
+                    snapshot: snapshot_ref(volume, token),
+                    original: self.host_path(&format!("{volume}/{file}")),
+                    target: self.host_path(&format!("{target}/{volume}/{file}")),
+                });
+            }
+        }
+        StageSpec::new(RestoreKey::new(key).unwrap(), files)
+    }
+
+    /// The names in the store's folder of sets.
+    pub(super) fn sets(&self) -> Vec<String> {
+        names(&self.path("store/sets"))
+    }
+}
+
+/// A store that gives up waiting after `patience`.
+pub(super) fn patient(config: &FsConfig, disk: Disk, patience: Duration) -> Arc<Store> {
+    let opened = open(config, Disk::default()).unwrap();
+    let mut store = opened.into_store();
+    store.disk = disk;
+    store.patience = patience;
+    store.page = 3;
+    Arc::new(store)
+}
+
+pub(super) fn volume_ref(volume: &str) -> VolumeRef {
+    VolumeRef::new("fs".parse().unwrap(), volume.parse().unwrap())
+}
+
+pub(super) fn snapshot_ref(volume: &str, token: &str) -> SnapshotRef {
+    SnapshotRef::new(volume_ref(volume), SnapshotId::new(token).unwrap())
+}
+
+pub(super) fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Bytes that do not repeat within a chunk.
+pub(super) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32).to_le_bytes()[0]
+        })
+        .collect()
+}
+
+/// The bytes of a file; a failed comparison shows their number.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Bytes(pub(super) Vec<u8>);
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Every file below a folder with its bytes.
+pub(super) fn tree(folder: &Path) -> BTreeMap<String, Bytes> {
+    let mut all = everything(folder);
+    all.retain(|name, _| !name.ends_with('/'));
+    all
+}
+
+/// As [`tree`], with folders under names that end in `/`. A link has where it leads to.
+pub(super) fn everything(folder: &Path) -> BTreeMap<String, Bytes> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            let kind = fs::symlink_metadata(&path).unwrap().file_type();
+            if kind.is_dir() {
+                found.insert(name + "/", Bytes(Vec::new()));
+                folders.push(path);
+            } else if kind.is_symlink() {
+                let to = fs::read_link(path).unwrap();
+                found.insert(name, Bytes(format!("-> {}", to.display()).into_bytes()));
+            } else {
+                found.insert(name, Bytes(fs::read(path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+pub(super) fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Notes every change.
+#[derive(Debug, Default)]
+pub(super) struct Trace(Mutex<Vec<(Op, PathBuf)>>);
+
+impl Trace {
+    pub(super) fn drain(&self) -> Vec<(Op, PathBuf)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Hook for Trace {
+    fn before(&self, op: Op, path: &Path) -> io::Result<()> {
+        self.0.lock().unwrap().push((op, path.to_owned()));
+        Ok(())
+    }
+}
+
+/// Lets so many changes happen, then none any more, as if the process had been killed; or refuses one of them alone.
+#[derive(Debug)]
+pub(super) struct Failing {
+    left: AtomicUsize,
+    once: Option<rustix::io::Errno>,
+}
+
+impl Failing {
+    pub(super) fn dead_after(changes: usize) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(changes), once: None })
+    }
+
+    pub(super) fn once_after(changes: usize, error: rustix::io::Errno) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(changes), once: Some(error) })
+    }
+}
+
+impl Hook for Failing {
+    fn before(&self, _: Op, path: &Path) -> io::Result<()> {
+        let gone_by = |left: usize| left.checked_sub(1).or(self.once.map(|_| usize::MAX));
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, gone_by) {
+            Ok(0) => Err(self.once.unwrap_or(rustix::io::Errno::IO).into()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::other(format!("dead before {}", path.display()))),
+        }
+    }
+}
+
+/// Calls back before the changes that it is asked about.
+pub(super) struct Calling<F>(pub(super) F);
+
+impl<F> std::fmt::Debug for Calling<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Calling")
+    }
+}
+
+impl<F: Fn(Op, &Path) -> io::Result<()> + Send + Sync> Hook for Calling<F> {
+    fn before(&self, op: Op, path: &Path) -> io::Result<()> {
+        (self.0)(op, path)
+    }
+}
+
+/// Whether the result is an error of this kind; shows what it is if not.
+#[track_caller]
+pub(super) fn assert_kind<T: std::fmt::Debug>(
+    result: ProviderResult<T>,
+    kind: &stillpoint_storage::ProviderErrorKind,
+) -> stillpoint_storage::ProviderError {
+    let error = result.expect_err("it must be refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    error
+}
