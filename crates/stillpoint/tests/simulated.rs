@@ -1,5 +1,7 @@
 //! The whole workflow over the simulated Exchange, in both coordination modes.
 
+#![allow(clippy::unwrap_used, reason = "all of this is a test")]
+
 use std::sync::Arc;
 
 use stillpoint::Stillpoint;

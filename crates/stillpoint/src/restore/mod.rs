@@ -1,8 +1,8 @@
 //! Restore: from a restore point to files that were checked byte for byte.
 //!
 //! ```text
-//!   open ─┬ stage(p) ┬─ check every byte ─┬ place(p) ┬─ finish ═ release
-//!         └ stage(q) ┘                    └ place(q) ┘
+//!   open ─ load ─┬ stage(p) ┬─ check every byte ─┬ place(p) ┬─ finish ═ release
+//!                └ stage(q) ┘                    └ place(q) ┘
 //! ```
 //!
 //! Nothing appears under a target's name before every staged byte was checked; what was in the way is kept aside until the
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stillpoint_context::{ErrorClass, Failure, RunId};
-use stillpoint_exchange::{RequiredFile, RestoreSpec, VerifyFile, VerifySpec};
+use stillpoint_exchange::RestoreSpec;
 use stillpoint_model::id::{ExposureKey, ProviderId, SessionId};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
 use stillpoint_model::point::RestorePoint;
@@ -31,6 +31,7 @@ use crate::Stillpoint;
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
 use crate::runs::Ask;
+use crate::verify::Load;
 
 impl Stillpoint {
     /// What a restore would do: each file and where it would be, the claims, the warnings. Changes nothing.
@@ -109,7 +110,6 @@ impl Stillpoint {
         let in_place = restore.target == RestoreTarget::InPlace;
         let mut by_provider: BTreeMap<ProviderId, Vec<RestoredFile>> = BTreeMap::new();
         let mut files = Vec::new();
-        let mut expected = Vec::new();
         let mut host = None;
         for planned in &restore.files {
             let Some(stored) = point.files.get(planned.index) else { continue };
@@ -122,10 +122,6 @@ impl Stillpoint {
                     target: planned.to.clone(),
                 },
             );
-            let mut file = RequiredFile::new(point.copy.clone(), stored.path.clone(), stored.role);
-            file.bytes = Some(stored.bytes);
-            file.generation = stored.generation;
-            expected.push(VerifyFile::new(file, stored.seal.clone()));
         }
         let internal = |what: String| Failure::new("plan.internal", ErrorClass::Internal, what);
         let host = host.ok_or_else(|| internal("the restore has no files".to_owned()))?;
@@ -143,6 +139,12 @@ impl Stillpoint {
             .timeout(timeouts.begin)
             .retry(timeouts.retry())
             .add();
+        let loaded = plan
+            .step("load", Load::with(point.id))
+            .after(open)
+            .timeout(timeouts.publish)
+            .retry(timeouts.retry())
+            .add();
         let targets: Vec<PlaceParams> = by_provider
             .keys()
             .map(|provider| PlaceParams { provider: provider.clone(), key: key.clone() })
@@ -154,9 +156,14 @@ impl Stillpoint {
                 stage.replace = in_place;
                 plan.step(
                     format!("stage:{provider}"),
-                    Stage::with(StageParams { provider, spec: stage }),
+                    Stage::with(StageParams {
+                        provider,
+                        spec: stage,
+                        point: point.id,
+                        host: point.copy.host.clone(),
+                    }),
                 )
-                .after(open)
+                .bind(loaded)
                 .timeout(timeouts.restore)
                 .undo_timeout(timeouts.prepare)
                 .add()
@@ -165,11 +172,10 @@ impl Stillpoint {
         let check = CheckParams {
             key: ExposureKey::new(key.as_str()).map_err(|error| internal(error.to_string()))?,
             point: point.id,
-            spec: VerifySpec::new(expected),
         };
         let checked = plan
             .step("check", CheckStaged::with(check))
-            .bind(staged)
+            .bind((staged, loaded))
             .timeout(timeouts.restore)
             .retry(Retry::NEVER)
             .add();

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{Cx, Effect, ErrorClass, Failure, Subject};
-use stillpoint_exchange::{Recovered, RestoreSpec, VerifyReport, VerifySpec};
+use stillpoint_context::{Cx, Effect, ErrorClass, ErrorFacts, Failure, HostId, Subject};
+use stillpoint_exchange::{Recovered, RestoreSpec, VerifyReport};
 use stillpoint_model::handover::Exposure;
-use stillpoint_model::id::{ExposureKey, PointId, ProviderId};
+use stillpoint_model::id::{ExposureKey, PointId, ProviderId, SnapshotRef};
 use stillpoint_model::verdict::{Finding, Verdict};
-use stillpoint_storage::{Published, RestoreKey, StageSpec, Staged};
+use stillpoint_storage::{
+    ProviderError, ProviderErrorKind, Published, RestoreKey, StageSpec, Staged,
+};
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
+use crate::exposure::Inspection;
 use crate::services::Services;
 
 /// Gets the target ready.
@@ -49,6 +52,9 @@ impl Action for Open {
 pub(crate) struct StageParams {
     pub(crate) provider: ProviderId,
     pub(crate) spec: StageSpec,
+    pub(crate) point: PointId,
+    /// Where the backed-up copy was: the host on which it can be looked at.
+    pub(crate) host: HostId,
 }
 
 /// Clones files out of snapshots, beside their targets.
@@ -61,19 +67,30 @@ impl Action for Stage {
     const EFFECT: EffectKind = EffectKind::Reversible;
     const IDEMPOTENT: bool = true;
     type Params = StageParams;
-    type Input = ();
+    type Input = Inspection;
     type Output = Staged;
 
-    async fn run(&self, cx: &Cx, params: &StageParams, (): ()) -> Result<Done<Staged>, Failure> {
+    async fn run(
+        &self,
+        cx: &Cx,
+        params: &StageParams,
+        inspection: Inspection,
+    ) -> Result<Done<Staged>, Failure> {
         let side = self.0.storage_restore(&params.provider)?;
-        Ok(Done::new(side.stage(cx, &params.spec).await?))
+        match side.stage(cx, &params.spec).await {
+            Ok(staged) => Ok(Done::new(staged)),
+            Err(error) if *error.kind() == ProviderErrorKind::Damaged => {
+                Err(self.locate(cx, params, &inspection, &error).await)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn undo(
         &self,
         cx: &Cx,
         params: &StageParams,
-        (): (),
+        _: Inspection,
         _: Known<Staged>,
     ) -> Result<Undone, Failure> {
         self.0.storage_restore(&params.provider)?.unstage(cx, &params.spec.key).await?;
@@ -81,12 +98,50 @@ impl Action for Stage {
     }
 }
 
-/// What the staged files must be.
+impl Stage {
+    /// A provider that checks what it copies knows the block that is bad; the plug-in knows the page. It is asked here, where
+    /// the restore has failed already and a second read costs nothing that matters.
+    async fn locate(
+        &self,
+        cx: &Cx,
+        params: &StageParams,
+        inspection: &Inspection,
+        error: &ProviderError,
+    ) -> Failure {
+        let plain = damaged(params.point, &error.to_string(), None);
+        let plain = error.subjects().into_iter().fold(plain, Failure::with_subject);
+        let (Ok(provider), Ok(key)) = (
+            self.0.provider(&params.provider),
+            ExposureKey::new(format!("locate-{}", params.spec.key)),
+        ) else {
+            return plain;
+        };
+        let mine = |snapshot: &&SnapshotRef| snapshot.volume.provider == params.provider;
+        let snapshots: Vec<SnapshotRef> =
+            inspection.snapshots.iter().filter(mine).cloned().collect();
+        let host = &params.host;
+        let found = match provider.expose(cx, &snapshots, host, &key).await {
+            Ok(exposure) => self.0.plugin.verify(cx, &exposure, &inspection.spec).await.ok(),
+            Err(_) => None,
+        };
+        // An exposure that stays open is listed by the provider; the failure to tell is the damage.
+        let _closed = provider.unexpose(cx, &key).await;
+        let bad =
+            found.into_iter().flat_map(|report| report.copies.into_values()).find_map(|report| {
+                match report.verdict {
+                    Verdict::Bad { reason, findings } => Some((reason, findings)),
+                    _ => None,
+                }
+            });
+        bad.map_or(plain, |(reason, findings)| damaged(params.point, &reason, findings.first()))
+    }
+}
+
+/// What the check of staged files is about.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CheckParams {
     pub(crate) key: ExposureKey,
     pub(crate) point: PointId,
-    pub(crate) spec: VerifySpec,
 }
 
 /// Reads and checks every byte that is about to be restored, whatever the point's state says.
@@ -98,39 +153,46 @@ impl Action for CheckStaged {
     const NAME: &'static str = "restore.check";
     const EFFECT: EffectKind = EffectKind::ReadOnly;
     type Params = CheckParams;
-    type Input = Vec<Staged>;
+    type Input = (Vec<Staged>, Inspection);
     type Output = VerifyReport;
 
     async fn run(
         &self,
         cx: &Cx,
         params: &CheckParams,
-        staged: Vec<Staged>,
+        (staged, Inspection { spec, .. }): Self::Input,
     ) -> Result<Done<VerifyReport>, Failure> {
         let host = staged.first().map(|part| part.exposure.host.clone()).ok_or_else(|| {
             Failure::new("restore.no_files", ErrorClass::Internal, "nothing was staged")
         })?;
         let roots = staged.into_iter().flat_map(|part| part.exposure.roots).collect();
         let exposure = Exposure::new(params.key.clone(), host, roots);
-        let report = self.0.plugin.verify(cx, &exposure, &params.spec).await?;
-        for copy in params.spec.copies() {
+        let report = self.0.plugin.verify(cx, &exposure, &spec).await?;
+        for copy in spec.copies() {
             match report.verdict(copy) {
                 Verdict::Good => {}
                 Verdict::Bad { reason, findings } => {
                     return Err(damaged(params.point, &reason, findings.first()));
                 }
-                Verdict::Unverified { reason } => {
-                    return Err(damaged(
-                        params.point,
-                        &format!("it was not checked: {reason}"),
-                        None,
-                    ));
-                }
-                other => return Err(damaged(params.point, &other.to_string(), None)),
+                Verdict::Unverified { reason } => return Err(unchecked(params.point, &reason)),
+                other => return Err(unchecked(params.point, &other.to_string())),
             }
         }
         Ok(Done::new(report))
     }
+}
+
+fn unchecked(point: PointId, reason: &str) -> Failure {
+    Failure::new(
+        "restore.unchecked",
+        ErrorClass::Integrity,
+        format!("the restored files could not be checked: {reason}"),
+    )
+    .with_effect(Effect::None)
+    .with_remedy(
+        "Use a plug-in that can check such files; nothing was put under the target's name.",
+    )
+    .with_subject(Subject::new("restore point", point))
 }
 
 /// The failure of a restore whose bytes are not what was backed up.
