@@ -122,7 +122,8 @@ impl GuardMachine {
         self.note(now, GuardRecord::Entered { member, outcome });
         let open = matches!(self.state.phase, Phase::Armed | Phase::Entering);
         if let (true, Some(failure)) = (open, failure) {
-            self.close(now, Some(failure), commands);
+            let cause = self.in_time(now, failure);
+            self.close(now, Some(cause), commands);
         }
     }
 
@@ -139,7 +140,10 @@ impl GuardMachine {
         };
         self.note(now, GuardRecord::BodyEnded { node, outcome });
         match (self.state.phase, failure) {
-            (Phase::Body, Some(failure)) => self.close(now, Some(failure), commands),
+            (Phase::Body, Some(failure)) => {
+                let cause = self.in_time(now, failure);
+                self.close(now, Some(cause), commands);
+            }
             (Phase::Stopping, _) if self.state.running == 0 => {
                 self.close(now, self.state.cause.clone(), commands);
             }
@@ -208,7 +212,7 @@ impl GuardMachine {
         let cutoff = self.state.cutoff().is_some_and(|cutoff| cutoff <= now);
         match self.state.phase {
             Phase::Armed | Phase::Entering | Phase::Body if cutoff => {
-                let missed = self.missed();
+                let missed = Box::new(self.missed());
                 self.close(now, Some(missed), commands);
             }
             Phase::Stopping if self.state.stop_at.is_some_and(|at| at <= now) => {
@@ -231,19 +235,24 @@ impl GuardMachine {
         }
     }
 
-    fn missed(&self) -> Box<Failure> {
+    /// A part that fails at its deadline has missed the limit, whatever it calls that.
+    fn in_time(&self, now: Mono, failure: Box<Failure>) -> Box<Failure> {
+        if self.state.cutoff().is_some_and(|cutoff| cutoff <= now) {
+            Box::new(self.missed().with_cause(failure))
+        } else {
+            failure
+        }
+    }
+
+    fn missed(&self) -> Failure {
         let guard = self.state.guard();
         let code = guard.map_or("guard.cutoff".into(), |guard| guard.miss_code.clone());
         let limit = guard.and_then(|guard| guard.limit).unwrap_or_default();
         let name = &self.state.plan.node(self.state.node).name;
-        Box::new(
-            Failure::new(code, ErrorClass::Unavailable, "the section was not over by its cutoff")
-                .with_subject(Subject::new("guard", name))
-                .with_cause(format_args!("its limit is {limit:?}"))
-                .with_remedy(
-                    "Find out what is slow between enter and exit, or make the set smaller.",
-                ),
-        )
+        Failure::new(code, ErrorClass::Unavailable, "the section was not over by its cutoff")
+            .with_subject(Subject::new("guard", name))
+            .with_cause(format_args!("its limit is {limit:?}"))
+            .with_remedy("Find out what is slow between enter and exit, or make the set smaller.")
     }
 
     /// Starts, repeats and gives up exits.

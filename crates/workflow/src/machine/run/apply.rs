@@ -41,7 +41,10 @@ impl RunState {
                 }
                 self.after_thread(at, *node);
             }
-            RunRecord::ProbeDue { node } => self.probe(at, *node),
+            RunRecord::ProbeDue { node } => {
+                self.unoffer(*node);
+                self.probe(at, *node);
+            }
             RunRecord::InFlight { node, until } => self.set(*node, Stage::Asking { until: *until }),
             RunRecord::Preparing { guard } => {
                 self.unready(*guard);

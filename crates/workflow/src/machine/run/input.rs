@@ -59,7 +59,7 @@ impl RunMachine {
         if !matches!(state.stage, Stage::Running { .. }) {
             return;
         }
-        match outcome {
+        match self.in_time(now, node, outcome) {
             Outcome::Ok(done) => {
                 round.facts.extend(done.facts);
                 let (output, warnings) = (done.output, done.warnings);
@@ -86,6 +86,23 @@ impl RunMachine {
                 self.unclear(now, node, attempt, failure, false, round);
             }
         }
+    }
+
+    /// A step that fails at its deadline has overrun, whatever it calls that.
+    fn in_time(&self, now: Mono, node: NodeNo, outcome: Outcome) -> Outcome {
+        let due = self.state.nodes[node.index()].stage.timer().is_some_and(|until| until <= now);
+        match outcome {
+            Outcome::Failed(failure) if due && self.state.phase == RunPhase::Forward => {
+                let effect = failure.effect;
+                Outcome::Failed(self.overran_its_time(node).with_effect(effect).with_cause(failure))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn overran_its_time(&self, node: NodeNo) -> Failure {
+        self.about(node, "step.timeout", "the step overran its time")
+            .with_remedy("Find out what is slow, or give the step more time.")
     }
 
     /// A failure of the engine's own making about a step; retryable, effect unknown.
@@ -118,8 +135,7 @@ impl RunMachine {
             self.about(node, "step.dropped", "the step did not stop when told to")
                 .with_remedy("Let the action watch its cancel token.")
         } else {
-            self.about(node, "step.timeout", "the step overran its time")
-                .with_remedy("Find out what is slow, or give the step more time.")
+            self.overran_its_time(node)
         };
         self.unclear(now, node, attempt, failure, true, round);
     }

@@ -100,6 +100,9 @@ impl RunState {
     }
 
     pub(super) fn unoffer(&mut self, node: NodeNo) {
+        if self.nodes[node.index()].stage != Stage::Offered {
+            return;
+        }
         if self.offers.front() == Some(&node) {
             self.offers.pop_front();
         } else {
