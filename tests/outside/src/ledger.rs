@@ -8,18 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use stillpoint_context::{HostId, HostPath};
-use stillpoint_exchange::{
+use stillpoint::context::{HostId, HostPath};
+use stillpoint::exchange::{
     Cause, Completion, CopyEvidence, CopyId, CopyReport, Cx, DatabaseId, EvidenceGrain,
     ExchangePlugin, Exposure, Frozen, Held, Inventory, PluginCaps, PluginError, PluginErrorKind,
     PluginResult, QuiesceLevel, RequiredFile, Scope, Session, SessionId, SessionSpec, SessionState,
     SetOutcome, Truncation, Verdict, VerifyFile, VerifyReport, VerifySpec,
 };
-use stillpoint_model::availability::{Availability, Reason};
-use stillpoint_model::inventory::{
+use stillpoint::model::availability::{Availability, Reason};
+use stillpoint::model::inventory::{
     CopyFile, CopyRole, CopyStatus, Database, DatabaseCopy, FileRole, Host,
 };
-use stillpoint_model::verdict::{Finding, FindingKind};
+use stillpoint::model::verdict::{Finding, FindingKind};
 
 /// What a file looked like; another look tells whether somebody wrote it.
 type Stamp = Option<(u64, SystemTime)>;
@@ -141,7 +141,7 @@ fn check(exposure: &Exposure, wanted: &VerifyFile) -> Option<Finding> {
 impl ExchangePlugin for Ledger {
     fn caps(&self) -> PluginCaps {
         let mut caps = PluginCaps::new("ledger");
-        caps.kinds = stillpoint_exchange::BackupKind::ALL.into();
+        caps.kinds = stillpoint::exchange::BackupKind::ALL.into();
         caps.verify = true;
         caps
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
-use stillpoint_exchange::{Cx, DatabaseId, ExchangePlugin, Scope};
-use stillpoint_storage::{SnapshotProvider, VolumeRef};
+use stillpoint::exchange::{Cx, DatabaseId, ExchangePlugin, Scope};
+use stillpoint::storage::{SnapshotProvider, VolumeRef};
 
 /// Something that stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]

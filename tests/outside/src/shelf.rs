@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use stillpoint_context::{HostId, HostPath};
-use stillpoint_model::quiesce::QuiesceLevel;
-use stillpoint_model::seal::SealWriter;
-use stillpoint_storage::{
+use stillpoint::context::{HostId, HostPath};
+use stillpoint::model::quiesce::QuiesceLevel;
+use stillpoint::model::seal::SealWriter;
+use stillpoint::storage::{
     Cx, Deleted, Discarded, DocName, ExposedRoot, Exposure, ExposureKey, Found, Listing, Member,
     Placement, PrepareSpec, Prepared, PreparedMember, ProviderCaps, ProviderError,
     ProviderErrorKind, ProviderResult, Published, RestoreKey, RestoredFile, SetToken, Snapshot,
@@ -166,7 +166,7 @@ impl SnapshotProvider for Shelf {
             return Err(ProviderError::unsupported("instant")); // S5: before the freeze.
         }
         let member =
-            |m: &stillpoint_storage::MemberSpec| PreparedMember::new(m.volume.clone(), m.role);
+            |m: &stillpoint::storage::MemberSpec| PreparedMember::new(m.volume.clone(), m.role);
         let members = spec.members.iter().map(member).collect();
         self.state().prepared.insert(spec.token.clone(), spec.clone());
         Ok(Prepared::new(spec.token.clone(), self.caps.provider.clone()).with_members(members))

@@ -1,65 +1,25 @@
 //! Backup logic tested with the mocks, without storage and without Exchange.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
+use chrono::DateTime;
 use mockall::predicate::{always, eq};
-use stillpoint_context::{
-    BoxFuture, Clock, HostId, HostPath, Ids, Mono, PathFlavor, Seams, Spawner,
-};
-use stillpoint_exchange::{
+use stillpoint::context::{HostId, HostPath, PathFlavor};
+use stillpoint::exchange::{
     CopyId, Cx, DatabaseId, Inventory, MockExchangePlugin, PluginError, PluginErrorKind, Scope,
 };
-use stillpoint_model::availability::{Availability, Reason};
-use stillpoint_model::inventory::{
+use stillpoint::model::availability::{Availability, Reason};
+use stillpoint::model::inventory::{
     CopyFile, CopyRole, CopyStatus, Database, DatabaseCopy, FileRole,
 };
-use stillpoint_model::quiesce::QuiesceLevel;
+use stillpoint::model::quiesce::QuiesceLevel;
+use stillpoint::storage::{MockSnapshotProvider, Placement, VolumeFacts, VolumeRef};
+use stillpoint::workflow::TokioSeams;
 use stillpoint_outside::{Obstacle, obstacles};
-use stillpoint_storage::{MockSnapshotProvider, Placement, VolumeFacts, VolumeRef};
 use uuid::Uuid;
 
-/// Time that stands still, and nothing else: these tests wait for nothing.
-#[derive(Debug)]
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> DateTime<Utc> {
-        DateTime::UNIX_EPOCH
-    }
-    fn mono(&self) -> Mono {
-        Mono::ZERO
-    }
-    fn boot(&self) -> Mono {
-        Mono::ZERO
-    }
-    fn sleep_until(&self, _: Mono) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::pending())
-    }
-}
-
-impl Spawner for Still {
-    fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) {
-        unreachable!("nothing is spawned")
-    }
-    fn blocking(&self, _: &'static str, _: Box<dyn FnOnce() + Send>) {
-        unreachable!("nothing blocks")
-    }
-}
-
-impl Ids for Still {
-    fn uuid(&self) -> Uuid {
-        Uuid::nil()
-    }
-    fn random(&self) -> u64 {
-        0
-    }
-}
-
 fn cx() -> Cx {
-    Cx::detached(&Seams::new(Arc::new(Still), Arc::new(Still), Arc::new(Still)))
+    Cx::detached(&TokioSeams::current().unwrap())
 }
 
 fn database(number: u128) -> DatabaseId {
@@ -94,8 +54,8 @@ fn volume() -> VolumeRef {
     "array:lun-7".parse().unwrap()
 }
 
-#[test]
-fn what_cannot_be_backed_up_and_a_full_volume_stand_in_the_way() {
+#[tokio::test]
+async fn what_cannot_be_backed_up_and_a_full_volume_stand_in_the_way() {
     let mut plugin = MockExchangePlugin::new();
     plugin
         .expect_inventory()
@@ -113,13 +73,13 @@ fn what_cannot_be_backed_up_and_a_full_volume_stand_in_the_way() {
         Ok(vec![facts])
     });
 
-    let found = obstacles(&cx(), &plugin, &provider, 7).now_or_never().unwrap().unwrap();
+    let found = obstacles(&cx(), &plugin, &provider, 7).await.unwrap();
     let reasons = vec![Reason::NotMounted.code()];
     assert_eq!(found, [Obstacle::Unavailable(database(2), reasons), Obstacle::NoRoom(volume(), 3)]);
 }
 
-#[test]
-fn a_file_on_foreign_storage_stands_in_the_way() {
+#[tokio::test]
+async fn a_file_on_foreign_storage_stands_in_the_way() {
     let mut plugin = MockExchangePlugin::new();
     plugin.expect_inventory().returning(|_, _| Ok(inventory()));
     let mut provider = MockSnapshotProvider::new();
@@ -128,18 +88,18 @@ fn a_file_on_foreign_storage_stands_in_the_way() {
         assert!(volumes.is_empty());
         Ok(Vec::new())
     });
-    let found = obstacles(&cx(), &plugin, &provider, 1).now_or_never().unwrap().unwrap();
+    let found = obstacles(&cx(), &plugin, &provider, 1).await.unwrap();
     assert!(found.contains(&Obstacle::Elsewhere(database(1))), "{found:?}");
 }
 
-#[test]
-fn the_storage_is_not_asked_when_exchange_does_not_answer() {
+#[tokio::test]
+async fn the_storage_is_not_asked_when_exchange_does_not_answer() {
     let mut plugin = MockExchangePlugin::new();
     plugin.expect_inventory().returning(|_, _| {
         Err(PluginError::new(PluginErrorKind::Unreachable, "the agent does not answer"))
     });
     // A mock without expectations panics when it is called.
     let provider = MockSnapshotProvider::new();
-    let error = obstacles(&cx(), &plugin, &provider, 1).now_or_never().unwrap().unwrap_err();
+    let error = obstacles(&cx(), &plugin, &provider, 1).await.unwrap_err();
     assert!(error.to_string().contains("the agent does not answer"), "{error}");
 }
