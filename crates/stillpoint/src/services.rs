@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stillpoint_catalog::Catalog;
 use stillpoint_context::{Effect, ErrorClass, Failure, Subject};
-use stillpoint_exchange::{ExchangePlugin, ExchangeRestore};
+use stillpoint_exchange::{ExchangePlugin, ExchangeRestore, RestoreSpec};
 use stillpoint_model::id::ProviderId;
 use stillpoint_storage::{SnapshotProvider, SnapshotRestore};
 
@@ -46,12 +46,21 @@ impl Services {
         self.provider(id)?.restore().ok_or_else(|| unsupported("storage.unsupported", "restore"))
     }
 
-    /// The restore side of the plug-in.
+    /// The restore side of the plug-in; none where it has none and is not needed, since files that are put elsewhere are the
+    /// storage's affair alone.
     ///
     /// # Errors
-    /// `exchange.unsupported` where it has none.
-    pub(crate) fn exchange_restore(&self) -> Result<&dyn ExchangeRestore, Failure> {
-        self.plugin.restore().ok_or_else(|| unsupported("exchange.unsupported", "restore"))
+    /// `exchange.unsupported` where it has none and the database is to come back into service.
+    pub(crate) fn exchange_restore(
+        &self,
+        spec: &RestoreSpec,
+    ) -> Result<Option<&dyn ExchangeRestore>, Failure> {
+        match self.plugin.restore() {
+            None if spec.in_place || spec.mount => {
+                Err(unsupported("exchange.unsupported", "restore"))
+            }
+            side => Ok(side),
+        }
     }
 }
 

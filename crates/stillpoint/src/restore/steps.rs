@@ -31,7 +31,9 @@ impl Action for Open {
     type Output = ();
 
     async fn run(&self, cx: &Cx, spec: &RestoreSpec, (): ()) -> Result<Done<()>, Failure> {
-        self.0.exchange_restore()?.open(cx, spec).await?;
+        if let Some(side) = self.0.exchange_restore(spec)? {
+            side.open(cx, spec).await?;
+        }
         Ok(Done::new(()))
     }
 
@@ -42,7 +44,9 @@ impl Action for Open {
         (): (),
         _: Known<()>,
     ) -> Result<Undone, Failure> {
-        self.0.exchange_restore()?.cancel(cx, spec).await?;
+        if let Some(side) = self.0.exchange_restore(spec)? {
+            side.cancel(cx, spec).await?;
+        }
         Ok(Undone::clean())
     }
 }
@@ -267,7 +271,10 @@ impl Action for Finish {
     type Output = Recovered;
 
     async fn run(&self, cx: &Cx, spec: &RestoreSpec, (): ()) -> Result<Done<Recovered>, Failure> {
-        Ok(Done::new(self.0.exchange_restore()?.finish(cx, spec).await?))
+        match self.0.exchange_restore(spec)? {
+            Some(side) => Ok(Done::new(side.finish(cx, spec).await?)),
+            None => Ok(Done::new(Recovered::files_only())),
+        }
     }
 
     /// Taken back by the undo of `open`, once the files are back.
