@@ -157,3 +157,16 @@ async fn a_bit_that_flips_on_the_shelf_never_reaches_a_target() {
     let point = shop.stillpoint.point(point).await.unwrap().unwrap();
     assert!(matches!(point.trust, Trust::Suspect { .. }), "{:?}", point.trust);
 }
+
+#[tokio::test]
+async fn a_plug_in_that_brings_nothing_into_service_is_not_asked_to() {
+    let shop = Shop::open(&[("a.ledger", "1 apple\nend\n")]).await;
+    let (point, _) = points(&shop.backup("monday").await)[0];
+    let before = fs::read(shop.place("a.ledger")).unwrap();
+    let request = RestoreRequest::new(key("back"), point, RestoreTarget::InPlace);
+    let job = shop.stillpoint.restore(request).await.unwrap().wait().await;
+    assert_eq!(job.state(), JobState::Failed, "{job:#?}");
+    let failure = job.runs[0].failure.as_ref().unwrap();
+    assert_eq!(failure.code.as_str(), "exchange.unsupported", "{failure:?}");
+    assert_eq!(fs::read(shop.place("a.ledger")).unwrap(), before);
+}
