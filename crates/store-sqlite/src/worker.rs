@@ -52,6 +52,10 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a connection lives on a thread of its own for as long as the store"
+    )]
     pub(crate) fn start(connection: Connection, lock: File) -> io::Result<Self> {
         let (calls, queue) = channel();
         let thread = std::thread::Builder::new()
