@@ -30,6 +30,7 @@ pub mod batch;
 pub mod budget;
 pub mod claim;
 mod error;
+mod fit;
 pub mod freeze;
 pub mod name;
 mod plan;

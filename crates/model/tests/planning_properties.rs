@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use stillpoint_model::capability::{Coordination, ProviderCoordination};
 use stillpoint_model::inventory::{CopyRole, CopyStatus};
 use stillpoint_model::kind::BackupKind;
-use stillpoint_model::planning::{BackupPlan, Decision};
+use stillpoint_model::planning::{BackupPlan, BaseFull, Decision};
 use stillpoint_model::policy::{CopySelection, MultipleTruncating};
-use world::{World, db, host};
+use world::{World, db, host, now};
 
 #[derive(Clone, Debug)]
 struct Copy {
@@ -69,7 +69,7 @@ fn organisation() -> impl Strategy<Value = World> {
     (
         copies(),
         selection(),
-        prop::sample::select(vec![BackupKind::FullAndLog, BackupKind::Full, BackupKind::Copy]),
+        prop::sample::select(BackupKind::ALL.to_vec()),
         (1u32..6, 2u32..8, any::<bool>(), any::<bool>()),
     )
         .prop_map(|(copies, selection, kind, (databases, volumes, refuse, both))| {
@@ -115,6 +115,9 @@ fn organisation() -> impl Strategy<Value = World> {
                     known.activation_preference = NonZeroU32::new(copy.preference);
                 });
             }
+            for database in world.inventory.databases.keys() {
+                world.fulls.insert(*database, BaseFull::new(now(), None));
+            }
             world
         })
 }
@@ -154,9 +157,11 @@ fn check(world: &World, plan: &BackupPlan) {
         assert_eq!(volumes.len(), set.snapshots.len(), "one snapshot a volume");
         for member in &set.members {
             assert_eq!(member.copy.host, set.host, "one server a set");
-            // The volumes of one database are together.
+            // The volumes of one database are together; a log backup has those of the logs.
             let placed = world.placement.of(&member.copy).unwrap();
-            assert!(placed.volumes().iter().all(|volume| volumes.contains(*volume)));
+            let log_only = set.kind == BackupKind::Log;
+            let needed = if log_only { placed.logs.iter().collect() } else { placed.volumes() };
+            assert!(needed.iter().all(|volume| volumes.contains(*volume)));
             let live = format!("db/{}/live", member.copy.database);
             assert!(set.claims.iter().any(|claim| claim.key == live));
             // Never the active and a passive copy of one database on one volume.
@@ -167,9 +172,14 @@ fn check(world: &World, plan: &BackupPlan) {
                 assert!(!both || placed.volumes().is_disjoint(&theirs), "{member:?}");
             }
         }
-        let mode = set.coordination.unwrap().provider_side();
+        let Some(mode) = set.coordination else {
+            assert!(set.kind == BackupKind::Log && set.freeze.is_none());
+            continue;
+        };
+        assert!(set.kind != BackupKind::Log && set.freeze.is_some());
         for snapshot in &set.snapshots {
-            assert!(world.providers[&snapshot.volume.provider].coordination.contains(&mode));
+            let caps = &world.providers[&snapshot.volume.provider];
+            assert!(caps.coordination.contains(&mode.provider_side()));
         }
     }
 

@@ -58,6 +58,8 @@ impl Worker {
     )]
     pub(crate) fn start(connection: Connection, lock: File) -> io::Result<Self> {
         let (calls, queue) = channel();
+        // The thread lives as long as the file is open: it would keep a slot of a pool for ever.
+        #[allow(clippy::disallowed_methods, reason = "the store's thread is its own seam")]
         let thread = std::thread::Builder::new()
             .name("stillpoint-state".to_owned())
             .spawn(move || serve(connection, lock, &queue))?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use rusqlite::Connection;
 use stillpoint_catalog::conformance::{CASES, at, point};
 use stillpoint_catalog::{Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery};
@@ -350,7 +351,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     assert!(acknowledged >= 28);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn calls_from_many_tasks_are_each_whole() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).unwrap();
@@ -372,14 +373,7 @@ async fn calls_from_many_tasks_are_each_whole() {
             }
         })
         .collect();
-    let mut set = tokio::task::JoinSet::new();
-    for call in calls {
-        set.spawn(call);
-    }
-    let mut refused = 0;
-    while let Some(result) = set.join_next().await {
-        refused += usize::from(result.unwrap().is_err());
-    }
+    let refused = join_all(calls).await.into_iter().filter(Result::is_err).count();
     assert_eq!(refused, 50);
     assert_eq!(store.all_points(&PointQuery::all()).await.unwrap().len(), 100);
 }

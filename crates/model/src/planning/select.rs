@@ -1,22 +1,20 @@
 //! Choosing copies: one decision with one reason for every copy of a database.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use stillpoint_context::{Failure, HostId};
 
 use super::Inputs;
 use super::error::PlanError;
-use super::freeze::{self, FreezeBudget};
+use super::fit::{Fit, fit};
+use super::freeze::FreezeBudget;
 use super::plan::{CopyChoice, DatabasePlan, Decision, LeftWhy, TakenWhy};
 use crate::availability::Reason;
 use crate::capability::Coordination;
 use crate::id::{CopyId, DatabaseId, VolumeRef};
-use crate::inventory::{CopyRole, Database, DatabaseCopy, Fitness, HostState, WriterState};
+use crate::inventory::{CopyRole, Database, DatabaseCopy};
 use crate::kind::BackupKind;
-use crate::placement::CopyPlacement;
 use crate::policy::{CopySelection, MultipleTruncating};
-use crate::quiesce::QuiesceLevel;
 use crate::warning::Warning;
 
 /// Exchange notes a backup when it takes it; our note of the same one may differ by clocks.
@@ -107,14 +105,6 @@ fn all_left(
 
 fn choice(copy: &DatabaseCopy, decision: Decision) -> CopyChoice {
     CopyChoice { copy: copy.id.clone(), role: copy.role, status: copy.status, decision }
-}
-
-/// What a fit copy brings along.
-#[derive(Clone, Copy)]
-struct Fit<'a> {
-    placed: &'a CopyPlacement,
-    coordination: Option<Coordination>,
-    freeze: Option<FreezeBudget>,
 }
 
 /// Refuses the whole database, or decides copy by copy.
@@ -299,110 +289,6 @@ fn kind(
         warnings.push(warning.about("database", id));
     }
     Ok(kind)
-}
-
-/// Whether a copy can be backed up at all.
-fn fit<'a>(
-    inputs: &Inputs<'a>,
-    database: &Database,
-    copy: &DatabaseCopy,
-    kind: BackupKind,
-    selection: &CopySelection,
-) -> Result<Fit<'a>, LeftWhy> {
-    let placed = inputs.placement.of(&copy.id);
-    let reasons = reasons(inputs, copy, placed, selection);
-    let Some(placed) = placed.filter(|_| reasons.is_empty()) else {
-        return Err(LeftWhy::Unavailable { reasons });
-    };
-    if kind == BackupKind::Log {
-        return Ok(Fit { placed, coordination: None, freeze: None });
-    }
-    let unsupported =
-        |error: PlanError| LeftWhy::Unsupported { failure: Box::new(Failure::of(&error)) };
-    freeze::check_floor(&inputs.policy.quiesce, inputs.plugin).map_err(unsupported)?;
-    let coordination = freeze::coordination(inputs.plugin, inputs.providers, placed.volumes())
-        .ok_or_else(|| unsupported(PlanError::NoCommonCoordination { copy: copy.id.clone() }))?;
-    let mut budget =
-        FreezeBudget::of(&inputs.policy.quiesce, inputs.plugin).map_err(unsupported)?;
-    budget.worst_case = freeze::check(
-        &copy.id,
-        &database.name,
-        inputs.plugin,
-        &budget,
-        inputs.volumes,
-        placed.volumes(),
-    )
-    .map_err(unsupported)?;
-    Ok(Fit { placed, coordination: Some(coordination), freeze: Some(budget) })
-}
-
-/// Everything that stands in the way of a copy.
-fn reasons(
-    inputs: &Inputs<'_>,
-    copy: &DatabaseCopy,
-    placed: Option<&CopyPlacement>,
-    selection: &CopySelection,
-) -> Vec<Reason> {
-    let host = &copy.id.host;
-    // A backup in progress may be our own and over when this one's turn comes; the session finds
-    // out. It is told as a warning.
-    let mut reasons: Vec<Reason> = copy
-        .availability
-        .reasons
-        .iter()
-        .filter(|reason| **reason != Reason::BackupInProgress)
-        .cloned()
-        .collect();
-    let mut add = |reason: Reason| {
-        if reasons.iter().all(|known| known.code() != reason.code()) {
-            reasons.push(reason);
-        }
-    };
-    if let Some(known) = inputs.inventory.hosts.get(host) {
-        match &known.state {
-            HostState::Online => {}
-            HostState::Offline => add(Reason::HostOffline { host: host.clone() }),
-            HostState::Maintenance { reason, .. } => {
-                add(Reason::HostMaintenance { host: host.clone(), reason: reason.clone() });
-            }
-        }
-        if inputs.plugin.quiesce > QuiesceLevel::AtRest {
-            match &known.writer {
-                WriterState::Missing => add(Reason::WriterMissing { host: host.clone() }),
-                WriterState::Failed { phase } => {
-                    add(Reason::WriterFailed { host: host.clone(), state: phase.clone() });
-                }
-                WriterState::Stable | WriterState::Waiting { .. } | WriterState::NotNeeded => {}
-            }
-        }
-    }
-    let by_name =
-        matches!(selection, CopySelection::OnHosts { .. } | CopySelection::ByPreference { .. });
-    match copy.status.fitness() {
-        Fitness::Fit => {}
-        // Who names a server takes what it has.
-        Fitness::Stale if by_name => {}
-        Fitness::Stale | Fitness::Wait | Fitness::Avoid | Fitness::Unfit => {
-            add(Reason::CopyStatus { status: copy.status });
-        }
-    }
-    if copy.availability.is_expired(inputs.now) {
-        let age = (inputs.now - copy.availability.checked_at).to_std().unwrap_or(Duration::ZERO);
-        add(Reason::StaleInventory { age });
-    }
-    match placed {
-        None => add(Reason::UnsupportedStorage { file: None }),
-        Some(placed) => {
-            if let Some(file) = placed.unresolved.first() {
-                add(Reason::UnsupportedStorage { file: Some(file.clone()) });
-            }
-            let known = |volume: &&VolumeRef| inputs.providers.contains_key(&volume.provider);
-            if placed.volumes().is_empty() || !placed.volumes().iter().all(known) {
-                add(Reason::UnsupportedStorage { file: None });
-            }
-        }
-    }
-    reasons
 }
 
 /// Whether the policy would take this copy if it is fit.
