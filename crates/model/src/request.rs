@@ -68,6 +68,11 @@ pub struct BackupRequest {
 }
 
 impl BackupRequest {
+    /// Asks for everything that there is, under a policy.
+    pub fn everything(key: IdempotencyKey, policy: PolicyId) -> Self {
+        Self::new(key, Target::Selected(vec![Selector::Everything]), policy)
+    }
+
     /// A manual request without overrides.
     pub fn new(key: IdempotencyKey, target: Target, policy: PolicyId) -> Self {
         Self {

@@ -12,13 +12,70 @@
 //! ```
 //! # #[cfg(all(feature = "sqlite", feature = "fs", feature = "files"))]
 //! # mod first {
+//! use std::{error::Error, path::Path, sync::Arc};
+//!
+//! use stillpoint::model::{job::Job, policy::Policy, request::BackupRequest};
+//! use stillpoint::storage_fs::{FsConfig, FsProvider};
+//! use stillpoint::{Stillpoint, exchange_files::FilesPlugin, store_sqlite::SqliteStore};
+//!
+//! pub async fn protect(folder: &Path, store: &Path, state: &Path) -> Result<Job, Box<dyn Error>> {
+//!     let host = "lab".parse()?;
+//!     let volume = FsConfig::new("fs".parse()?, host, store).with_volume("mail".parse()?, folder);
+//!     let plugin = FilesPlugin::new(folder, "lab".parse()?)?;
+//!     let stillpoint = Stillpoint::builder(Arc::new(plugin))
+//!         .provider(Arc::new(FsProvider::open(&volume)?))
+//!         .catalog(Arc::new(SqliteStore::open(state)?))
+//!         .build()?;
+//!     let policy = Policy::new("6b1d0c1e-5f0e-4a51-9c2f-0d8f5a7d2b10".parse()?, "default");
+//!     stillpoint.save_policy(&policy).await?;
+//!     let request = BackupRequest::everything("my-first-backup".parse()?, policy.id);
+//!     Ok(stillpoint.backup(request).await?.wait().await)
+//! }
 //! # }
+//! # #[cfg(all(feature = "sqlite", feature = "fs", feature = "files"))]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let lab = tempfile::tempdir()?;
+//! # let (mail, store) = (lab.path().join("mail"), lab.path().join("store"));
+//! # std::fs::create_dir(&mail)?;
+//! # stillpoint_ese::write::ExchangeSet::new(1).write_to(&mail)?;
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+//! # let job = runtime.block_on(first::protect(&mail, &store, &lab.path().join("state.db")))?;
+//! # assert_eq!(job.state(), stillpoint::model::job::JobState::Succeeded, "{job:#?}");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(feature = "sqlite", feature = "fs", feature = "files")))]
+//! # fn main() {}
 //! ```
 //!
 //! # Your backup logic in a unit test
 //!
 //! [`Stillpoint::in_memory`] keeps journal and catalogue in memory, over any plug-in and provider: mocks, or the simulated
-//! Exchange of `stillpoint-testkit`.
+//! Exchange of `stillpoint-testkit`, which freezes, forgets and fails as told:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use stillpoint::Stillpoint;
+//! use stillpoint::model::{job::JobState, policy::Policy, request::BackupRequest};
+//! use stillpoint_testkit::{Fault, Trouble, World};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let world = World::one_server(2); // two databases, data and logs on volumes of their own
+//! let stillpoint = Stillpoint::in_memory(Arc::new(world.exchange()), Arc::new(world.storage()))?;
+//! let policy = Policy::new("6b1d0c1e-5f0e-4a51-9c2f-0d8f5a7d2b10".parse()?, "default");
+//! stillpoint.save_policy(&policy).await?;
+//!
+//! world.faults().on("settle").inject(Fault::fail(Trouble::fenced()));
+//! let request = BackupRequest::everything("night".parse()?, policy.id);
+//! let job = stillpoint.backup(request).await?.wait().await;
+//!
+//! assert_eq!(job.state(), JobState::Failed);
+//! assert!(world.snapshots().is_empty(), "nothing is left behind");
+//! assert!(world.completes().is_empty(), "and nothing was truncated");
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Where things are
 //!
