@@ -176,6 +176,35 @@ impl RandomFaults {
         ];
         Self { seed, one_in: 10, calls: Vec::new(), menu, most: u32::MAX }
     }
+
+    /// On average one call in so many.
+    pub fn one_in(mut self, calls: u64) -> Self {
+        self.one_in = calls;
+        self
+    }
+
+    /// Only these calls.
+    ///
+    /// # Panics
+    /// When there is no call of one of these names.
+    pub fn only(mut self, calls: &[&str]) -> Self {
+        let found: Vec<_> = calls.iter().filter_map(|call| known(call)).collect();
+        assert!(found.len() == calls.len(), "no trait has all the calls {calls:?}");
+        self.calls = found;
+        self
+    }
+
+    /// These faults to choose from.
+    pub fn menu(mut self, menu: Vec<Fault>) -> Self {
+        self.menu = menu;
+        self
+    }
+
+    /// At most so many in all.
+    pub fn at_most(mut self, faults: u32) -> Self {
+        self.most = faults;
+        self
+    }
 }
 
 #[derive(Debug, Default)]
@@ -412,7 +441,7 @@ mod tests {
     fn random_faults_depend_on_seed_name_and_number_alone() {
         let fired = |seed, calls: &[&'static str]| -> Vec<String> {
             let faults = Faults::default();
-            faults.random(RandomFaults { one_in: 3, ..RandomFaults::new(seed) });
+            faults.random(RandomFaults::new(seed).one_in(3));
             let mut all: Vec<String> = calls
                 .iter()
                 .cycle()

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use stillpoint_context::{Cx, HostId, HostPath};
+use stillpoint_context::{Cx, HostId, HostPath, PathFlavor};
+use stillpoint_model::capability::ProviderCoordination;
 use stillpoint_model::handover::{ExposedRoot, Exposure, Member, NativeSnapshot, Prepared};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_model::placement::Placement;
@@ -42,13 +43,10 @@ impl World {
     /// When the name is no provider id.
     pub fn storage_named(&self, name: &str) -> SimStorage {
         let mut caps = ProviderCaps::new(provider(name));
-        caps.coordination = [
-            stillpoint_model::capability::ProviderCoordination::Commit,
-            stillpoint_model::capability::ProviderCoordination::Adopt,
-        ]
-        .into();
+        caps.coordination = [ProviderCoordination::Commit, ProviderCoordination::Adopt].into();
         caps.instant = true;
         caps.clone = true;
+        caps.fencing = true;
         SimStorage { world: self.clone(), caps: Arc::new(caps), behaviour: Behaviour::default() }
     }
 }
@@ -86,7 +84,7 @@ impl SimStorage {
         self.world.perform(cx, Side::Storage, name, about, effect).await
     }
 
-    fn plays(&self, part: stillpoint_model::capability::ProviderCoordination) -> bool {
+    fn plays(&self, part: ProviderCoordination) -> bool {
         self.caps.coordination.contains(&part)
     }
 }
@@ -130,11 +128,11 @@ impl State {
             }
             for (mount, original) in disk.mounts.iter().enumerate() {
                 let raw = match original.flavor() {
-                    stillpoint_context::PathFlavor::Windows => {
-                        format!(r"X:\Exposed\{key}\{number}-{mount}")
+                    PathFlavor::Windows => {
+                        format!(r"X:\Exposed\{}\{key}\{number}-{mount}", caps.provider)
                     }
-                    stillpoint_context::PathFlavor::Posix => {
-                        format!("/exposed/{key}/{number}-{mount}")
+                    PathFlavor::Posix => {
+                        format!("/exposed/{}/{key}/{number}-{mount}", caps.provider)
                     }
                 };
                 let exposed = HostPath::new(to.clone(), original.flavor(), raw)?;
@@ -197,14 +195,13 @@ impl SnapshotProvider for SimStorage {
         let volumes = listed(prepared.members.iter().map(|member| &member.volume));
         let about = format!("{} {} {volumes}", self.caps.provider, prepared.token);
         let call = self.world.enter(cx, Side::Storage, "commit", about);
-        let part = stillpoint_model::capability::ProviderCoordination::Commit;
+        let part = ProviderCoordination::Commit;
         if !self.plays(part) {
             return call.end(Err(ProviderError::unsupported("commit")));
         }
         let (caps, set, behaviour) = (Arc::clone(&self.caps), prepared.clone(), self.behaviour);
-        let effect = move |state: &mut State, entry: &Entry| {
-            state.commit(entry, &set, &caps.provider, behaviour)
-        };
+        let effect =
+            move |state: &mut State, entry: &Entry| state.commit(entry, &set, &caps, behaviour);
         let result = match call.run(effect).await {
             Err(error) => Err(error),
             Ok(done) => match call.wait(done.value.until).await {
@@ -224,23 +221,23 @@ impl SnapshotProvider for SimStorage {
         prepared: &Prepared,
         natives: &[NativeSnapshot],
     ) -> ProviderResult<Vec<Member>> {
-        let part = stillpoint_model::capability::ProviderCoordination::Adopt;
+        let part = ProviderCoordination::Adopt;
         let can = self.plays(part);
         let ids = listed(natives.iter().map(|native| &native.native_id));
         let about = format!("{} {ids}", prepared.token);
         let (caps, set, natives) = (Arc::clone(&self.caps), prepared.clone(), natives.to_vec());
-        let effect = move |state: &mut State, _: &Entry| {
+        let effect = move |state: &mut State, entry: &Entry| {
             if !can {
                 return Err(ProviderError::unsupported("adopt"));
             }
-            state.adopt(&set, &natives, &caps.provider)
+            state.adopt(entry, &set, &natives, &caps)
         };
         self.perform(cx, "adopt", about, effect).await
     }
 
     async fn settle(&self, cx: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Snapshot>> {
         let (caps, set) = (Arc::clone(&self.caps), prepared.clone());
-        let effect = move |state: &mut State, _: &Entry| state.settle(&set, &caps.provider);
+        let effect = move |state: &mut State, entry: &Entry| state.settle(entry, &set, &caps);
         self.perform(cx, "settle", prepared.token.to_string(), effect).await
     }
 

@@ -127,6 +127,7 @@ impl State {
             return Ok(prepared(spec, caps, members, worst, set.round));
         }
         let set = SimSet {
+            fence: entry.fence,
             round,
             name: spec.name.clone(),
             tags: spec.tags.clone(),
@@ -147,16 +148,22 @@ impl State {
 
     fn set_of(
         &mut self,
-        provider: &ProviderId,
+        entry: &Entry,
         prepared: &Prepared,
+        caps: &ProviderCaps,
     ) -> ProviderResult<&mut SimSet> {
         let expired = || {
             let message = format!("the set {} was discarded or is too old", prepared.token);
             refuse(ProviderErrorKind::Expired, message)
         };
         let round = prepared.opaque.as_slice().try_into().map_or(0, u64::from_le_bytes);
-        let key = (provider.clone(), prepared.token.clone());
+        let key = (caps.provider.clone(), prepared.token.clone());
         let set = self.sets.get_mut(&key).ok_or_else(expired)?;
+        if caps.fencing && entry.fence < set.fence {
+            let message = format!("token {} is older than one that was seen", entry.fence);
+            return Err(refuse(ProviderErrorKind::Fenced, message));
+        }
+        set.fence = set.fence.max(entry.fence);
         if set.phase == SetPhase::Discarded || set.round != round {
             return Err(expired());
         }
@@ -167,10 +174,10 @@ impl State {
         &mut self,
         entry: &Entry,
         prepared: &Prepared,
-        provider: &ProviderId,
+        caps: &ProviderCaps,
         behaviour: Behaviour,
     ) -> ProviderResult<Committing> {
-        let set = self.set_of(provider, prepared)?;
+        let set = self.set_of(entry, prepared, caps)?;
         let (phase, members) = (set.phase, set.members.clone());
         let id = SnapshotId::new(prepared.token.as_str())
             .map_err(|error| refuse(ProviderErrorKind::Internal, error.to_string()))?;
@@ -202,11 +209,11 @@ impl State {
                     self.at(*due, Event::Arrive(member.volume.clone(), prepared.token.clone()));
                 }
             }
-            let set = self.set_of(provider, prepared)?;
+            let set = self.set_of(entry, prepared, caps)?;
             set.phase = SetPhase::Committed;
             set.taking = taking;
         }
-        let set = self.set_of(provider, prepared)?;
+        let set = self.set_of(entry, prepared, caps)?;
         let mut until = entry.at;
         let taken = set.members.iter().filter_map(|member| {
             let (id, due) = set.taking.get(&member.volume)?;
@@ -292,11 +299,12 @@ impl State {
 
     pub(crate) fn adopt(
         &mut self,
+        entry: &Entry,
         prepared: &Prepared,
         natives: &[NativeSnapshot],
-        provider: &ProviderId,
+        caps: &ProviderCaps,
     ) -> ProviderResult<Vec<Member>> {
-        let members = self.set_of(provider, prepared)?.members.clone();
+        let members = self.set_of(entry, prepared, caps)?.members.clone();
         let mut adopted = Vec::new();
         for member in members {
             let wanted = |native: &&NativeSnapshot| {
@@ -324,7 +332,7 @@ impl State {
                 snapshot.native = false;
             }
         }
-        let set = self.set_of(provider, prepared)?;
+        let set = self.set_of(entry, prepared, caps)?;
         if set.phase == SetPhase::Prepared {
             set.phase = SetPhase::Committed;
         }
@@ -333,10 +341,11 @@ impl State {
 
     pub(crate) fn settle(
         &mut self,
+        entry: &Entry,
         prepared: &Prepared,
-        provider: &ProviderId,
+        caps: &ProviderCaps,
     ) -> ProviderResult<Vec<Snapshot>> {
-        let set = self.set_of(provider, prepared)?;
+        let set = self.set_of(entry, prepared, caps)?;
         let (name, tags, members) = (set.name.clone(), set.tags.clone(), set.members.clone());
         let mut ids = Vec::new();
         for member in &members {
@@ -370,7 +379,7 @@ impl State {
             }
             settled.extend(self.describe(&reference));
         }
-        self.set_of(provider, prepared)?.phase = SetPhase::Settled;
+        self.set_of(entry, prepared, caps)?.phase = SetPhase::Settled;
         Ok(settled)
     }
 

@@ -117,14 +117,14 @@ pub struct DatabaseSpec {
 }
 
 impl DatabaseSpec {
-    /// A database that is written all the time: a transaction each 10 ms, 500 of them to a log generation.
+    /// A database that is written all the time: a transaction each 10 ms, a log generation each minute.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             circular: false,
             recovery: false,
             every: Duration::from_millis(10),
-            per_generation: 500,
+            per_generation: 6000,
         }
     }
 
@@ -354,10 +354,10 @@ impl WorldBuilder {
             CopyRole::Passive => CopyStatus::Healthy,
         });
         let mounted = status != CopyStatus::Dismounted;
-        let behind = copy.queues.0 + copy.queues.1;
+        let behind = copy.queues.0.saturating_add(copy.queues.1);
         let per_generation = database.per_generation;
         // Some generations in, so that there is something to truncate.
-        let base = (per_generation * (4 + behind) + 1).saturating_sub(per_generation * behind);
+        let base = (per_generation * 4 + 1).saturating_sub(per_generation.saturating_mul(behind));
         let writer = Writer {
             signature: LogSignature(signature_of("log", &copy.database)),
             every: database.every,

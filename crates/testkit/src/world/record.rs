@@ -45,7 +45,8 @@ pub struct FreezeWindow {
     pub from: Moment,
     /// When it ends by itself at the latest.
     pub limit: Option<Moment>,
-    /// When somebody first asked for its end (`thaw` or `abort` of this session), whatever came of it.
+    /// When somebody first asked for its end (`thaw` or `abort` of this session), whatever came of it; for a `snap` its
+    /// beginning, as it sees to its own end.
     pub asked: Option<Moment>,
     /// When and how it ended.
     pub ended: Option<(Moment, Ended)>,
@@ -113,6 +114,8 @@ pub enum Breach {
     AbortAfterComplete,
     /// Completed a session that was never frozen, or is frozen.
     CompleteOutOfOrder,
+    /// Completed a copy as good, so that its logs go, though its freeze was broken.
+    TruncatesThoughBroken,
     /// Acted under a token older than one that was seen.
     OldToken,
 }

@@ -187,6 +187,8 @@ pub(crate) enum SetPhase {
 /// A set of snapshots, from `prepare` on. Stays as a marker when it is discarded, so that a commit never brings it back.
 #[derive(Debug, Clone)]
 pub(crate) struct SimSet {
+    /// The highest token that was seen.
+    pub(crate) fence: FencingToken,
     /// Counts the prepares of one token: an older `Prepared` has expired.
     pub(crate) round: u64,
     pub(crate) name: String,
