@@ -1,6 +1,11 @@
-//! Tests over temporary folders.
+//! Tests over temporary folders. Those that need root say so and are skipped without it, unless `STILLPOINT_REQUIRE`
+//! contains `root`.
 
 mod contract;
 mod crash;
+mod faults;
+mod format;
+mod names;
 mod restore;
+mod root;
 mod support;

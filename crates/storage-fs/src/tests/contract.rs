@@ -374,7 +374,7 @@ async fn settle(
     provider: &crate::FsProvider,
     cx: &stillpoint_context::Cx,
     prepared: &stillpoint_storage::Prepared,
-) -> stillpoint_storage::ProviderResult<Vec<stillpoint_storage::Snapshot>> {
+) -> stillpoint_storage::ProviderResult<Vec<Snapshot>> {
     SnapshotProvider::settle(provider, cx, prepared).await
 }
 
@@ -382,6 +382,6 @@ async fn provider_settle(
     provider: &crate::FsProvider,
     cx: &stillpoint_context::Cx,
     prepared: &stillpoint_storage::Prepared,
-) -> Vec<stillpoint_storage::Snapshot> {
+) -> Vec<Snapshot> {
     settle(provider, cx, prepared).await.unwrap()
 }

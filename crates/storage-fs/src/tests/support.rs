@@ -105,6 +105,15 @@ impl Lab {
         self.runtime.block_on(call)
     }
 
+    /// A call of its own, beside the test.
+    #[allow(clippy::disallowed_methods, reason = "the test drives the runtime itself")]
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(call)
+    }
+
     /// All files of both volumes, data before logs.
     pub(super) fn spec(&self, token: &str) -> PrepareSpec {
         PrepareSpec::new(SetToken::new(token).unwrap(), format!("stillpoint-{token}"))
@@ -214,7 +223,7 @@ pub(super) fn everything(folder: &Path) -> BTreeMap<String, Bytes> {
     while let Some(at) = folders.pop() {
         for entry in fs::read_dir(at).unwrap() {
             let path = entry.unwrap().path();
-            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
             let kind = fs::symlink_metadata(&path).unwrap().file_type();
             if kind.is_dir() {
                 found.insert(name + "/", Bytes(Vec::new()));
