@@ -5,3 +5,6 @@ mod write_a_storage_provider {}
 
 #[doc = include_str!("../../docs/write-an-exchange-plugin.md")]
 mod write_an_exchange_plugin {}
+
+#[doc = include_str!("../../docs/test-your-backup-logic.md")]
+mod test_your_backup_logic {}
