@@ -5,6 +5,41 @@
 //! and [`SimStorage`] are its two sides, in both coordination modes. Everything waits by the clock of the caller's
 //! [`Cx`](stillpoint_context::Cx), so that a test under virtual time is exact and takes no time.
 //!
+//! ```
+//! use std::time::Duration;
+//! use stillpoint_context::Cx;
+//! use stillpoint_exchange::{BackupKind, Cause, ExchangePlugin, Held, SessionId, SessionSpec};
+//! use stillpoint_testkit::{Ended, Fault, Trouble, World};
+//! use stillpoint_workflow::testing::Sim;
+//! use uuid::Uuid;
+//!
+//! let world = World::one_server(1);
+//! // The thaw fails before it has done anything, the first time and ever after.
+//! world.faults().on("thaw").inject(Fault::Fail(Trouble::unreachable()));
+//!
+//! let sim = Sim::new(7);
+//! let cx = Cx::detached(&sim.seams());
+//! let held = sim.run(async {
+//!     let (plugin, copy) = (world.exchange(), world.active("DB01"));
+//!     let id = SessionId(Uuid::from_u128(1));
+//!     let lease = Duration::from_secs(3600);
+//!     plugin.begin(&cx, &SessionSpec::new(id, BackupKind::Full, vec![copy.clone()], lease)).await?;
+//!     plugin.freeze(&cx, id, Some(Duration::from_secs(10))).await?;
+//!     plugin.thaw(&cx, id).await.unwrap_err();
+//!     assert!(world.is_frozen(&copy.host));
+//!     cx.sleep(Duration::from_secs(11)).await?;
+//!     Ok::<_, stillpoint_exchange::PluginError>(plugin.evidence(&cx, id).await?.held(&copy))
+//! })?;
+//!
+//! // The freeze has ended by itself, and the evidence says so: nothing of it may be called consistent.
+//! assert_eq!(held, Held::Broken(Cause::LimitPassed));
+//! let (end, how) = world.freeze_windows()[0].ended.ok_or("it is still frozen")?;
+//! assert_eq!((end.since(world.freeze_windows()[0].from).as_secs(), how), (10, Ended::Limit));
+//! world.assert_thawed_in_time(); // it was asked for in time
+//! assert_eq!(world.calls().names(), ["begin", "freeze", "thaw", "evidence"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! ```text
 //!    faults: slow, hang, fail, panic, late, lie, die           calls: who called what, when, with what outcome
 //!        │                                                         ▲

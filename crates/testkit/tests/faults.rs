@@ -248,7 +248,7 @@ fn whatever_comes_freezes_end_and_nothing_is_lost_from_sight() {
         let calls = ["begin", "prepare", "freeze", "commit", "thaw"];
         world.faults().random(RandomFaults::new(seed).one_in(3).only(&calls));
         // A hang ends with its deadline here, as the engine would end it.
-        let hanging = time.seams().clock.sleep_until(stillpoint_context::Mono(s(120)));
+        let hanging = time.seams().clock.sleep_until(time.seams().clock.mono() + s(120));
         let run = std::pin::pin!(careless(&backup));
         let run = futures_util::future::select(hanging, run);
         let _ = catch_unwind(AssertUnwindSafe(|| time.run(run)));
@@ -259,7 +259,8 @@ fn whatever_comes_freezes_end_and_nothing_is_lost_from_sight() {
             backup.plugin.abort(&backup.cx, backup.session).await.unwrap();
             backup.storage.discard(&backup.cx, &backup.token).await.unwrap();
         });
-        let again = format!("seed {seed}");
+        let again =
+            format!("seed {seed}; again: cargo test -p stillpoint-testkit --test faults whatever");
         assert!(world.freeze_windows().iter().all(|window| window.ended.is_some()), "{again}");
         let longest = world.freeze_windows().iter().filter_map(FreezeWindow::length).max();
         assert!(longest.is_none_or(|longest| longest <= s(10)), "{again}: {longest:?}");

@@ -1,20 +1,15 @@
-//! A virtual clock, and a whole backup by hand.
+//! Virtual time, and a whole backup by hand.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "all of this is a test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use stillpoint_context::{
-    BoxFuture, Clock, Cx, FencingToken, Ids, Mono, RunId, Seams, Spawner, StepName,
-};
+use stillpoint_context::{Cx, FencingToken, RunId, Seams, StepName};
 use stillpoint_exchange::{
     BackupKind, ExchangePlugin, PluginError, SessionId, SessionSpec, VerifyFile, VerifySpec,
 };
@@ -24,95 +19,33 @@ use stillpoint_model::inventory::FileRole;
 use stillpoint_model::verdict::VerifyReport;
 use stillpoint_storage::{MemberSpec, PrepareSpec, Snapshot, SnapshotProvider};
 use stillpoint_testkit::{SimExchange, SimStorage, World};
+use stillpoint_workflow::testing::Sim;
 use uuid::Uuid;
 
-#[derive(Debug, Default)]
-struct Timers {
-    now: Mutex<Duration>,
-    due: Mutex<BTreeSet<(Duration, u64)>>,
-    next: AtomicU64,
-}
+/// Virtual time, in which each test runs.
+#[derive(Debug, Clone)]
+pub struct Time(Sim);
 
-/// Time that stands still until everything waits for it.
-#[derive(Debug, Clone, Default)]
-pub struct Time(Arc<Timers>);
-
-struct Sleep {
-    time: Time,
-    key: (Duration, u64),
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if *self.time.0.now.lock().unwrap() >= self.key.0 { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.time.0.due.lock().unwrap().remove(&self.key);
-    }
-}
-
-impl Clock for Time {
-    fn now(&self) -> DateTime<Utc> {
-        DateTime::<Utc>::from_timestamp(1_800_000_000, 0).unwrap() + self.mono().0
-    }
-    fn mono(&self) -> Mono {
-        Mono(*self.0.now.lock().unwrap())
-    }
-    fn boot(&self) -> Mono {
-        self.mono()
-    }
-    fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
-        let key = (at.0, self.0.next.fetch_add(1, Ordering::SeqCst));
-        self.0.due.lock().unwrap().insert(key);
-        Box::pin(Sleep { time: self.clone(), key })
-    }
-}
-
-impl Spawner for Time {
-    fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) {
-        unreachable!("the simulated sides spawn nothing")
-    }
-    fn blocking(&self, _: &'static str, _: Box<dyn FnOnce() + Send>) {
-        unreachable!("the simulated sides block nothing")
-    }
-}
-
-impl Ids for Time {
-    fn uuid(&self) -> Uuid {
-        Uuid::from_u128(u128::from(self.0.next.fetch_add(1, Ordering::SeqCst)))
-    }
-    fn random(&self) -> u64 {
-        self.0.next.fetch_add(1, Ordering::SeqCst)
+impl Default for Time {
+    fn default() -> Self {
+        Self(Sim::new(1))
     }
 }
 
 impl Time {
     pub fn seams(&self) -> Seams {
-        Seams::new(Arc::new(self.clone()), Arc::new(self.clone()), Arc::new(self.clone()))
+        self.0.seams()
     }
 
-    /// Runs a future to its end; time jumps to the next timer whenever it waits.
+    /// Runs a future to its end; time goes on whenever it waits.
     pub fn run<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
-                return out;
-            }
-            let next = self.0.due.lock().unwrap().first().map(|(at, _)| *at);
-            let next = next.expect("it waits for nothing that could come");
-            let mut now = self.0.now.lock().unwrap();
-            *now = next.max(*now);
-        }
+        self.0.run(future)
     }
 
+    /// Lets time pass while nobody does anything.
     pub fn pass(&self, time: Duration) {
-        *self.0.now.lock().unwrap() += time;
+        let clock = self.seams().clock;
+        self.run(clock.sleep_until(clock.mono() + time));
     }
 
     /// A call of a step of a run, under a token.
