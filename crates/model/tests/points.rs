@@ -160,6 +160,7 @@ fn facts_can_be_told_again_and_never_take_anything_back() {
 
     let late = PointFact::Completed { point: id, at: at(9), truncation: Truncation::Unknown };
     assert_eq!(late.apply(None).unwrap_err().code(), "point.unknown");
+    assert_eq!(late.apply(Some(point.clone())), Ok(Some(point.clone())), "it ended once");
     let mut other = point.clone();
     other.copy = CopyId::new(db(2), host("ex1"));
     let other = PointFact::Published(Box::new(other)).apply(Some(point.clone()));
@@ -181,6 +182,8 @@ fn later_logs_roll_a_point_forward_until_something_is_missing() {
     assert_eq!(bound(&[later.clone(), next.clone()]), (9, at(20), Bound::EndOfLogs));
     let gap = Bound::Gap { missing: Generation(6)..=Generation(7) };
     assert_eq!(bound(std::slice::from_ref(&later)), (5, at(0), gap));
+    let one = Bound::Gap { missing: Generation(6)..=Generation(6) };
+    assert_eq!(bound(&[point(2, 10, 7, 9)]), (5, at(0), one));
     let mut fork = point(4, 30, 1, 2);
     fork.logs.as_mut().unwrap().signature = stream(2);
     assert_eq!(bound(&[next, later, fork]), (9, at(20), Bound::Forked { at: at(30) }));
@@ -227,6 +230,35 @@ proptest! {
         }
         prop_assert_eq!(window.gaps.len() + 1, window.intervals.len().max(1));
         prop_assert!(points.iter().all(|point| window.contains(point.taken_at)));
+    }
+}
+
+proptest! {
+    #![proptest_config(world::seed::seeded("a_reach_is_what_can_be_replayed"))]
+
+    #[test]
+    fn a_reach_is_what_can_be_replayed(
+        parts in prop::collection::vec((1i64..100, 1u32..30, 0u32..6), 0..10),
+    ) {
+        let first = point(1000, 0, 3, 5);
+        let others = parts
+            .into_iter()
+            .enumerate()
+            .map(|(n, (minutes, first, more))| point(n as u128, minutes, first, first + more));
+        let segments: Vec<LogSegment> = std::iter::once(first.clone())
+            .chain(others)
+            .filter_map(|point| LogSegment::of(&point))
+            .collect();
+        // The slow way: one generation after the other, as long as somebody has it.
+        let has = |generation: u32| {
+            segments.iter().any(|segment| segment.range.contains(&Generation(generation)))
+        };
+        let last = (5..1000).take_while(|generation| has(*generation)).last().unwrap();
+        let reach = reach(&first, &segments, false);
+        prop_assert_eq!(reach.last, Some(Generation(last)));
+        let more = segments.iter().any(|segment| segment.range.start().0 > last);
+        prop_assert_eq!(matches!(reach.bound, Bound::Gap { .. }), more);
+        prop_assert!(reach.until >= reach.from);
     }
 }
 
