@@ -50,7 +50,8 @@ pub struct FsConfig {
     /// The name of this machine in [`HostPath`]s.
     pub host: HostId,
     /// The volumes: a name, which must not change while there are snapshots, and a folder. A folder inside another volume's
-    /// folder is a volume of its own, whose files do not belong to the outer one.
+    /// folder is a volume of its own, whose files do not belong to the outer one. A folder that is gone can be restored
+    /// from, not snapped.
     pub volumes: Vec<(VolumeId, PathBuf)>,
     /// The folder of the store. It is made if it is not there.
     pub store: PathBuf,
@@ -89,6 +90,8 @@ pub(crate) fn open(config: &FsConfig, disk: Disk) -> ProviderResult<FsProvider> 
     for volume in &mut volumes {
         volume.method = match config.mode {
             CloneMode::Copy => Method::Copy,
+            // Nothing can be taken of it, so there is nothing to be known.
+            _ if !volume.path.is_dir() => continue,
             CloneMode::Auto | CloneMode::Reflink => probe(&disk, &root, volume)?,
         };
         if config.mode == CloneMode::Reflink && volume.method != Method::Reflink {
@@ -125,14 +128,14 @@ fn volumes(config: &FsConfig) -> ProviderResult<Vec<Volume>> {
     for (name, folder) in &config.volumes {
         let reference = VolumeRef::new(config.provider.clone(), name.clone());
         let about = |error: ProviderError| error.with_volume(reference.clone()).without_effect();
-        let path = fs::canonicalize(folder).map_err(|error| {
-            about(ProviderError::io(format_args!("find the folder {}", folder.display()), error))
-        })?;
-        if !path.is_dir() {
-            return Err(about(invalid(format!("{} is not a folder", folder.display()))));
-        }
         let named = std::path::absolute(folder)
             .map_err(|error| about(ProviderError::io("find the current folder", error)))?;
+        // A folder that is gone has snapshots all the same, to be read and restored; where it was is known by what is
+        // left above it.
+        let (existing, missing) = split_existing(&named).map_err(|error| {
+            about(ProviderError::io(format_args!("find the folder {}", folder.display()), error))
+        })?;
+        let path = missing.iter().fold(existing, |path, part| path.join(part));
         let real_root = host_path(&config.host, &path).map_err(about)?;
         // A name with `..` is no host path; such a folder is known by its real path alone.
         let root = host_path(&config.host, &named).unwrap_or_else(|_| real_root.clone());

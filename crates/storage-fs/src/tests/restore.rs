@@ -16,6 +16,28 @@ fn side(provider: &FsProvider) -> &dyn SnapshotRestore {
 }
 
 #[test]
+fn a_volume_that_is_gone_can_be_restored_from() {
+    let lab = Lab::new();
+    lab.take(&lab.provider(), "t1");
+    let data = tree(&lab.path("data"));
+    let spec = lab.restore_spec("r1", "t1", "target");
+    let late = lab.spec("t2");
+    fs::remove_dir_all(lab.path("data")).unwrap();
+    fs::remove_dir_all(lab.path("logs")).unwrap();
+    let provider = lab.provider();
+    lab.run(async {
+        let refused =
+            stillpoint_storage::SnapshotProvider::prepare(&provider, &lab.cx, &late).await;
+        assert_kind(refused, &ProviderErrorKind::Vanished);
+        side(&provider).stage(&lab.cx, &spec).await.unwrap();
+        side(&provider).publish(&lab.cx, &spec.key).await.unwrap();
+        side(&provider).settle(&lab.cx, &spec.key).await.unwrap();
+    });
+    assert_eq!(tree(&lab.path("target/data")), data);
+    assert!(!lab.path("data").exists(), "nothing was made in its place");
+}
+
+#[test]
 fn files_come_back_as_they_were() {
     let lab = Lab::on_disk();
     let provider = lab.provider();
