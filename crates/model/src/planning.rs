@@ -256,8 +256,8 @@ fn set(
     })
 }
 
-/// A warning for each volume of the plan that holds several databases: what happens to it happens
-/// to all of them.
+/// A warning for each volume of the plan that holds several databases and can be reverted: a revert
+/// would happen to all of them. Restores by clone concern one database alone.
 fn blast_radius(inputs: &Inputs<'_>, batches: &[batch::Batch]) -> Vec<crate::warning::Warning> {
     let planned: BTreeSet<&VolumeRef> = batches
         .iter()
@@ -272,8 +272,10 @@ fn blast_radius(inputs: &Inputs<'_>, batches: &[batch::Batch]) -> Vec<crate::war
             }
         }
     }
+    let reverts =
+        |volume: &VolumeRef| inputs.providers.get(&volume.provider).is_some_and(|caps| caps.revert);
     on.into_iter()
-        .filter(|(_, databases)| databases.len() > 1)
+        .filter(|(volume, databases)| databases.len() > 1 && reverts(volume))
         .map(|(volume, databases)| {
             let mut warning = crate::warning::Warning::new(
                 "placement.blast_radius",

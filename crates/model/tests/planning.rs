@@ -87,6 +87,8 @@ fn several_databases_on_a_volume_are_worth_a_warning() {
     let mut world = World::new();
     world.copy(1, "ex1", Active, "sim:d", "sim:l1");
     world.copy(2, "ex1", Active, "sim:d", "sim:l2");
+    assert!(!codes(&world.plan()).contains("placement.blast_radius"), "restored by clone");
+    world.providers.values_mut().for_each(|caps| caps.revert = true);
     let plan = world.plan();
     assert!(codes(&plan).contains("placement.blast_radius"));
     assert_eq!(plan.sets.len(), 1);
