@@ -1,0 +1,355 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Application-consistent snapshot backup of Exchange databases.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 done with warnings, 4 needs attention or parked.
+#[derive(Debug, Parser)]
+#[command(name = "stillpoint", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The state file: jobs, policies, groups and restore points. [default: ./stillpoint.db]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// The folder that copies are kept in, never inside what is protected. [default: <state file's stem>.store beside
+    /// the state file]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// The folder that is protected; remembered in the state file.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// Print one JSON document on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no notes.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Log to standard error; twice for more. STILLPOINT_LOG takes filters such as `stillpoint=debug`.
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The whole workflow in one go, with a default policy and group.
+    ///
+    /// Without DIR it makes a small Exchange-shaped folder of its own, protects it, verifies the restore points, restores
+    /// them beside the original and compares.
+    Protect(ProtectArgs),
+    /// Show the databases that are there, and whether each can be backed up.
+    Discover(FolderArgs),
+    /// How things are protected.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// What is protected together.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Back up a group, or some databases.
+    Backup(BackupArgs),
+    /// Bring a restore point back. Every byte is checked before anything appears at the target.
+    Restore(RestoreArgs),
+    /// Show the jobs, or one of them.
+    Jobs(JobsArgs),
+    /// Show every database with its copies and restore points.
+    Topology,
+    /// Check the bytes of restore points.
+    Verify(VerifyArgs),
+    /// Look for what is missing before it is missed. Changes nothing.
+    Doctor(FolderArgs),
+}
+
+/// Arguments of `protect`.
+#[derive(Debug, Args)]
+pub(crate) struct ProtectArgs {
+    /// The folder to protect.
+    pub(crate) dir: Option<PathBuf>,
+    /// Keep the folder that a run without DIR makes.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Arguments of commands that look at a folder.
+#[derive(Debug, Args)]
+pub(crate) struct FolderArgs {
+    /// The folder to look at. [default: the one that the state file knows]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The group, by name or id. [default: the default group]
+    #[arg(long, short, value_name = "NAME", conflicts_with = "database")]
+    pub(crate) group: Option<String>,
+    /// Databases, by name or id, instead of a group.
+    #[arg(long, short, value_name = "NAME", num_args = 1..)]
+    pub(crate) database: Vec<String>,
+    /// The policy, by name or id. [default: the group's first, else the default policy]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// Another kind than the policy's, this once.
+    #[arg(long, short)]
+    pub(crate) kind: Option<Kind>,
+    /// Show the plan and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The restore point: the beginning of its id, or latest:NAME for the newest of a database.
+    pub(crate) point: String,
+    /// A folder to restore into.
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    pub(crate) to: Option<PathBuf>,
+    /// Restore to where the files were. What is there is kept aside until the restored files have been checked.
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) in_place: bool,
+    /// Restore a suspect point all the same; damage still stops it.
+    #[arg(long)]
+    pub(crate) accept_suspect: bool,
+    /// Show the plan and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Arguments of `jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    /// The beginning of a job's id.
+    pub(crate) id: Option<String>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Restore points: the beginning of an id, or latest:NAME.
+    #[arg(value_name = "POINT", required_unless_present = "all")]
+    pub(crate) points: Vec<String>,
+    /// All there are.
+    #[arg(long, conflicts_with = "points")]
+    pub(crate) all: bool,
+}
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Show all.
+    List,
+    /// Show one.
+    Show {
+        /// Its name, or the beginning of its id.
+        name: String,
+    },
+    /// Make one.
+    Create {
+        /// Its name.
+        name: String,
+        /// What differs from the defaults.
+        #[command(flatten)]
+        edit: PolicyEdit,
+    },
+    /// Make the next version of one.
+    Edit {
+        /// Its name, or the beginning of its id.
+        name: String,
+        /// What changes.
+        #[command(flatten)]
+        edit: PolicyEdit,
+        /// Its new name.
+        #[arg(long, value_name = "NAME")]
+        rename: Option<String>,
+    },
+}
+
+/// Settings of a policy.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PolicyEdit {
+    /// What is taken.
+    #[arg(long)]
+    pub(crate) kind: Option<Kind>,
+    /// Which copies are taken.
+    #[arg(long)]
+    pub(crate) copies: Option<Copies>,
+    /// Take every copy on these servers.
+    #[arg(long, value_name = "SERVER", num_args = 1.., conflicts_with = "copies")]
+    pub(crate) on_hosts: Vec<String>,
+    /// When restore points are verified.
+    #[arg(long)]
+    pub(crate) verify: Option<Verify>,
+    /// Give a verification before completion up after this long, such as 4h.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) verify_cap: Option<Duration>,
+    /// Keep the newest N restore points.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_count: Option<u32>,
+    /// Keep the restore points of the last N days.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_days: Option<u32>,
+    /// Keep all restore points.
+    #[arg(long, conflicts_with_all = ["keep_count", "keep_days"])]
+    pub(crate) keep_all: bool,
+    /// The longest freeze, such as 8s.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) freeze_limit: Option<Duration>,
+    /// What a job is called when some of its databases failed.
+    #[arg(long)]
+    pub(crate) on_partial: Option<Partial>,
+    /// The label of its restore points.
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) class: Option<String>,
+}
+
+/// What to do with groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Show all.
+    List,
+    /// Show one.
+    Show {
+        /// Its name, or the beginning of its id.
+        name: String,
+    },
+    /// Make one.
+    Create {
+        /// Its name.
+        name: String,
+        /// What is in it.
+        #[command(flatten)]
+        edit: GroupEdit,
+    },
+    /// Change one.
+    Edit {
+        /// Its name, or the beginning of its id.
+        name: String,
+        /// What changes; members and policies are replaced as a whole.
+        #[command(flatten)]
+        edit: GroupEdit,
+        /// Its new name.
+        #[arg(long, value_name = "NAME")]
+        rename: Option<String>,
+    },
+}
+
+/// Settings of a group.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct GroupEdit {
+    /// Databases, by name or id.
+    #[arg(long, short, value_name = "NAME", num_args = 1..)]
+    pub(crate) database: Vec<String>,
+    /// Every database with a copy on these servers.
+    #[arg(long, value_name = "SERVER", num_args = 1..)]
+    pub(crate) host: Vec<String>,
+    /// Every database there is.
+    #[arg(long, conflicts_with_all = ["database", "host"])]
+    pub(crate) everything: bool,
+    /// Policies, by name or id; the first is the one that is used unless another is named.
+    #[arg(long, short, value_name = "NAME", num_args = 1..)]
+    pub(crate) policy: Vec<String>,
+    /// At most so many databases are frozen together.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_databases: Option<std::num::NonZeroU32>,
+    /// At most so many volumes are snapped together.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_volumes: Option<std::num::NonZeroU32>,
+    /// How its snapshots are named.
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) naming: Option<String>,
+}
+
+/// Kinds of backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Database and all logs; Exchange may truncate.
+    FullAndLog,
+    /// Database and the logs that it needs; Exchange may truncate.
+    Full,
+    /// Closed logs only.
+    Log,
+    /// Database and all logs, without a trace in Exchange.
+    Copy,
+}
+
+/// Which copies of a database are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Copies {
+    /// The active one.
+    Active,
+    /// A passive one, else the active one.
+    PreferPassive,
+}
+
+/// When restore points are verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verify {
+    /// Before Exchange is told that the backup is good.
+    Before,
+    /// By a job of its own, later.
+    After,
+    /// Not by the backup.
+    Never,
+}
+
+/// What a job is called when some of its databases failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Partial {
+    /// Succeeded with warnings.
+    Warn,
+    /// Failed.
+    Fail,
+}
+
+/// A time such as `90s`, `4h` or `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "write a number and a unit, such as 8s or 4h")?;
+    let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" | "min" => seconds(60),
+        "h" => seconds(3600),
+        "d" => seconds(86_400),
+        _ => return Err("the unit must be ms, s, m, h or d".to_owned()),
+    }
+    .ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("4h"), Ok(Duration::from_hours(4)));
+        for bad in ["", "4", "h", "4 h", "-4h", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `group`.
+
+use stillpoint::model::group::{ResourceGroup, Selector};
+use stillpoint::model::id::GroupId;
+
+use super::policy::host;
+use super::tell;
+use crate::args::{GroupCommand, GroupEdit};
+use crate::error::Outcome;
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::pick;
+use crate::place::Places;
+use crate::site::{Absent, Site};
+use crate::view::GroupsView;
+
+/// Shows, makes or edits groups.
+pub(super) async fn run(command: GroupCommand, places: &Places, out: Out) -> Outcome<Exit> {
+    let absent = match command {
+        GroupCommand::Create { .. } => Absent::Make,
+        _ => Absent::Refuse,
+    };
+    let site = Site::open(places, absent).await?;
+    let groups = site.stillpoint.groups().await?;
+    let view = match command {
+        GroupCommand::List => GroupsView::of(&groups),
+        GroupCommand::Show { name } => GroupsView::of([pick::group(&groups, &name)?]),
+        GroupCommand::Create { name, edit } => {
+            let id = GroupId(site.stillpoint.seams().ids.uuid());
+            let mut group = ResourceGroup::new(id, name, Vec::new());
+            change(&site, &mut group, &edit).await?;
+            site.stillpoint.save_group(&group).await?;
+            GroupsView::of([&group])
+        }
+        GroupCommand::Edit { name, edit, rename } => {
+            let mut group = pick::group(&groups, &name)?.clone();
+            change(&site, &mut group, &edit).await?;
+            if let Some(name) = rename {
+                group.name = name;
+            }
+            site.stillpoint.save_group(&group).await?;
+            GroupsView::of([&group])
+        }
+    };
+    tell(out, &view, Exit::Done, None)
+}
+
+/// Puts the settings of the command line into a group.
+async fn change(site: &Site, group: &mut ResourceGroup, edit: &GroupEdit) -> Outcome<()> {
+    let mut members = Vec::new();
+    if edit.everything {
+        members.push(Selector::Everything);
+    }
+    if !edit.database.is_empty() {
+        let inventory = site.stillpoint.discover().await?.inventory;
+        for name in &edit.database {
+            members.push(Selector::Database(pick::database(&inventory, name)?));
+        }
+    }
+    for name in &edit.host {
+        members.push(Selector::Host(host(name)?));
+    }
+    if !members.is_empty() {
+        group.members = members;
+    }
+    if !edit.policy.is_empty() {
+        let policies = site.stillpoint.policies().await?;
+        let picked = edit.policy.iter().map(|name| pick::policy(&policies, name).map(|p| p.id));
+        group.policies = picked.collect::<Result<_, _>>()?;
+    }
+    if let Some(most) = edit.max_databases {
+        group.batching.max_databases = most;
+    }
+    if let Some(most) = edit.max_volumes {
+        group.batching.max_volumes = most;
+    }
+    if let Some(template) = &edit.naming {
+        group.naming = Some(template.clone());
+    }
+    Ok(())
+}

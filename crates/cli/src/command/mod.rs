@@ -1,0 +1,53 @@
+//! The commands, one file for each family.
+
+mod backup;
+mod discover;
+mod doctor;
+mod group;
+mod policy;
+mod protect;
+mod restore;
+mod show;
+mod verify;
+
+use std::io;
+
+use crate::args::{Cli, Command};
+use crate::context::{ErrorClass, Failure};
+use crate::error::{CliError, Outcome};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::place::Places;
+use crate::view::Report;
+
+/// Carries out what the command line says.
+pub(crate) async fn run(cli: Cli, out: Out) -> Outcome<Exit> {
+    let global = &cli.global;
+    let places = || Places::of(global, None);
+    match cli.command {
+        Command::Protect(args) => protect::run(&args, global, out).await,
+        Command::Discover(args) => discover::run(&args, global, out).await,
+        Command::Doctor(args) => doctor::run(&args, global, out).await,
+        Command::Policy(command) => policy::run(command, &places()?, out).await,
+        Command::Group(command) => group::run(command, &places()?, out).await,
+        Command::Backup(args) => backup::run(&args, &places()?, out).await,
+        Command::Restore(args) => restore::run(&args, &places()?, out).await,
+        Command::Verify(args) => verify::run(&args, &places()?, out).await,
+        Command::Jobs(args) => show::jobs(&args, &places()?, out).await,
+        Command::Topology => show::topology(&places()?, out).await,
+    }
+}
+
+/// Shows a result, with what went wrong if something did.
+fn tell<R: Report>(out: Out, report: &R, exit: Exit, failure: Option<&Failure>) -> Outcome<Exit> {
+    let unwritten = |error: io::Error| {
+        CliError::of_class(
+            "cli.output_failed",
+            ErrorClass::Unavailable,
+            format!("the result cannot be written: {error}"),
+            "The work is done: `stillpoint jobs` and `stillpoint topology` tell what came of it.",
+        )
+    };
+    out.report(report, exit, failure).map_err(unwritten)?;
+    Ok(exit)
+}

@@ -1,0 +1,116 @@
+//! `policy`.
+
+use stillpoint::context::{ErrorClass, HostId};
+use stillpoint::model::id::PolicyId;
+use stillpoint::model::policy::{
+    CopySelection, FrequencyClass, OnPartial, Policy, Retention, Verification,
+};
+
+use super::tell;
+use crate::args::{Copies, Partial, PolicyCommand, PolicyEdit, Verify};
+use crate::error::{CliError, Outcome};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::pick;
+use crate::place::Places;
+use crate::site::{Absent, Site};
+use crate::view::PoliciesView;
+
+/// Shows, makes or edits policies.
+pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Outcome<Exit> {
+    let absent = match command {
+        PolicyCommand::Create { .. } => Absent::Make,
+        _ => Absent::Refuse,
+    };
+    let site = Site::open(places, absent).await?;
+    let policies = site.stillpoint.policies().await?;
+    let view = match command {
+        PolicyCommand::List => PoliciesView::of(&policies),
+        PolicyCommand::Show { name } => PoliciesView::of([pick::policy(&policies, &name)?]),
+        PolicyCommand::Create { name, edit } => {
+            let mut policy = Policy::new(PolicyId(site.stillpoint.seams().ids.uuid()), name);
+            change(&mut policy, &edit)?;
+            site.stillpoint.save_policy(&policy).await?;
+            PoliciesView::of([&policy])
+        }
+        PolicyCommand::Edit { name, edit, rename } => {
+            let known = pick::policy(&policies, &name)?;
+            let mut edited = known.clone();
+            change(&mut edited, &edit)?;
+            if let Some(name) = rename {
+                edited.name = name;
+            }
+            // An edit that changes nothing makes no version.
+            let next = if edited == *known { edited } else { known.edit(edited)? };
+            if next != *known {
+                site.stillpoint.save_policy(&next).await?;
+            }
+            PoliciesView::of([&next])
+        }
+    };
+    tell(out, &view, Exit::Done, None)
+}
+
+/// Puts the settings of the command line into a policy.
+fn change(policy: &mut Policy, edit: &PolicyEdit) -> Outcome<()> {
+    if let Some(kind) = edit.kind {
+        policy.kind = kind.into();
+    }
+    match edit.copies {
+        Some(Copies::Active) => policy.selection = CopySelection::ActiveOnly,
+        Some(Copies::PreferPassive) => policy.selection = CopySelection::prefer_passive(),
+        None => {}
+    }
+    if !edit.on_hosts.is_empty() {
+        let hosts = edit.on_hosts.iter().map(|name| host(name)).collect::<Result<_, _>>()?;
+        policy.selection = CopySelection::OnHosts { hosts };
+    }
+    match edit.verify {
+        Some(Verify::Before) => policy.verification = Verification::default(),
+        Some(Verify::After) => policy.verification = Verification::AfterCompletion,
+        Some(Verify::Never) => policy.verification = Verification::None,
+        None => {}
+    }
+    if let Some(wanted) = edit.verify_cap {
+        match &mut policy.verification {
+            Verification::BeforeCompletion { cap, .. } => *cap = Some(wanted),
+            _ => {
+                return Err(CliError::of_class(
+                    "policy.no_cap",
+                    ErrorClass::Invalid,
+                    "only a verification before completion can be given up",
+                    "Add --verify before, or leave --verify-cap out.",
+                ));
+            }
+        }
+    }
+    if edit.keep_all {
+        policy.retention = Retention::default();
+    }
+    policy.retention.count = edit.keep_count.or(policy.retention.count);
+    policy.retention.within_days = edit.keep_days.or(policy.retention.within_days);
+    policy.quiesce.limit = edit.freeze_limit.or(policy.quiesce.limit);
+    match edit.on_partial {
+        Some(Partial::Warn) => policy.on_partial = OnPartial::Warn,
+        Some(Partial::Fail) => policy.on_partial = OnPartial::Fail,
+        None => {}
+    }
+    if let Some(label) = &edit.class {
+        policy.class = match label.to_lowercase().as_str() {
+            "on demand" | "on_demand" | "on-demand" => FrequencyClass::OnDemand,
+            "hourly" => FrequencyClass::Hourly,
+            "daily" => FrequencyClass::Daily,
+            "weekly" => FrequencyClass::Weekly,
+            "monthly" => FrequencyClass::Monthly,
+            _ => FrequencyClass::Custom(label.clone()),
+        };
+    }
+    Ok(())
+}
+
+/// A server's name.
+pub(super) fn host(name: &str) -> Outcome<HostId> {
+    HostId::new(name).map_err(|error| {
+        CliError::invalid("host.name_invalid", error.to_string(), "Give the server's DNS name.")
+    })
+}

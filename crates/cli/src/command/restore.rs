@@ -1,0 +1,51 @@
+//! `restore`.
+
+use stillpoint::context::HostPath;
+use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
+
+use super::tell;
+use crate::args::RestoreArgs;
+use crate::error::{CliError, Outcome};
+use crate::exit::Exit;
+use crate::follow::{failure_of, follow};
+use crate::out::Out;
+use crate::pick;
+use crate::place::{Places, absolute};
+use crate::site::{self, Absent, Site};
+use crate::view::RestoreView;
+
+/// Restores, or shows the plan.
+pub(super) async fn run(args: &RestoreArgs, places: &Places, out: Out) -> Outcome<Exit> {
+    let target = match &args.to {
+        None => RestoreTarget::InPlace,
+        Some(folder) => {
+            let folder = absolute(folder)?;
+            if folder.exists() && !folder.is_dir() {
+                return Err(CliError::invalid(
+                    "restore.target_not_a_folder",
+                    format!("the target {} is not a folder", folder.display()),
+                    "Name a folder with --to; it is made if it does not exist.",
+                )
+                .about("path", folder.display()));
+            }
+            RestoreTarget::AlternatePath(HostPath::from_native(site::host()?, &folder).map_err(
+                |error| {
+                    let remedy = "Name another folder with --to.";
+                    CliError::invalid("path.invalid", error.to_string(), remedy)
+                },
+            )?)
+        }
+    };
+    let site = Site::open(places, Absent::Refuse).await?;
+    let point = pick::point(&site.stillpoint.topology_of_catalog().await?, &args.point)?;
+    let mut request = RestoreRequest::new(site.key("restore")?, point, target);
+    request.accept_suspect = args.accept_suspect;
+    let plan = site.stillpoint.plan_restore(&request).await?;
+    if args.dry_run {
+        return tell(out, &RestoreView::of(&plan, None), Exit::Done, None);
+    }
+    let handle = site.stillpoint.restore(request).await?;
+    let job = follow(out, &handle, "restore").await?;
+    let view = RestoreView::of(&plan, Some(&job));
+    tell(out, &view, Exit::of(job.state()), failure_of(&job).as_ref())
+}

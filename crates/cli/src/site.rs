@@ -1,0 +1,233 @@
+//! A state file with everything that belongs to it: catalogue, store, source, and the Stillpoint over them.
+//!
+//! What is protected and where copies are kept is remembered in the default group, so that a later process needs the state
+//! file and nothing else, also when the source is gone.
+//!
+//! ```text
+//!   --state ──▶ catalogue ──▶ default group: source, store ──▶ plug-in, provider ──▶ Stillpoint
+//!                                  ▲
+//!        DIR, --source, --store ───┘ the first time
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stillpoint::Stillpoint;
+use stillpoint::catalog::Catalog;
+use stillpoint::context::{Cx, ErrorClass, HostId, IdempotencyKey};
+use stillpoint::exchange::{ExchangePlugin as _, Scope};
+use stillpoint::exchange_files::FilesPlugin;
+use stillpoint::model::group::{ResourceGroup, Selector};
+use stillpoint::model::id::{GroupId, PolicyId, ProviderId, VolumeId};
+use stillpoint::model::inventory::Inventory;
+use stillpoint::model::kind::BackupKind;
+use stillpoint::model::policy::Policy;
+use stillpoint::model::topology::Topology;
+use stillpoint::storage::SnapshotProvider;
+use stillpoint::storage_fs::{FsConfig, FsProvider};
+use stillpoint::store_sqlite::SqliteStore;
+use stillpoint::workflow::TokioSeams;
+
+use crate::error::{CliError, Outcome};
+use crate::place::{Places, check_apart, check_source};
+
+/// The name of the group and of the policy that are made with a state file.
+pub(crate) const DEFAULT: &str = "default";
+/// What this machine is called in paths and copies: a state file may outlive a change of the machine's name.
+const HOST: &str = "localhost";
+const SOURCE_TAG: &str = "stillpoint.source";
+const STORE_TAG: &str = "stillpoint.store";
+
+/// What to do when there is no state file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// Say so.
+    Refuse,
+    /// Make one.
+    Make,
+}
+
+/// An open state file and what belongs to it. Held for as long as the command runs: the file is locked.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) stillpoint: Stillpoint,
+    pub(crate) state: PathBuf,
+    pub(crate) store: PathBuf,
+    pub(crate) source: PathBuf,
+    /// Copies are clones that take an instant and no room.
+    pub(crate) clones: bool,
+}
+
+impl Site {
+    /// Opens the state file, and puts a Stillpoint together over what it remembers.
+    pub(crate) async fn open(places: &Places, absent: Absent) -> Outcome<Self> {
+        if absent == Absent::Refuse {
+            places.require_state()?;
+        } else if !places.has_state() {
+            // Everything that can be wrong is looked at before a file is made.
+            let source = places.source.as_deref().ok_or_else(|| no_source(places))?;
+            check_source(source)?;
+            check_apart(source, &places.store())?;
+        }
+        let catalog: Arc<dyn Catalog> = Arc::new(SqliteStore::open(&places.state)?);
+        let group = default_group(&*catalog).await?;
+        let remembered = |tag: &str| {
+            let group = group.as_ref()?;
+            group.tags.get(tag).map(PathBuf::from)
+        };
+        let source = source_of(places, remembered(SOURCE_TAG))?;
+        let store = store_of(places, remembered(STORE_TAG))?;
+        check_apart(&source, &store)?;
+        let (stillpoint, clones) = compose(&source, &store, Some(catalog))?;
+        let site = Self { stillpoint, state: places.state.clone(), store, source, clones };
+        if absent == Absent::Make {
+            site.remember(group).await?;
+        }
+        Ok(site)
+    }
+
+    /// Makes the default policy and group if they are not there, and notes where things are.
+    async fn remember(&self, group: Option<ResourceGroup>) -> Outcome<()> {
+        let policies = self.stillpoint.policies().await?;
+        let policy = if let Some(policy) = policies.iter().find(|policy| policy.name == DEFAULT) {
+            policy.id
+        } else {
+            let mut policy = Policy::new(PolicyId(self.stillpoint.seams().ids.uuid()), DEFAULT);
+            // At rest nobody truncates anything, and the plan should not say so.
+            policy.kind = BackupKind::Copy;
+            self.stillpoint.save_policy(&policy).await?;
+            policy.id
+        };
+        let known = group.clone();
+        let mut group = group.unwrap_or_else(|| {
+            let id = GroupId(self.stillpoint.seams().ids.uuid());
+            let mut group = ResourceGroup::new(id, DEFAULT, vec![Selector::Everything]);
+            group.policies.push(policy);
+            group
+        });
+        for (tag, path) in [(SOURCE_TAG, &self.source), (STORE_TAG, &self.store)] {
+            group.tags.insert(tag.to_owned(), text(path)?);
+        }
+        if known.as_ref() != Some(&group) {
+            self.stillpoint.save_group(&group).await?;
+        }
+        Ok(())
+    }
+
+    /// A key for a request that nobody repeats.
+    pub(crate) fn key(&self, what: &str) -> Outcome<IdempotencyKey> {
+        let id = self.stillpoint.seams().ids.uuid();
+        IdempotencyKey::new(format!("cli/{what}/{id}")).map_err(|error| {
+            CliError::of_class("cli.internal", ErrorClass::Internal, error.to_string(), "")
+        })
+    }
+
+    /// The topology, with what exists now if the source is still there.
+    pub(crate) async fn topology(&self) -> Outcome<Topology> {
+        if self.source.is_dir() {
+            Ok(self.stillpoint.topology().await?)
+        } else {
+            Ok(self.stillpoint.topology_of_catalog().await?)
+        }
+    }
+}
+
+/// A Stillpoint over a folder and a store, with its catalogue in memory unless one is given, and whether the store takes
+/// clones.
+pub(crate) fn compose(
+    source: &Path,
+    store: &Path,
+    catalog: Option<Arc<dyn Catalog>>,
+) -> Outcome<(Stillpoint, bool)> {
+    let plugin = FilesPlugin::new(source, host()?)?;
+    let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
+    let provider = ProviderId::new("fs").map_err(|error| unusable(store, &error))?;
+    let config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
+    let provider: Arc<dyn SnapshotProvider> = Arc::new(FsProvider::open(&config)?);
+    let clones = provider.caps().instant;
+    let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
+    if let Some(catalog) = catalog {
+        builder = builder.catalog(catalog);
+    }
+    Ok((builder.build()?, clones))
+}
+
+/// What there is under a folder. Makes nothing, not even a store.
+pub(crate) async fn inventory(source: &Path) -> Outcome<Inventory> {
+    let seams = TokioSeams::current().ok_or_else(|| {
+        CliError::of_class("cli.internal", ErrorClass::Internal, "there is no runtime", "")
+    })?;
+    let plugin = FilesPlugin::new(source, host()?)?;
+    Ok(plugin.inventory(&Cx::detached(&seams), &Scope::Everything).await?)
+}
+
+/// This machine, as paths and copies name it.
+pub(crate) fn host() -> Outcome<HostId> {
+    HostId::new(HOST).map_err(|error| unusable(Path::new(HOST), &error))
+}
+
+fn unusable(path: &Path, error: &dyn std::fmt::Display) -> CliError {
+    CliError::invalid("path.invalid", format!("{}: {error}", path.display()), "Use another path.")
+}
+
+/// The path as text: what is remembered must be readable again.
+fn text(path: &Path) -> Outcome<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        let message = format!("the path {} is not Unicode", path.display());
+        CliError::invalid("path.invalid", message, "Use a path of Unicode characters.")
+    })
+}
+
+async fn default_group(catalog: &dyn Catalog) -> Outcome<Option<ResourceGroup>> {
+    let groups = catalog.groups().await?;
+    Ok(groups.into_iter().find(|group| group.tags.contains_key(SOURCE_TAG)))
+}
+
+fn no_source(places: &Places) -> CliError {
+    CliError::invalid(
+        "state.no_source",
+        format!("the state file {} does not know what it protects", places.state.display()),
+        "Name the folder with --source.",
+    )
+}
+
+/// The source: the named one must be the remembered one.
+fn source_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<PathBuf> {
+    match (&places.source, remembered) {
+        (Some(named), Some(known)) if *named != known => Err(CliError::of_class(
+            "state.other_source",
+            ErrorClass::Conflict,
+            format!(
+                "the state file {} protects {}, not {}",
+                places.state.display(),
+                known.display(),
+                named.display()
+            ),
+            "Use another state file for another folder: --state.",
+        )),
+        (Some(named), _) => Ok(named.clone()),
+        (None, Some(known)) => Ok(known),
+        (None, None) => Err(no_source(places)),
+    }
+}
+
+/// The store: the named one, the remembered one while it is there, else the one beside the state file (state and store may
+/// have been moved together).
+fn store_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<PathBuf> {
+    match (&places.store, remembered.filter(|known| known.is_dir())) {
+        (Some(named), Some(known)) if *named != known => Err(CliError::of_class(
+            "state.other_store",
+            ErrorClass::Conflict,
+            format!(
+                "the restore points of {} are in {}, not in {}",
+                places.state.display(),
+                known.display(),
+                named.display()
+            ),
+            "Leave --store out, or use another state file: --state.",
+        )),
+        (Some(named), _) => Ok(named.clone()),
+        (None, Some(known)) => Ok(known),
+        (None, None) => Ok(places.store()),
+    }
+}

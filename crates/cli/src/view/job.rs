@@ -1,0 +1,279 @@
+//! What `jobs` and `verify` show, and the job in every other result.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{FailureView, PointView, Report, WarningView, write_failure};
+use crate::context::{JobId, RunId};
+use crate::model::id::{CopyId, DatabaseId, PointId};
+use crate::model::job::{self, JobKind, JobMember, JobRun, JobState, MemberEnd, RunEnd, RunState};
+use crate::model::policy::PolicyRef;
+use crate::text::{self, Table};
+
+/// A job.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct JobView {
+    job: JobId,
+    kind: JobKind,
+    state: JobState,
+    title: String,
+    trigger: String,
+    policy: Option<PolicyView>,
+    created_at: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+    databases: Tally,
+    runs: Vec<RunView>,
+    skipped: Vec<MemberView>,
+    warnings: Vec<WarningView>,
+    failure: Option<FailureView>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Tally {
+    good: usize,
+    all: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PolicyView {
+    id: String,
+    version: u32,
+    name: String,
+}
+
+impl PolicyView {
+    pub(crate) fn of(policy: &PolicyRef) -> Self {
+        Self { id: policy.id.to_string(), version: policy.version.get(), name: policy.name.clone() }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct RunView {
+    run: RunId,
+    state: &'static str,
+    queued_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+    follow_up: bool,
+    superseded_by: Option<RunId>,
+    members: Vec<MemberView>,
+    warnings: Vec<WarningView>,
+    debris: Vec<String>,
+    failure: Option<FailureView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct MemberView {
+    database: DatabaseId,
+    name: String,
+    copy: Option<CopyId>,
+    /// `point`, `done`, `failed`, `skipped`, or `open` while nobody knows.
+    end: &'static str,
+    point: Option<PointId>,
+    suspect: bool,
+    failure: Option<FailureView>,
+}
+
+impl MemberView {
+    fn of(member: &JobMember) -> Self {
+        let mut view = Self {
+            database: member.database,
+            name: member.name.clone(),
+            copy: member.copy.clone(),
+            end: "open",
+            point: None,
+            suspect: false,
+            failure: None,
+        };
+        match &member.end {
+            Some(MemberEnd::Point { point, suspect }) => {
+                (view.end, view.point, view.suspect) = ("point", Some(*point), *suspect);
+            }
+            Some(MemberEnd::Done) => view.end = "done",
+            Some(MemberEnd::Failed { failure }) => {
+                (view.end, view.failure) = ("failed", Some(FailureView::of(failure)));
+            }
+            Some(MemberEnd::Skipped { failure }) => {
+                (view.end, view.failure) = ("skipped", Some(FailureView::of(failure)));
+            }
+            _ => {}
+        }
+        view
+    }
+
+    fn write(&self, text: &mut String, indent: &str) {
+        let _ = write!(text, "{indent}{}: ", self.name);
+        let _ = match (self.end, &self.point) {
+            ("point", Some(point)) if self.suspect => {
+                writeln!(text, "restore point {point}, suspect")
+            }
+            ("point", Some(point)) => writeln!(text, "restore point {point}"),
+            (end, _) => writeln!(text, "{end}"),
+        };
+        if let Some(failure) = &self.failure {
+            write_failure(text, &format!("{indent}  "), failure);
+        }
+    }
+}
+
+const fn run_state(state: RunState) -> &'static str {
+    match state {
+        RunState::Queued => "queued",
+        RunState::Running => "running",
+        RunState::Cancelling => "cancelling",
+        RunState::Parked => "parked",
+        RunState::Ended(RunEnd::Succeeded) => "succeeded",
+        RunState::Ended(RunEnd::SucceededWithWarnings) => "succeeded_with_warnings",
+        RunState::Ended(RunEnd::Failed) => "failed",
+        RunState::Ended(RunEnd::Cancelled) => "cancelled",
+        RunState::Ended(RunEnd::NeedsAttention) => "needs_attention",
+    }
+}
+
+impl RunView {
+    fn of(run: &JobRun) -> Self {
+        Self {
+            run: run.run,
+            state: run_state(run.state),
+            queued_at: run.queued_at,
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            follow_up: run.follow_up,
+            superseded_by: run.superseded_by,
+            members: run.members.iter().map(MemberView::of).collect(),
+            warnings: WarningView::all(&run.warnings),
+            debris: run.debris.clone(),
+            failure: run.failure.as_ref().map(FailureView::of),
+        }
+    }
+}
+
+impl JobView {
+    pub(crate) fn of(job: &job::Job) -> Self {
+        let (good, all) = job.tally();
+        Self {
+            job: job.id,
+            kind: job.kind,
+            state: job.state(),
+            title: job.title.clone(),
+            trigger: job.trigger.to_string(),
+            policy: job.policy.as_ref().map(PolicyView::of),
+            created_at: job.created_at,
+            ended_at: job.ended_at,
+            databases: Tally { good, all },
+            runs: job.runs.iter().map(RunView::of).collect(),
+            skipped: job.skipped.iter().map(MemberView::of).collect(),
+            warnings: WarningView::all(&job.warnings),
+            failure: job.failure.as_ref().map(FailureView::of),
+        }
+    }
+
+    /// In detail, for people.
+    pub(crate) fn write(&self, text: &mut String) {
+        let _ = writeln!(text, "{} {}: {}", self.kind, self.job, self.state);
+        for run in &self.runs {
+            for member in &run.members {
+                member.write(text, "  ");
+            }
+            if let Some(failure) = &run.failure {
+                let _ = writeln!(text, "  run {}: {}", run.run, run.state.replace('_', " "));
+                write_failure(text, "    ", failure);
+            }
+            WarningView::write(text, "  ", &run.warnings);
+            for debris in &run.debris {
+                let _ = writeln!(text, "  left behind: {debris}");
+            }
+        }
+        for member in &self.skipped {
+            member.write(text, "  ");
+        }
+        WarningView::write(text, "  ", &self.warnings);
+        if let Some(failure) = &self.failure {
+            write_failure(text, "  ", failure);
+        }
+    }
+
+    /// A row of the list.
+    fn row(&self, table: &mut Table) {
+        table.row([
+            self.job.to_string(),
+            self.created_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+            self.kind.to_string(),
+            self.state.to_string(),
+            format!("{} of {}", self.databases.good, text::count(self.databases.all, "database")),
+            self.title.clone(),
+        ]);
+    }
+}
+
+/// What `jobs` shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobsView {
+    jobs: Vec<JobView>,
+    #[serde(skip)]
+    in_detail: bool,
+}
+
+impl JobsView {
+    /// All of them, newest first.
+    pub(crate) fn list(jobs: &[job::Job]) -> Self {
+        let mut jobs: Vec<JobView> = jobs.iter().map(JobView::of).collect();
+        jobs.sort_by_key(|job| std::cmp::Reverse((job.created_at, job.job)));
+        Self { jobs, in_detail: false }
+    }
+
+    /// One of them.
+    pub(crate) fn one(job: &job::Job) -> Self {
+        Self { jobs: vec![JobView::of(job)], in_detail: true }
+    }
+
+    pub(crate) fn write(&self, text: &mut String, indent: &str) {
+        let mut table = Table::default();
+        for job in &self.jobs {
+            job.row(&mut table);
+        }
+        table.write(text, indent);
+    }
+}
+
+impl Report for JobsView {
+    const SCHEMA: &'static str = "stillpoint.jobs/1";
+
+    fn text(&self, text: &mut String) {
+        if self.in_detail {
+            for job in &self.jobs {
+                job.write(text);
+            }
+        } else if self.jobs.is_empty() {
+            text.push_str("no jobs yet\n");
+        } else {
+            self.write(text, "");
+        }
+    }
+}
+
+/// What `verify` shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerifyView {
+    job: JobView,
+    points: Vec<PointView>,
+}
+
+impl VerifyView {
+    pub(crate) fn of(job: &job::Job, points: Vec<PointView>) -> Self {
+        Self { job: JobView::of(job), points }
+    }
+}
+
+impl Report for VerifyView {
+    const SCHEMA: &'static str = "stillpoint.verify/1";
+
+    fn text(&self, text: &mut String) {
+        self.job.write(text);
+        for point in &self.points {
+            point.write(text, "", true);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What the command shows: one type for each result, with a JSON form and a text form.
+//!
+//! The JSON forms are documented in `docs/json.md` beside this crate and held still by golden files. They are types of
+//! their own, so that the library's types may grow without changing what scripts read.
+//!
+//! ```text
+//!   model types ──of()──▶ view ──serde──▶ {"schema": "stillpoint.<command>/<version>", "exit": n, …}
+//!                              └─text()─▶ lines for people
+//! ```
+
+mod doctor;
+mod failure;
+mod inventory;
+mod job;
+mod plan;
+mod protect;
+mod restore;
+mod rules;
+mod topology;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use doctor::{DoctorView, Level};
+pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
+pub(crate) use inventory::{DiscoverView, refused};
+pub(crate) use job::{JobView, JobsView, VerifyView};
+pub(crate) use plan::BackupView;
+pub(crate) use protect::{ComparisonView, ProtectView};
+pub(crate) use restore::RestoreView;
+pub(crate) use rules::{GroupsView, PoliciesView};
+pub(crate) use topology::{PointView, TopologyView};
+
+use serde::Serialize;
+
+/// The result of a command.
+pub(crate) trait Report: Serialize {
+    /// The name and version of its JSON form.
+    const SCHEMA: &'static str;
+
+    /// Writes it for people.
+    fn text(&self, text: &mut String);
+}

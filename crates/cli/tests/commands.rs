@@ -1,0 +1,303 @@
+//! The commands one by one: what they print for scripts, held still by golden files, and what they do.
+//! `STILLPOINT_BLESS=1 cargo test -p stillpoint-cli` writes the golden files anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Lab, STILLPOINT, database, files, list, ran, skip, text};
+
+/// Puts stand-ins in the place of what differs from run to run: ids, times, the lab's place.
+struct Normal {
+    root: String,
+    ids: BTreeMap<String, usize>,
+}
+
+impl Normal {
+    fn value(&mut self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.text(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.value(field)),
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, text: &str) -> String {
+        let text =
+            text.replace(&self.root, "<lab>").replace(&self.root.replace('/', "%2f"), "<lab>");
+        let mut out = String::new();
+        let mut rest = text.as_str();
+        while let Some(first) = rest.chars().next() {
+            if let Some(length) = shape(rest, "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh")
+                .or_else(|| shape(rest, &"h".repeat(32)))
+            {
+                let next = self.ids.len() + 1;
+                let id = rest[..length].replace('-', "");
+                let number = *self.ids.entry(id).or_insert(next);
+                write!(out, "<id {number}>").unwrap();
+                rest = &rest[length..];
+            } else if let Some(length) = shape(rest, "dddd-dd-ddTdd:dd:dd")
+                .map(|length| length + rest[length..].find('Z').unwrap() + 1)
+                .or_else(|| shape(rest, "ddddddddTddddddZ"))
+            {
+                out.push_str("<time>");
+                rest = &rest[length..];
+            } else {
+                out.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+        out
+    }
+}
+
+/// The length of `pattern` if the text begins so: `h` is a hexadecimal digit, `d` a decimal one.
+fn shape(text: &str, pattern: &str) -> Option<usize> {
+    let bytes = text.as_bytes().get(..pattern.len())?;
+    let fits = bytes.iter().zip(pattern.bytes()).all(|(byte, wanted)| match wanted {
+        b'h' => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
+        b'd' => byte.is_ascii_digit(),
+        other => *byte == other,
+    });
+    fits.then_some(pattern.len())
+}
+
+#[test]
+fn every_document_has_its_form() {
+    let lab = Lab::new();
+    let mail = lab.mail(&["DB01", "DB02", "DB03"]);
+    // A database that needs a log which is gone.
+    fs::remove_file(mail.join("DB03/E0200000006.log")).unwrap();
+    let mut normal = Normal { root: lab.root().display().to_string(), ids: BTreeMap::new() };
+    let mut check = |name: &str, exit: i32, args: &[&str]| {
+        let (code, mut shown) = lab.json(args);
+        assert_eq!(code, exit, "{name}: {shown:#}");
+        normal.value(&mut shown);
+        let found = serde_json::to_string_pretty(&shown).unwrap() + "\n";
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/runs/{name}.json"));
+        if std::env::var_os("STILLPOINT_BLESS").is_some() {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, &found).unwrap();
+        }
+        let golden =
+            fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        assert_eq!(found, golden, "{name} changed; see the head of this file");
+    };
+    check("error", 1, &["topology"]);
+    check("discover", 0, &["discover", "mail"]);
+    check("protect", 3, &["protect", "mail"]);
+    check("policy_list", 0, &["policy", "list"]);
+    check("group_list", 0, &["group", "list"]);
+    check("backup_dry_run", 0, &["backup", "--database", "DB01", "--dry-run"]);
+    check("backup", 0, &["backup", "--database", "DB01"]);
+    check("restore_dry_run", 0, &["restore", "latest:DB02", "--to", "back", "--dry-run"]);
+    check("restore", 0, &["restore", "latest:DB02", "--to", "back"]);
+    check("verify", 0, &["verify", "latest:DB01"]);
+    check("jobs", 0, &["jobs"]);
+    check("topology", 0, &["topology"]);
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let before: Vec<_> = files(&lab.path("state.store"));
+    let plan = lab.run(["backup", "--dry-run"]);
+    assert_eq!(plan.code, 0, "{plan:?}");
+    assert!(plan.stdout.contains("this will not truncate any log"), "{}", plan.stdout);
+    assert_eq!(lab.run(["restore", "latest:DB01", "--to", "back", "--dry-run"]).code, 0);
+    assert!(!lab.path("back").exists());
+    assert_eq!(files(&lab.path("state.store")), before);
+    let (_, jobs) = lab.json(["jobs"]);
+    assert_eq!(list(&jobs, "jobs").len(), 1);
+}
+
+#[test]
+fn policies_and_groups_are_made_edited_and_used() {
+    let lab = Lab::new();
+    lab.mail(&["DB01", "DB02"]);
+    let create = ["policy", "create", "nightly", "--source", "mail", "--kind", "full"];
+    let (code, shown) = lab.json(create.into_iter().chain(["--keep-count", "14"]));
+    assert_eq!(code, 0, "{shown:#}");
+    assert_eq!(shown["policies"][0]["keep_count"], 14);
+    let (code, shown) = lab.json(["policy", "create", "NIGHTLY"]);
+    assert_eq!((code, &shown["error"]["class"]), (1, &"conflict".into()), "{shown:#}");
+    let (code, shown) = lab.json(["policy", "edit", "nightly", "--keep-count", "0"]);
+    assert_eq!((code, &shown["error"]["code"]), (1, &"retention.out_of_range".into()));
+    let (_, shown) = lab.json(["policy", "edit", "nightly", "--verify", "never"]);
+    assert_eq!(shown["policies"][0]["version"], 2);
+    let (_, shown) = lab.json(["policy", "edit", "nightly", "--verify", "never"]);
+    assert_eq!(shown["policies"][0]["version"], 2, "nothing changed");
+
+    let (code, shown) = lab.json(["group", "create", "none", "--policy", "nightly"]);
+    assert_eq!((code, &shown["error"]["code"]), (1, &"group.empty".into()), "{shown:#}");
+    let group = ["group", "create", "one", "--database", "DB02", "--policy", "nightly"];
+    assert_eq!(lab.json(group).0, 0);
+    let (code, shown) = lab.json(["backup", "--group", "one"]);
+    assert_eq!(code, 0, "{shown:#}");
+    assert_eq!(shown["job"]["policy"]["name"], "nightly");
+    let (_, topology) = lab.json(["topology"]);
+    assert_eq!(database(&topology, "DB01")["protection"], "not_protected");
+    let point = &list(database(&topology, "DB02"), "points")[0];
+    assert_eq!((&point["kind"], &point["trust"]), (&"full".into(), &"unverified".into()));
+}
+
+#[test]
+fn the_doctor_looks_and_touches_nothing() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let (code, shown) = lab.json(["doctor", "mail"]);
+    assert_eq!(code, 0, "{shown:#}");
+    let areas: Vec<&str> = list(&shown, "findings").iter().map(|f| text(f, "area")).collect();
+    for area in ["state", "source", "store", "database DB01", "space"] {
+        assert!(areas.contains(&area), "{area}: {areas:?}");
+    }
+    assert_eq!(fs::read_dir(lab.root()).unwrap().count(), 1, "only the folder is there");
+    let (code, shown) = lab.json(["doctor", "mail", "--store", "mail/store"]);
+    assert_eq!(code, 1, "{shown:#}");
+    let (code, shown) = lab.json(["doctor", "missing"]);
+    assert_eq!(code, 1, "{shown:#}");
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let ran = lab.run(["doctor"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("is in order"), "{ran:?}");
+}
+
+#[test]
+fn a_job_is_shown_by_the_beginning_of_its_id() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let (_, shown) = lab.json(["protect", "mail"]);
+    let id = text(&shown["backup"], "job").to_owned();
+    let (code, shown) = lab.json(["jobs", &id[..8]]);
+    assert_eq!(code, 0, "{shown:#}");
+    assert_eq!(shown["jobs"][0]["job"], id);
+    assert_eq!(list(&shown, "jobs").len(), 1);
+}
+
+#[test]
+fn standard_output_carries_results_only_and_quiet_is_quiet() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let loud = lab.run(["protect", "mail"]);
+    assert!(loud.stderr.contains("backup: "), "{loud:?}");
+    assert!(!loud.stdout.contains("backup: running"), "{loud:?}");
+    let quiet = lab.run(["backup", "--quiet"]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""), "{quiet:?}");
+    let logged = lab.run(["backup", "--quiet", "-vv"]);
+    assert_eq!(logged.code, 0);
+    assert!(logged.stdout.starts_with("backup "), "logs go to standard error: {logged:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_changes_nothing() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let mut child = lab
+        .command(["protect", "mail", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
+    // Not even standard error needs a reader.
+    let mut child =
+        lab.command(["backup"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (_, jobs) = lab.json(["jobs"]);
+    assert_eq!(list(&jobs, "jobs").len(), 2);
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    if !Path::new("/dev/full").exists() {
+        skip("nothing", "there is no /dev/full");
+        return;
+    }
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ran = ran(Command::new(STILLPOINT)
+        .args(["discover", "mail"])
+        .current_dir(lab.root())
+        .stdout(full));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("[cli.output_failed]"), "{ran:?}");
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for (args, wanted) in [
+        (&["--help"][..], "Exit codes: 0 done"),
+        (&["protect", "--help"], "--keep"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let ran = ran(Command::new(STILLPOINT).args(args));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stdout.contains(wanted), "{ran:?}");
+    }
+}
+
+/// The first interrupt cancels the job, which unwinds. How far the job has come by then is not ours to say, so a job that
+/// was quicker than the interrupt is asked again with more to do.
+#[test]
+fn an_interrupt_cancels_the_job_and_leaves_nothing() {
+    for megabytes in [64, 256, 1024] {
+        let lab = Lab::new();
+        let mail = lab.mail(&["DB01"]);
+        stillpoint_ese::write::ExchangeSet::new(9)
+            .with_name("big")
+            .with_base("E09")
+            .with_pages(megabytes * 32)
+            .write_to(&mail)
+            .unwrap();
+        let mut child = lab
+            .command(["protect", "mail"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("backup: prepare") {
+            line.clear();
+            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the backup begins");
+        }
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let mut rest = String::new();
+        errors.read_to_string(&mut rest).unwrap();
+        let code = child.wait().unwrap().code();
+        if code == Some(0) {
+            continue;
+        }
+        assert_eq!(code, Some(1), "{rest}");
+        assert!(rest.contains("cancelling"), "{rest}");
+        let (_, jobs) = lab.json(["jobs"]);
+        assert_eq!(list(&jobs, "jobs")[0]["state"], "cancelled", "{jobs:#}");
+        let (_, topology) = lab.json(["topology"]);
+        for database in list(&topology, "databases") {
+            assert_eq!(database["points"], serde_json::json!([]), "{topology:#}");
+        }
+        assert_eq!(files(&lab.path("state.store/sets")), Vec::<std::path::PathBuf>::new());
+        return;
+    }
+    panic!("no interrupt came in time");
+}
