@@ -64,8 +64,9 @@
 //! # What holds
 //!
 //! - `commit` clones or copies and makes one small file; it neither syncs nor lists. It takes volumes with database files
-//!   first, then those with both, then those with logs only, the volumes of each kind side by side (S9). A copy is sealed
-//!   from the very bytes that were read. A file that shrinks, grows, vanishes or is replaced meanwhile is an error.
+//!   first, then those with both, then those with logs only, the volumes of each kind side by side (S9), and the files of
+//!   a volume in the order in which they were named. A copy is sealed from the very bytes that were read. A file that
+//!   shrinks, grows, vanishes or is replaced meanwhile is an error.
 //! - `settle` syncs every file and folder, reads clones once to seal them, writes `set.json` and gives the set its name: all
 //!   or nothing. A set that was taken but not settled before the machine restarted is not trusted: it is `Partial`, and can
 //!   only be discarded.

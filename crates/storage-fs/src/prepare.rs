@@ -28,7 +28,7 @@ const RESERVE: u64 = 16 << 20;
 
 impl Store {
     pub(crate) fn prepare(&self, cx: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
-        cx.check()?;
+        cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
         if !is_name(&spec.token) {
             let text = format!("the token {} cannot be the name of a folder", spec.token);
             return Err(ProviderError::new(ProviderErrorKind::Invalid, text).without_effect());

@@ -14,7 +14,7 @@ use crate::store::{Store, nothing_at, text};
 
 impl Store {
     pub(crate) fn publish(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<Published> {
-        cx.check()?;
+        cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
         let missing = || {
             let text = format!("nothing is staged for the restore {key}");
             ProviderError::new(ProviderErrorKind::NotFound, text).without_effect()
@@ -93,11 +93,10 @@ impl Store {
         }
         for file in &record.files {
             self.publish_file(file)?;
-            for path in [&file.place, &file.staged, &file.kept] {
-                // The folder of a kept file, and those above it up to the hidden one.
-                for folder in Path::new(path).ancestors().skip(1).take(3) {
-                    folders.insert(folder.to_owned());
-                }
+            folders.extend(Path::new(&file.place).parent().map(Path::to_owned));
+            // The folders of a staged and of a kept file, up to the hidden one.
+            for path in [&file.staged, &file.kept] {
+                folders.extend(Path::new(path).ancestors().skip(1).take(3).map(Path::to_owned));
             }
         }
         for folder in folders.iter().filter(|folder| folder.is_dir()) {

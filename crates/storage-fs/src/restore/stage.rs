@@ -39,7 +39,7 @@ fn folder_name(key: &RestoreKey) -> String {
 
 impl Store {
     pub(crate) fn stage(&self, cx: &Cx, spec: &StageSpec) -> ProviderResult<Staged> {
-        cx.check()?;
+        cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
         let lock = self.restore_claim(&spec.key)?;
         if let Some(record) = self.restore_record(&spec.key)? {
             if !matches!(record.phase, Phase::Staging | Phase::Staged | Phase::Retracted) {

@@ -4,6 +4,7 @@
 //! The number of changes is not known beforehand: each test goes on until the work gets through.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use stillpoint_context::ErrorFacts;
 use stillpoint_model::id::{ExposureKey, SetToken};
@@ -12,8 +13,9 @@ use stillpoint_storage::{
     Snapshot, SnapshotProvider, SnapshotRestore, StageSpec,
 };
 
-use super::support::{Failing, Lab, everything, names, snapshot_ref, tree};
+use super::support::{Failing, Lab, NoLinks, Trace, everything, names, snapshot_ref, tree};
 use crate::FsProvider;
+use crate::disk::Hook;
 
 /// Enough for any of the flows here; one that needs more does not end.
 const MOST: usize = 500;
@@ -247,6 +249,15 @@ fn check_targets(lab: &Lab, before: &Path) {
 
 #[test]
 fn a_restore_that_dies_anywhere_can_be_taken_back() {
+    dies_and_is_taken_back(|hook| hook);
+}
+
+#[test]
+fn a_restore_that_dies_anywhere_can_be_taken_back_without_hard_links() {
+    dies_and_is_taken_back(|hook| Arc::new(NoLinks(hook)));
+}
+
+fn dies_and_is_taken_back(file_system: fn(Arc<dyn Hook>) -> Arc<dyn Hook>) {
     let lab = Lab::new();
     lab.take(&lab.provider(), "t1");
     let before = lab.path("before");
@@ -256,10 +267,10 @@ fn a_restore_that_dies_anywhere_can_be_taken_back() {
         if changes == 0 {
             copy_tree(&lab.path("target"), &before);
         }
-        let dying = lab.hooked(Failing::dead_after(changes));
+        let dying = lab.hooked(file_system(Failing::dead_after(changes)));
         let result = lab.run(restore(&lab, &dying, &spec));
         check_targets(&lab, &before);
-        let fresh = lab.provider();
+        let fresh = lab.hooked(file_system(Arc::new(Trace::default())));
         let side: &dyn SnapshotRestore = &fresh;
         lab.run(async {
             side.retract(&lab.cx, &spec.key).await.unwrap();
@@ -275,14 +286,23 @@ fn a_restore_that_dies_anywhere_can_be_taken_back() {
 
 #[test]
 fn a_restore_that_died_anywhere_goes_on_in_a_new_process() {
+    dies_and_goes_on(|hook| hook);
+}
+
+#[test]
+fn a_restore_that_died_anywhere_goes_on_in_a_new_process_without_hard_links() {
+    dies_and_goes_on(|hook| Arc::new(NoLinks(hook)));
+}
+
+fn dies_and_goes_on(file_system: fn(Arc<dyn Hook>) -> Arc<dyn Hook>) {
     let lab = Lab::new();
     lab.take(&lab.provider(), "t1");
     let mut went_on = 0;
     die_everywhere(|changes| {
         let spec = restore_onto(&lab);
-        let dying = lab.hooked(Failing::dead_after(changes));
+        let dying = lab.hooked(file_system(Failing::dead_after(changes)));
         let result = lab.run(restore(&lab, &dying, &spec));
-        let fresh = lab.provider();
+        let fresh = lab.hooked(file_system(Arc::new(Trace::default())));
         let side: &dyn SnapshotRestore = &fresh;
         lab.run(async {
             match side.publish(&lab.cx, &spec.key).await {

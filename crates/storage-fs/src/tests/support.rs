@@ -288,6 +288,16 @@ impl Hook for Failing {
     }
 }
 
+/// A file system without hard links, before another hook.
+#[derive(Debug)]
+pub(super) struct NoLinks(pub(super) Arc<dyn Hook>);
+
+impl Hook for NoLinks {
+    fn before(&self, op: Op, path: &Path) -> io::Result<()> {
+        if op == Op::Link { Err(rustix::io::Errno::PERM.into()) } else { self.0.before(op, path) }
+    }
+}
+
 /// Calls back before the changes that it is asked about.
 pub(super) struct Calling<F>(pub(super) F);
 
