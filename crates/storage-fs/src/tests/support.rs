@@ -32,6 +32,13 @@ pub(super) struct Lab {
     pub(super) cx: Cx,
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Stored folders are read-only, and only root removes them as they are.
+        let _best_effort = Disk::default().remove_tree(self.folder.path());
+    }
+}
+
 /// More than one chunk, and not whole ones.
 pub(super) const BIG: usize = (2 << 20) + 12_345;
 
