@@ -177,6 +177,23 @@ fn what_third_parties_implement_against_is_light() {
     }
 }
 
+/// The README's one test command has to be enough: what only a feature brings is tested with it.
+#[test]
+fn every_feature_is_on_when_the_whole_workspace_is_tested() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
+    let mut features = 0;
+    for package in metadata.workspace_packages() {
+        let node = resolve.nodes.iter().find(|node| node.id == package.id).expect("a node");
+        let on: BTreeSet<&str> = node.features.iter().map(|feature| feature.as_str()).collect();
+        let off: Vec<_> =
+            package.features.keys().filter(|feature| !on.contains(feature.as_str())).collect();
+        assert!(off.is_empty(), "{} is tested without {off:?}", package.name);
+        features += package.features.len();
+    }
+    assert!(features > 5, "only {features} features were looked at");
+}
+
 #[test]
 fn every_crate_root_forbids_unsafe_code() {
     let metadata = metadata();
