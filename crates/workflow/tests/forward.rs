@@ -165,7 +165,7 @@ impl Action for Array {
         (): (),
     ) -> Result<Done<u32>, Failure> {
         if self.attempts.fetch_add(1, Ordering::SeqCst) == 0 {
-            cx.sleep(Duration::from_secs(3600)).await.map_err(|error| Failure::of(&error))?;
+            cx.sleep(Duration::from_hours(1)).await.map_err(|error| Failure::of(&error))?;
         }
         Ok((*params).into())
     }

@@ -39,6 +39,18 @@ impl Work {
         })
     }
 
+    /// What is told of a task that its runtime dropped.
+    fn lost(self, node: NodeNo, attempt: u32) -> Input {
+        match self {
+            Self::Run => Input::Ended { node, attempt, outcome: Outcome::Dropped },
+            Self::Probe => Input::Probed { node, attempt, answer: Probe::Unknown },
+            Self::Undo => {
+                let outcome = undo_failed("step.undo_lost", "the undo was dropped by its runtime");
+                Input::UndoEnded { node, attempt, outcome }
+            }
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Run => "step",
@@ -84,16 +96,20 @@ pub(super) enum Ended<T> {
 }
 
 /// Runs a future until it is ready, panics or is dropped.
-pub(super) async fn contain<T>(
-    future: impl Future<Output = T>,
+///
+/// Combinators, not an `async fn`: that would hold the future twice, and there is one of these for every step.
+pub(super) fn contain<T>(
+    future: impl Future<Output = T> + Send,
     registration: AbortRegistration,
-) -> Ended<T> {
+) -> impl Future<Output = Ended<T>> + Send {
     let panicked = |payload: Box<dyn Any + Send>| Panicked::from_payload(payload.as_ref()).message;
-    match Abortable::new(AssertUnwindSafe(future).catch_unwind(), registration).await {
-        Ok(Ok(value)) => Ended::Value(value),
-        Ok(Err(payload)) => Ended::Panicked(panicked(payload)),
-        Err(_) => Ended::Dropped,
-    }
+    Abortable::new(AssertUnwindSafe(future).catch_unwind(), registration).map(move |ended| {
+        match ended {
+            Ok(Ok(value)) => Ended::Value(value),
+            Ok(Err(payload)) => Ended::Panicked(panicked(payload)),
+            Err(_) => Ended::Dropped,
+        }
+    })
 }
 
 impl From<Ended<Result<RawDone, Failure>>> for Outcome {
@@ -110,20 +126,23 @@ impl From<Ended<Result<RawDone, Failure>>> for Outcome {
 /// Sends a message when its task is done, or when the runtime drops the task.
 struct Report {
     mail: mpsc::UnboundedSender<Mail>,
-    lost: Option<Input>,
+    work: Work,
+    node: NodeNo,
+    attempt: u32,
+    told: bool,
 }
 
 impl Report {
     fn send(mut self, input: Input) {
-        self.lost = None;
+        self.told = true;
         let _ = self.mail.send(Mail::Input(input));
     }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        if let Some(lost) = self.lost.take() {
-            let _ = self.mail.send(Mail::Input(lost));
+        if !self.told {
+            let _ = self.mail.send(Mail::Input(self.work.lost(self.node, self.attempt)));
         }
     }
 }
@@ -155,37 +174,30 @@ impl RunTask {
         timeout.map_or(Deadline::never(), from_now)
     }
 
-    fn spawn(
+    /// Spawns a call, and tells the run how it ended.
+    fn spawn<T>(
         &mut self,
+        work: Work,
+        (node, attempt): (NodeNo, u32),
         cancel: Cancel,
-        lost: Input,
-        task: impl FnOnce(AbortRegistration) -> BoxFuture<'static, Input>,
-    ) {
-        let Some((node, what)) = Work::ended(&lost) else { return };
+        call: BoxFuture<'static, T>,
+        tell: impl FnOnce(Ended<T>) -> Input + Send + 'static,
+    ) where
+        T: Send + 'static,
+    {
         let (abort, registration) = AbortHandle::new_pair();
-        self.attempts.insert(node, Attempt { what, cancel, abort });
-        let report = Report { mail: self.mail.clone(), lost: Some(lost) };
-        let task = task(registration);
-        self.shared.seams.spawner.spawn(
-            what.0.name(),
-            Box::pin(async move {
-                let input = task.await;
-                report.send(input);
-            }),
-        );
+        self.attempts.insert(node, Attempt { what: (work, attempt), cancel, abort });
+        let report = Report { mail: self.mail.clone(), work, node, attempt, told: false };
+        let task = contain(call, registration).map(move |ended| report.send(tell(ended)));
+        self.shared.seams.spawner.spawn(work.name(), Box::pin(task));
     }
 
     pub(super) fn launch(&mut self, node: NodeNo, attempt: u32) {
         let timeout = self.machine.state().plan().step(node).and_then(|step| step.timeout);
         let (call, cancel) = self.invocation(node, attempt, self.deadline(timeout));
         let Some(action) = self.action(node) else { return };
-        let lost = Input::Ended { node, attempt, outcome: Outcome::Dropped };
-        self.spawn(cancel, lost, |registration| {
-            Box::pin(async move {
-                let run = async move { action.run(call).await };
-                let outcome = contain(run, registration).await.into();
-                Input::Ended { node, attempt, outcome }
-            })
+        self.spawn(Work::Run, (node, attempt), cancel, action.run(call), move |ended| {
+            Input::Ended { node, attempt, outcome: ended.into() }
         });
     }
 
@@ -193,16 +205,12 @@ impl RunTask {
         let timeout = self.machine.state().plan().step(node).and_then(|step| step.timeout);
         let (call, cancel) = self.invocation(node, attempt, self.deadline(timeout));
         let Some(action) = self.action(node) else { return };
-        let lost = Input::Probed { node, attempt, answer: Probe::Unknown };
-        self.spawn(cancel, lost, |registration| {
-            Box::pin(async move {
-                let probe = async move { action.probe(call).await };
-                let answer = match contain(probe, registration).await {
-                    Ended::Value(Ok(answer)) => answer,
-                    Ended::Value(Err(_)) | Ended::Panicked(_) | Ended::Dropped => Probe::Unknown,
-                };
-                Input::Probed { node, attempt, answer }
-            })
+        self.spawn(Work::Probe, (node, attempt), cancel, action.probe(call), move |ended| {
+            let answer = match ended {
+                Ended::Value(Ok(answer)) => answer,
+                Ended::Value(Err(_)) | Ended::Panicked(_) | Ended::Dropped => Probe::Unknown,
+            };
+            Input::Probed { node, attempt, answer }
         });
     }
 
@@ -213,24 +221,18 @@ impl RunTask {
             state.output(node).cloned().map_or(Known::Unknown, Known::Output);
         let (call, cancel) = self.invocation(node, attempt, self.deadline(timeout));
         let Some(action) = self.action(node) else { return };
-        let failed = |code, message: String| {
-            UndoOutcome::Failed(Failure::new(code, ErrorClass::Unavailable, message))
-        };
-        let outcome = failed("step.undo_lost", "the undo was dropped by its runtime".to_owned());
-        let lost = Input::UndoEnded { node, attempt, outcome };
-        self.spawn(cancel, lost, |registration| {
-            Box::pin(async move {
-                let undo = async move { action.undo(call, known).await };
-                let outcome = match contain(undo, registration).await {
-                    Ended::Value(Ok(undone)) => UndoOutcome::Ok(undone),
-                    Ended::Value(Err(failure)) => UndoOutcome::Failed(failure),
-                    Ended::Panicked(message) => failed("step.undo_panicked", message),
-                    Ended::Dropped => {
-                        failed("step.undo_timeout", "the undo was dropped".to_owned())
-                    }
-                };
-                Input::UndoEnded { node, attempt, outcome }
-            })
+        self.spawn(Work::Undo, (node, attempt), cancel, action.undo(call, known), move |ended| {
+            let outcome = match ended {
+                Ended::Value(Ok(undone)) => UndoOutcome::Ok(undone),
+                Ended::Value(Err(failure)) => UndoOutcome::Failed(failure),
+                Ended::Panicked(message) => undo_failed("step.undo_panicked", message),
+                Ended::Dropped => undo_failed("step.undo_dropped", "the undo was dropped"),
+            };
+            Input::UndoEnded { node, attempt, outcome }
         });
     }
+}
+
+fn undo_failed(code: &'static str, message: impl Into<String>) -> UndoOutcome {
+    UndoOutcome::Failed(Failure::new(code, ErrorClass::Unavailable, message))
 }

@@ -456,7 +456,7 @@ impl Part {
                 let overrun = timeout.map(|timeout| clock.mono() + timeout);
                 let deadline = overrun.map_or(deadline, |at| deadline.min(Deadline::at(at)));
                 let cx = cx.attempt(AttemptNo(attempt)).deadline(deadline).build();
-                let call = async move { action.run(Invocation { cx, params, input }).await };
+                let call = action.run(Invocation { cx, params, input });
                 let call = contain(call, registration);
                 let ended = match overrun {
                     Some(at) => match select(std::pin::pin!(call), clock.sleep_until(at)).await {

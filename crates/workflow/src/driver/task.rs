@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::task::Poll;
 
 use stillpoint_context::{BoxFuture, Cancel, Cx, CxBuilder, IdempotencyKey, Mono, StepName};
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +11,7 @@ use super::attempt::{Attempt, Work};
 use super::guard::{Lane, PreparedLane};
 use super::{Actions, ArbiterMail, Ask, Mail, RunLink, Shared};
 use crate::engine::{Notice, NoticeKind, RunPhase};
-use crate::journal::{Append, Batch, JournalError, Position, Seq, StreamId};
+use crate::journal::{Append, Batch, Journal, JournalError, Position, Seq, StreamId};
 use crate::machine::{
     Answer, CancelAnswer, Command, Input, Record, Round, RunMachine, RunRecord, RunState, Ticket,
 };
@@ -38,13 +39,15 @@ pub(crate) struct RunTask {
     timer: Option<(Mono, BoxFuture<'static, ()>)>,
     /// What all contexts of the run have in common.
     pub(super) base: CxBuilder,
+    /// What the keys of all its steps begin with.
+    prefix: String,
     shadow: Option<Box<RunState>>,
     over: bool,
 }
 
 /// An append under way, and what waits for it.
-struct Writing {
-    commit: BoxFuture<'static, Result<Position, JournalError>>,
+struct Writing<'j> {
+    commit: BoxFuture<'j, Result<Position, JournalError>>,
     gated: Vec<Command>,
     head: Seq,
 }
@@ -60,6 +63,7 @@ impl RunTask {
         head: Seq,
     ) -> Self {
         let base = Cx::builder(&shared.seams).run(state.run());
+        let prefix = format!("{}/", state.run());
         let shadow = shared.audit.then(|| Box::new(state.clone()));
         Self {
             mail: link.mail.clone(),
@@ -77,6 +81,7 @@ impl RunTask {
             last_ticket: 0,
             timer: None,
             base,
+            prefix,
             shadow,
             over: false,
         }
@@ -84,11 +89,12 @@ impl RunTask {
 
     /// Runs the run to its end.
     pub(crate) async fn run(mut self) {
-        let mut writing: Option<Writing> = None;
+        let journal = Arc::clone(&self.shared.journal);
+        let mut writing: Option<Writing<'_>> = None;
         let mut mails = Vec::new();
         loop {
             if writing.is_none() {
-                writing = self.begin_write();
+                writing = self.begin_write(&*journal);
                 if self.over {
                     return self.finish();
                 }
@@ -105,7 +111,15 @@ impl RunTask {
                     }
                     continue;
                 }
-                _ = self.mailbox.recv_many(&mut mails, MOST) => {}
+                _ = self.mailbox.recv_many(&mut mails, MOST) => {
+                    if mails.len() < self.attempts.len() {
+                        // Others are at work: those that are ready share this round and its append.
+                        yield_once().await;
+                        while mails.len() < MOST && let Ok(mail) = self.mailbox.try_recv() {
+                            mails.push(mail);
+                        }
+                    }
+                }
                 () = wait(timer) => self.timer = None,
             }
             self.take_round(&mut mails);
@@ -169,7 +183,7 @@ impl RunTask {
     }
 
     /// Starts to append what has gathered; without records the gated commands have nothing to wait for.
-    fn begin_write(&mut self) -> Option<Writing> {
+    fn begin_write<'j>(&mut self, journal: &'j dyn Journal) -> Option<Writing<'j>> {
         if self.round.records.is_empty() {
             let gated = std::mem::take(&mut self.round.gated);
             self.written(gated, self.head);
@@ -191,9 +205,7 @@ impl RunTask {
             }],
             facts: facts.into_iter().map(|fact| (run, fact)).collect(),
         };
-        let journal = Arc::clone(&self.shared.journal);
-        let commit = Box::pin(async move { journal.commit(batch).await });
-        Some(Writing { commit, gated, head: self.head })
+        Some(Writing { commit: journal.commit(batch), gated, head: self.head })
     }
 
     /// The records are durable: publishes the state, and does what waited for them.
@@ -316,7 +328,7 @@ impl RunTask {
     fn finish(self) {
         let run = self.link.run;
         let _ = self.shared.arbiter.send(ArbiterMail::Release { run, keys: Vec::new() });
-        let state = Arc::new(self.machine.state().clone());
+        let state = Arc::new(self.machine.into_state());
         let phase = RunPhase::of(&state);
         let head = self.head;
         self.link.status.send_modify(|status| {
@@ -375,7 +387,9 @@ impl RunTask {
     /// The cancel token of the next attempt, and the key of a step over all attempts.
     pub(super) fn context(&self, name: &StepName) -> (CxBuilder, Cancel) {
         let cancel = Cancel::new();
-        let key = format!("{}/{name}", self.link.run);
+        let mut key = String::with_capacity(self.prefix.len() + name.as_str().len());
+        key.push_str(&self.prefix);
+        key.push_str(name.as_str());
         let mut builder = self
             .base
             .clone()
@@ -390,8 +404,21 @@ impl RunTask {
     }
 }
 
+/// Lets the other tasks that are ready go first.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Waits for a future that may not be there.
-async fn wait<T>(future: Option<&mut BoxFuture<'static, T>>) -> T {
+async fn wait<T>(future: Option<&mut BoxFuture<'_, T>>) -> T {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,

@@ -120,7 +120,7 @@ impl<T> Handle<Inside> for In<T> {
     }
 }
 
-impl<S, H: Handle<S>> Handle<S> for &H {
+impl<S, H: Handle<S> + ?Sized> Handle<S> for &H {
     fn place(&self) -> (u64, NodeNo) {
         (**self).place()
     }

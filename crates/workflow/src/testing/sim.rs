@@ -426,7 +426,7 @@ mod tests {
             drop(held);
         });
         let at = sim.run(async move {
-            let late = seams.clock.mono() + Duration::from_secs(60);
+            let late = seams.clock.mono() + Duration::from_mins(1);
             let sleep = seams.clock.sleep_until(late);
             let (at, ()) = futures_util::future::join(told, sleep).await;
             at.unwrap()

@@ -8,6 +8,9 @@ use crate::action::EffectKind;
 use crate::machine::record::{Cause, Next, ParkReason, Parked, RunRecord};
 use crate::plan::{NodeKind, NodeNo};
 
+/// How many nodes of a run are at work at once, at most.
+const MOST_ACTIVE: usize = 1024;
+
 /// The run machine: a state, and the rules by which it goes on.
 #[derive(Debug, Clone)]
 pub(crate) struct RunMachine {
@@ -21,6 +24,10 @@ impl RunMachine {
 
     pub(crate) fn state(&self) -> &RunState {
         &self.state
+    }
+
+    pub(crate) fn into_state(self) -> RunState {
+        self.state
     }
 
     pub(super) fn note(&mut self, now: Mono, record: RunRecord, round: &mut Round) {
@@ -83,7 +90,9 @@ impl RunMachine {
         }
         loop {
             if self.state.phase == RunPhase::Forward && self.state.parked.is_empty() {
-                while let Some(&node) = self.state.ready.front() {
+                while self.state.active < MOST_ACTIVE
+                    && let Some(&node) = self.state.ready.front()
+                {
                     self.start(now, node, round);
                 }
             }

@@ -61,7 +61,7 @@ enum Halted {
 }
 
 impl RunState {
-    fn good_end(&self) -> End {
+    pub(super) fn good_end(&self) -> End {
         if !self.debris.is_empty() {
             End::NeedsAttention
         } else if self.warnings.is_empty() {

@@ -80,7 +80,9 @@ impl RunMachine {
         }
         let debris = self.everything_owed();
         self.note(now, RunRecord::Abandoned { by, debris }, round);
-        self.note(now, RunRecord::Ended { end: End::NeedsAttention }, round);
+        // Only past the point of no return nothing may be owed: then what was wanted is done, and the rest is not.
+        let end = self.state.good_end().max(End::SucceededWithWarnings);
+        self.note(now, RunRecord::Ended { end }, round);
         round.gated.push(Command::Finish);
         round.gated.push(Command::Answer { ticket, answer: Answer::Done });
     }
@@ -144,7 +146,9 @@ impl RunState {
     }
 
     pub(super) fn abandon(&mut self) {
-        self.parked.clear();
+        for Parked { node, failure, .. } in std::mem::take(&mut self.parked) {
+            self.warn(node, *failure);
+        }
         self.ready.clear();
         self.offers.clear();
         self.timers.clear();
