@@ -133,7 +133,11 @@ fn volumes(config: &FsConfig) -> ProviderResult<Vec<Volume>> {
         // A folder that is gone has snapshots all the same, to be read and restored; where it was is known by what is
         // left above it.
         let (existing, missing) = split_existing(&named).map_err(|error| {
-            about(ProviderError::io(format_args!("find the folder {}", folder.display()), error))
+            about(if error.kind() == io::ErrorKind::NotADirectory {
+                invalid(format!("{} is not a folder", folder.display()))
+            } else {
+                ProviderError::io(format_args!("find the folder {}", folder.display()), error)
+            })
         })?;
         let path = missing.iter().fold(existing, |path, part| path.join(part));
         let real_root = host_path(&config.host, &path).map_err(about)?;

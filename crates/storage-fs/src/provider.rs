@@ -43,8 +43,8 @@ impl FsProvider {
     /// Checks the configuration, and makes the store if it is not there. Blocks: call it when the program starts.
     ///
     /// # Errors
-    /// `Invalid` when there is no volume, two volumes are one, the store lies inside a volume or a volume inside the
-    /// store; `NotFound` for a volume's folder that is not there; `PathEscapes` for a path that is not Unicode;
+    /// `Invalid` when there is no volume, two volumes are one, a volume is no folder, the store lies inside a volume or a
+    /// volume inside the store; `PathEscapes` for a path that is not Unicode;
     /// `AccessDenied`, `ReadOnly` or `NoSpace` when the store cannot be written; `Unsupported("instant")` when reflinks
     /// are demanded and a volume has none; `Unsupported("stored format")` for the store of a newer program.
     pub fn open(config: &FsConfig) -> ProviderResult<Self> {

@@ -211,7 +211,7 @@ fn tokens_that_are_no_names_reach_nothing() {
 
 #[test]
 fn a_configuration_that_makes_no_sense_is_refused_and_makes_nothing() {
-    use ProviderErrorKind::{Invalid, NotFound, PathEscapes};
+    use ProviderErrorKind::{Invalid, PathEscapes};
     let lab = Lab::new();
     let config =
         |store: &str| FsConfig::new("fs".parse().unwrap(), "lab".parse().unwrap(), lab.path(store));
@@ -227,7 +227,6 @@ fn a_configuration_that_makes_no_sense_is_refused_and_makes_nothing() {
         ("in the volume, by a link", with("door/deep/store", "data"), Invalid),
         ("around the volume", with("", "data"), Invalid),
         ("the same", with("data", "data"), Invalid),
-        ("no such volume", with("store", "nothing"), NotFound),
         ("a file", with("store", "logs/E00/E00.log"), Invalid),
         (
             "twice",

@@ -41,8 +41,11 @@ fn skip(test: &str, why: &str) {
 fn run_behind(launcher: &[&str], test: &str) {
     let (program, arguments) = launcher.split_first().unwrap();
     let name = format!("tests::root::inside::{test}");
+    // A folder with a mount on it cannot be removed from inside; from outside the mount is gone afterwards.
+    let folders = tempfile::tempdir().unwrap();
     let output = Command::new(program)
         .args(arguments)
+        .env("TMPDIR", folders.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--ignored", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
