@@ -255,6 +255,46 @@ fn help_and_version_are_answers() {
     }
 }
 
+/// Like the one below, with a blow that nothing can be done about.
+#[test]
+fn the_doctor_tells_of_a_job_whose_process_was_killed() {
+    for megabytes in [64, 256, 1024] {
+        let lab = Lab::new();
+        let mail = lab.mail(&["DB01"]);
+        stillpoint_ese::write::ExchangeSet::new(9)
+            .with_name("big")
+            .with_base("E09")
+            .with_pages(megabytes * 32)
+            .write_to(&mail)
+            .unwrap();
+        let mut child = lab
+            .command(["protect", "mail"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("backup: prepare") {
+            line.clear();
+            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the backup begins");
+        }
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            continue;
+        }
+        let (code, shown) = lab.json(["doctor"]);
+        assert_eq!(code, 3, "{shown:#}");
+        let told = |f: &Value| text(f, "message").contains("[job.left_open]");
+        assert!(list(&shown, "findings").iter().any(told), "{shown:#}");
+        let (_, topology) = lab.json(["topology"]);
+        assert_eq!(database(&topology, "DB01")["points"], serde_json::json!([]));
+        assert_eq!(lab.run(["backup"]).code, 0, "and it does not stand in the way");
+        return;
+    }
+    panic!("no blow came in time");
+}
+
 /// The first interrupt cancels the job, which unwinds. How far the job has come by then is not ours to say, so a job that
 /// was quicker than the interrupt is asked again with more to do.
 #[test]

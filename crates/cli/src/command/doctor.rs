@@ -38,6 +38,7 @@ async fn examine(places: &Places, view: &mut DoctorView) {
         match Site::open(places, Absent::Refuse).await {
             Ok(site) => {
                 view.ok("state", format!("{} is in order", site.state.display()));
+                left_open(&site.stillpoint, view).await;
                 (Some(site.source.clone()), site.store.clone(), Some(site))
             }
             Err(error) => {
@@ -78,6 +79,17 @@ async fn examine(places: &Places, view: &mut DoctorView) {
     match site {
         Some(site) => backup(&site.stillpoint, site.clones, view).await,
         None => without_site(&source, &store, view).await,
+    }
+}
+
+/// Jobs that a process began and did not live to end. Nobody else can be at work on them: the state file is ours.
+async fn left_open(stillpoint: &Stillpoint, view: &mut DoctorView) {
+    let Ok(jobs) = stillpoint.jobs().await else { return };
+    for job in jobs.iter().filter(|job| !job.state().is_final()) {
+        let message =
+            format!("the process of {} {} ended before it did [job.left_open]", job.kind, job.id);
+        let remedy = "Ask for it again. What is named *.partial in the folder `sets` of the store belongs to no restore point.";
+        view.add("jobs", Level::Warning, message, remedy);
     }
 }
 
