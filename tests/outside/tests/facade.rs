@@ -90,14 +90,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn what_is_backed_up_comes_back_byte_for_byte() {
-    let shop = Shop::open(&[("a.ledger", "1 apple\nend\n")]).await;
+    let shop = Shop::open(&[("a.ledger", "1 apple\nend\n"), ("b.ledger", "2 pears\nend\n")]).await;
     let job = shop.backup("monday").await;
     assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
-    assert_eq!(points(&job).len(), 1);
+    assert_eq!(points(&job).len(), 2);
     assert_eq!(shop.plugin.completed().len(), 1, "one session, completed once");
 
     let topology = shop.stillpoint.topology().await.unwrap();
-    assert_eq!(topology.databases.len(), 1);
+    assert_eq!(topology.databases.len(), 2);
     for database in &topology.databases {
         assert_eq!(database.protection, Protection::Protected);
         assert_eq!(database.points[0].consistency, Consistency::AtRest);
