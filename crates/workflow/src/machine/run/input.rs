@@ -161,7 +161,10 @@ impl RunMachine {
                 self.note(now, RunRecord::Succeeded { node, attempt, output, warnings }, round);
             }
             Probe::NotDone => {
-                let failure = self.last_failure(node).with_effect(Effect::None);
+                // An attempt that is still on its thread may act after the probe has looked.
+                let gone = state.thread == Thread::Free;
+                let effect = if gone { Effect::None } else { Effect::Unknown };
+                let failure = self.last_failure(node).with_effect(effect);
                 let next = self.next(now, node, &failure);
                 self.probe_says(now, node, attempt, failure, next, round);
             }
@@ -352,10 +355,11 @@ impl RunMachine {
     }
 
     fn weighed(&mut self, now: Mono, node: NodeNo, answer: &RawProbe, round: &mut Round) {
+        let gone = self.state.nodes[node.index()].thread == Thread::Free;
         let debris = match answer {
-            Probe::NotDone => Vec::new(),
+            Probe::NotDone if gone => Vec::new(),
             Probe::Done(_) => self.left_behind(node, false),
-            Probe::InFlight(_) | Probe::Unknown => self.left_behind(node, true),
+            Probe::NotDone | Probe::InFlight(_) | Probe::Unknown => self.left_behind(node, true),
         };
         self.note(now, RunRecord::Undone { node, debris }, round);
     }

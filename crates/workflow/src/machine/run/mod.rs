@@ -15,6 +15,8 @@
 mod apply;
 mod decide;
 mod end;
+#[cfg(test)]
+mod explore;
 mod input;
 mod park;
 mod state;

@@ -1,0 +1,171 @@
+//! The arbiter against a naive model.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use stillpoint_context::{FencingToken, Mono, RunId};
+use uuid::Uuid;
+
+use super::{ArbiterCommand, ArbiterInput, ArbiterMachine, GrantPolicy};
+use crate::claim::{Claim, ClaimKey};
+
+#[derive(Debug, Clone)]
+enum Op {
+    Ask {
+        claims: Vec<Claim>,
+        head_start: u64,
+    },
+    /// Lets go of everything of one of the runs.
+    Release(usize),
+    /// Lets go of one claim of one of the runs.
+    ReleaseOne(usize, usize),
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    let keys = prop::sample::select(vec!["a", "a/1", "a/1/x", "a/2", "b", "b/1"]);
+    (keys, any::<bool>()).prop_map(|(key, shared)| {
+        let key = ClaimKey::new(key).unwrap();
+        if shared { Claim::shared(key) } else { Claim::exclusive(key) }
+    })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (prop::collection::vec(claim(), 0..4), 0..5_u64).prop_map(|(mut claims, head_start)| {
+            claims.sort();
+            claims.dedup();
+            Op::Ask { claims, head_start }
+        }),
+        2 => (0..20_usize).prop_map(Op::Release),
+        1 => (0..20_usize, 0..4_usize).prop_map(|(run, claim)| Op::ReleaseOne(run, claim)),
+    ]
+}
+
+/// Everything in one list, looked through from the front each time.
+#[derive(Debug, Default)]
+struct Naive(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    run: RunId,
+    place: (i64, usize),
+    claims: Vec<Claim>,
+    granted: bool,
+}
+
+impl Naive {
+    fn settle(&mut self) {
+        self.0.sort_by_key(|entry| entry.place);
+        for at in 0..self.0.len() {
+            if self.0[at].granted {
+                continue;
+            }
+            let conflicts = |other: &Entry| {
+                self.0[at]
+                    .claims
+                    .iter()
+                    .any(|mine| other.claims.iter().any(|t| mine.conflicts_with(t)))
+            };
+            let blocked = self.0.iter().enumerate().any(|(place, other)| {
+                place != at && (other.granted || place < at) && conflicts(other)
+            });
+            self.0[at].granted = !blocked;
+        }
+    }
+
+    fn granted(&self) -> Vec<RunId> {
+        let mut granted: Vec<_> = self.0.iter().filter(|e| e.granted).map(|e| e.run).collect();
+        granted.sort();
+        granted
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    #[test]
+    fn grants_are_those_of_the_naive_model(ops in prop::collection::vec(op(), 1..60)) {
+        let mut machine = ArbiterMachine::new(GrantPolicy::Strict);
+        let mut naive = Naive::default();
+        let (mut log, mut granted, mut runs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut last = FencingToken(0);
+        for (at, op) in ops.into_iter().enumerate() {
+            let now = Mono(Duration::from_secs(at as u64));
+            let input = match op {
+                Op::Ask { claims, head_start } => {
+                    let run = RunId(Uuid::from_u128(at as u128 + 1));
+                    runs.push((run, claims.clone()));
+                    let place = (i64::try_from(at).unwrap() - i64::try_from(head_start).unwrap(), at);
+                    naive.0.push(Entry { run, place, claims: claims.clone(), granted: false });
+                    ArbiterInput::Ask { run, claims, head_start: Duration::from_secs(head_start) }
+                }
+                Op::Release(run) => {
+                    let Some((run, _)) = runs.get(run) else { continue };
+                    naive.0.retain(|entry| entry.run != *run);
+                    granted.retain(|other| other != run);
+                    ArbiterInput::Release { run: *run, keys: Vec::new() }
+                }
+                Op::ReleaseOne(run, claim) => {
+                    let Some((run, claims)) = runs.get(run) else { continue };
+                    let Some(claim) = claims.get(claim) else { continue };
+                    // Only a run that has started lets go of single claims.
+                    if !granted.contains(run) {
+                        continue;
+                    }
+                    if let Some(entry) = naive.0.iter_mut().find(|entry| entry.run == *run) {
+                        entry.claims.retain(|other| other.key != claim.key);
+                    }
+                    ArbiterInput::Release { run: *run, keys: vec![claim.key.clone()] }
+                }
+            };
+            let (mut records, mut told) = (Vec::new(), Vec::new());
+            machine.on(now, input, &mut records, &mut told);
+            log.extend(records);
+            for command in told {
+                if let ArbiterCommand::Granted { run, fence } = command {
+                    prop_assert!(fence > last, "tokens rise");
+                    last = fence;
+                    granted.push(run);
+                }
+            }
+            naive.settle();
+            granted.sort();
+            prop_assert_eq!(&granted, &naive.granted());
+            let waiting = machine.state().waiting();
+            prop_assert_eq!(waiting.len() + granted.len(), naive.0.len(), "who waits knows for what");
+            let mut shadow = ArbiterMachine::new(GrantPolicy::Strict);
+            for record in &log {
+                shadow.apply(record);
+            }
+            prop_assert!(shadow.state() == machine.state(), "the state is what the log amounts to");
+        }
+    }
+}
+
+/// Waking n waiters in turn looks at each a bounded number of times: the work is counted, not timed.
+#[test]
+fn a_long_line_at_one_key_is_woken_one_by_one() {
+    let mut machine = ArbiterMachine::new(GrantPolicy::Strict);
+    let claim = Claim::exclusive(ClaimKey::new("db/1/live").unwrap());
+    let run = |n: u128| RunId(Uuid::from_u128(n));
+    let (mut records, mut told) = (Vec::new(), Vec::new());
+    for n in 0..2000 {
+        let input = ArbiterInput::Ask {
+            run: run(n),
+            claims: vec![claim.clone()],
+            head_start: Duration::ZERO,
+        };
+        machine.on(Mono::ZERO, input, &mut records, &mut told);
+    }
+    told.clear();
+    for n in 0..2000 {
+        machine.on(
+            Mono::ZERO,
+            ArbiterInput::Release { run: run(n), keys: Vec::new() },
+            &mut records,
+            &mut told,
+        );
+    }
+    // One grant for each release; nobody else was looked at in vain.
+    assert_eq!(told.len(), 1999);
+}
