@@ -438,3 +438,102 @@ fn if_one_member_cannot_enter_all_are_left_and_the_body_never_runs() {
         assert!(exits.load(Ordering::SeqCst) >= 3);
     });
 }
+
+/// Lanes on which the threads of enters never come to run.
+#[derive(Debug)]
+struct NoEnter(Arc<dyn Lanes>);
+
+#[derive(Debug)]
+struct Dead;
+
+impl LaneThread for Dead {
+    fn run(self: Box<Self>, task: stillpoint_context::BoxFuture<'static, ()>) {
+        // Neither polled nor dropped.
+        std::mem::forget(task);
+    }
+}
+
+impl Lanes for NoEnter {
+    fn threads(&self, names: &[String]) -> Result<Vec<Box<dyn LaneThread>>, Failure> {
+        let made = self.0.threads(names)?.into_iter().zip(names);
+        Ok(made.map(|(t, name)| if name.ends_with("enter") { Box::new(Dead) } else { t }).collect())
+    }
+}
+
+#[test]
+fn an_enter_that_was_never_polled_is_shut_out_and_needs_no_exit() {
+    for_seeds(50, |sim| {
+        let trace = Trace::default();
+        let plan = plan(&trace, &Section::default());
+        let lanes = Arc::new(NoEnter(sim.lanes()));
+        let journal = Arc::new(MemoryJournal::new());
+        let engine =
+            Engine::builder(ActionRegistry::new(), journal, sim.seams(), lanes).audited().build();
+        sim.run(async {
+            let run = engine.submit(Submission::new(plan)).await.unwrap();
+            let report = run.wait().await.unwrap();
+            assert_eq!(report.end(), End::Failed);
+            assert!(matches!(verdict(&report).hold, Hold::NeverEntered(_)));
+            assert_eq!(trace.all(), ["before", "undo before"]);
+            replays(&run).await;
+        });
+    });
+}
+
+#[test]
+fn a_journal_that_fails_while_a_guard_is_open_ends_it_and_launches_nothing_more() {
+    for_seeds(60, |sim| {
+        // Every commit of the run fails once the guard is armed; another branch has something to append meanwhile.
+        let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let journal = testing::HookJournal::new(MemoryJournal::new(), move |batch| {
+            let run = batch.appends.iter().any(|a| matches!(a.stream, StreamId::Run(_)));
+            let fails = run && armed.load(Ordering::SeqCst);
+            let records = batch.appends.iter().flat_map(|append| &append.records);
+            let arms =
+                records.into_iter().any(|r| matches!(r, Record::Run(RunRecord::Armed { .. })));
+            armed.fetch_or(arms, Ordering::SeqCst);
+            Box::pin(async move { if fails { Err(JournalError::Full) } else { Ok(()) } })
+        });
+        let engine = engine_over(&sim, Arc::new(journal));
+        let trace = Trace::default();
+        let section =
+            Section { body: Does::Work(1000 * SECOND), limit: None, ..Section::default() };
+        let mut plan = PlanBuilder::new("failing");
+        plan.grace(SECOND);
+        let beside = plan.step("beside", trace.step_in("beside", 5 * SECOND)).add();
+        plan.step("next", trace.step("next")).after(beside).add();
+        let (enter, body) =
+            (part(&trace, "enter", section.enter), part(&trace, "commit", section.body));
+        let exit = part(&trace, "exit", QUICK);
+        let enter = step_fn(move |cx, ()| {
+            let enter = enter(cx);
+            async move { enter.await.map(Done::new) }
+        });
+        let exit = step_fn(move |cx, (_, ()): (Known<()>, ())| {
+            let exit = exit(cx);
+            async move { exit.await.map(Done::new) }
+        });
+        let commit = step_fn(move |cx, ()| {
+            let body = body(cx);
+            async move { body.await.map(Done::new) }
+        });
+        let _closed = plan
+            .guard("freeze")
+            .limit(section.limit)
+            .member("host", enter, exit)
+            .body(|body| body.step("commit", commit).add())
+            .close();
+        let plan = plan.build().unwrap();
+        sim.run(async {
+            let run = engine.submit(Submission::new(plan)).await.unwrap();
+            let error = run.wait().await.unwrap_err();
+            assert!(matches!(error, EngineError::Journal(JournalError::Full)));
+            assert_eq!(run.status().phase, RunPhase::Broken);
+            assert_eq!(trace.count("enter"), 1);
+            assert_eq!(trace.count("exit"), 1, "{:?}", trace.all());
+            assert_eq!(trace.count("next"), 0);
+            // The run is still open where it can be recovered from.
+            assert_eq!(engine.journal().open(None, 9).await.unwrap(), [StreamId::Run(run.id())]);
+        });
+    });
+}

@@ -195,3 +195,40 @@ fn another_run_that_blocks_the_only_worker_does_not_delay_the_exit() {
         assert_eq!(guarded.wait().await.unwrap().end(), End::Succeeded);
     });
 }
+
+#[test]
+fn an_undo_waits_for_an_attempt_that_is_still_on_its_thread() {
+    let (undoing, order) = (Flag::new(), Arc::new(Mutex::new(Vec::new())));
+    let (run, undo, told) = (Arc::clone(&order), Arc::clone(&order), undoing.clone());
+    let stuck = step_fn(move |_, ()| {
+        // Dropped long before, but the thread is here: an undo that did not wait would run meanwhile.
+        let early = told.1.lock().unwrap().recv_timeout(Duration::from_millis(400)).is_ok();
+        run.lock().unwrap().push(if early { "overtaken" } else { "acts" });
+        async { Ok(Done::new(())) }
+    })
+    .undo(move |_, (), known| {
+        undo.lock().unwrap().push(if known == Known::Unknown { "undo" } else { "undo known" });
+        undoing.set();
+        async { Ok(Undone::clean()) }
+    });
+    let mut plan = PlanBuilder::new("stuck");
+    plan.step("stuck", stuck)
+        .timeout(Duration::from_millis(20))
+        .grace(Duration::from_millis(20))
+        .add();
+    let plan = plan.build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    let seams = TokioSeams::on(runtime.handle().clone());
+    let journal = Arc::new(MemoryJournal::new());
+    let engine = Engine::builder(ActionRegistry::new(), journal, seams, Arc::new(ThreadLanes));
+    let engine = engine.audited().build();
+    let end = runtime.block_on(async move {
+        let run = engine.submit(Submission::new(plan)).await.unwrap();
+        run.wait().await.unwrap().end()
+    });
+    assert_eq!((end, &order.lock().unwrap()[..]), (End::Failed, &["acts", "undo"][..]));
+}

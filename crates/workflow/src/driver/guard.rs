@@ -2,19 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{AbortHandle, Either, select};
-use stillpoint_context::{
-    Attempt as AttemptNo, BoxFuture, Cancel, CxBuilder, Deadline, Effect, ErrorClass, Failure,
-    Mono, Subject,
-};
+use futures_util::future::{Either, select};
+use stillpoint_context::{Cancel, Deadline, ErrorClass, Failure, Mono, Subject};
 use tokio::sync::mpsc;
 
-use super::attempt::{Ended, contain};
+use super::part::{Gate, Part};
 use super::{Mail, RunTask, Shared};
-use crate::action::{AnyAction, Invocation, RawDone};
 use crate::journal::FactDraft;
 use crate::lane::LaneThread;
 use crate::machine::{GuardCommand, GuardInput, GuardMachine, Input, Outcome, PartOutcome};
@@ -31,17 +26,6 @@ impl std::fmt::Debug for PreparedLane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PreparedLane({} parts)", self.parts.len())
     }
-}
-
-/// One call of a guard, with its thread.
-struct Part {
-    thread: Option<Box<dyn LaneThread>>,
-    action: Arc<dyn AnyAction>,
-    cx: CxBuilder,
-    cancel: Cancel,
-    params: Payload,
-    timeout: Option<Duration>,
-    abort: Option<AbortHandle>,
 }
 
 /// An open lane, as the driver of the run sees it.
@@ -61,19 +45,6 @@ enum Told {
     /// A call of the body or of a member is over and its future gone.
     Ended(Mono, NodeNo, GuardInput, Vec<FactDraft>),
     Close,
-}
-
-/// The gate of an enter: it starts or is shut, never both.
-struct Gate(AtomicU8);
-
-const OPEN: u8 = 0;
-const POLLED: u8 = 1;
-const SHUT: u8 = 2;
-
-impl Gate {
-    fn pass(&self, to: u8) -> bool {
-        self.0.compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
 }
 
 impl RunTask {
@@ -196,7 +167,7 @@ impl RunTask {
                 step.feed.each(&mut |from| drop(values.insert(from, state.value(from))));
             }
         }
-        let gates = guard_state.members.iter().map(|_| Arc::new(Gate(AtomicU8::new(OPEN))));
+        let gates = guard_state.members.iter().map(|_| Arc::<Gate>::default());
         let seed = state.submitted().seed ^ u64::from(guard.0);
         let control = Control {
             shared: Arc::clone(&self.shared),
@@ -316,7 +287,7 @@ impl Control {
         match *command {
             GuardCommand::Enter { member } => self.enter(member),
             GuardCommand::Shut { member } => {
-                let never = self.gates.get(member as usize)?.pass(SHUT);
+                let never = self.gates.get(member as usize)?.shut();
                 return Some(GuardInput::Shut { member, never });
             }
             GuardCommand::DropEnter { member } => {
@@ -368,7 +339,7 @@ impl Control {
         let Some(thread) = part.thread.take() else { return };
         let work = part.work(1, input);
         thread.run(Box::pin(async move {
-            if !gate.pass(POLLED) {
+            if !gate.begin() {
                 return;
             }
             let at = clock.mono();
@@ -434,59 +405,6 @@ impl Control {
         }));
         None
     }
-}
-
-type Work = Box<
-    dyn FnOnce(
-            Deadline,
-            Arc<dyn stillpoint_context::Clock>,
-        ) -> BoxFuture<'static, (PartOutcome, Vec<FactDraft>)>
-        + Send,
->;
-
-impl Part {
-    /// The call, to be made on its thread once its deadline is known.
-    fn work(&mut self, attempt: u32, input: Payload) -> Work {
-        let (abort, registration) = AbortHandle::new_pair();
-        self.abort = Some(abort);
-        let (action, cx) = (Arc::clone(&self.action), self.cx.clone());
-        let (params, timeout) = (self.params.clone(), self.timeout);
-        Box::new(move |deadline, clock| {
-            Box::pin(async move {
-                let overrun = timeout.map(|timeout| clock.mono() + timeout);
-                let deadline = overrun.map_or(deadline, |at| deadline.min(Deadline::at(at)));
-                let cx = cx.attempt(AttemptNo(attempt)).deadline(deadline).build();
-                let call = action.run(Invocation { cx, params, input });
-                let call = contain(call, registration);
-                let ended = match overrun {
-                    Some(at) => match select(std::pin::pin!(call), clock.sleep_until(at)).await {
-                        Either::Left((ended, _)) => Some(ended),
-                        Either::Right(_) => None,
-                    },
-                    None => Some(call.await),
-                };
-                outcome_of(ended)
-            })
-        })
-    }
-}
-
-fn outcome_of(ended: Option<Ended<Result<RawDone, Failure>>>) -> (PartOutcome, Vec<FactDraft>) {
-    let failed = |code, message: &str| {
-        Failure::new(code, ErrorClass::Unavailable, message).with_effect(Effect::Unknown)
-    };
-    let failure = match ended {
-        Some(Ended::Value(Ok(RawDone { output, facts, warnings }))) => {
-            return (PartOutcome::Ok { output, warnings }, facts);
-        }
-        Some(Ended::Value(Err(failure))) => failure,
-        Some(Ended::Panicked(message)) => {
-            failed("step.panicked", "the step panicked").with_cause(message)
-        }
-        Some(Ended::Dropped) => failed("step.dropped", "the step was dropped"),
-        None => failed("step.timeout", "the step overran its time"),
-    };
-    (PartOutcome::Failed(Box::new(failure)), Vec::new())
 }
 
 /// A step of the body is off its thread.

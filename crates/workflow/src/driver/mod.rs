@@ -12,6 +12,7 @@
 mod arbiter;
 mod attempt;
 mod guard;
+mod part;
 mod task;
 
 use std::fmt;

@@ -75,21 +75,22 @@ impl Journal for MemoryJournal {
         if state.fenced.get(&owner).is_some_and(|below| epoch < *below) {
             return Err(JournalError::Fenced { owner, epoch });
         }
-        let mut repeated = None;
-        for append in &appends {
-            match (state.check(append)?, repeated) {
-                (Fit::New, None) => {}
-                (Fit::Repeated(position), _) => repeated = Some(position),
-                (Fit::New, Some(_)) => {
-                    return Err(JournalError::Conflict {
-                        stream: append.stream,
-                        head: append.expected,
-                    });
-                }
+        let fits =
+            appends.iter().map(|append| state.check(append)).collect::<Result<Vec<_>, _>>()?;
+        let repeated = fits.iter().filter_map(|fit| match fit {
+            Fit::Repeated(position) => Some(*position),
+            Fit::New => None,
+        });
+        match (repeated.clone().count(), repeated.clone().next_back()) {
+            (0, _) | (_, None) => {}
+            (count, Some(position)) if count == appends.len() => return Ok(position),
+            // A commit is repeated as a whole or not at all.
+            _ => {
+                let new = appends.iter().zip(&fits).find(|(_, fit)| matches!(fit, Fit::New));
+                let stream = new.map_or(StreamId::Arbiter, |(append, _)| append.stream);
+                let head = new.map_or(Seq(0), |(append, _)| append.expected);
+                return Err(JournalError::Conflict { stream, head });
             }
-        }
-        if let Some(position) = repeated {
-            return Ok(position);
         }
         state.position.0 += 1;
         let position = state.position;
@@ -152,5 +153,101 @@ impl Journal for MemoryJournal {
             end += 1;
         }
         Ok(new[..end].to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stillpoint_context::RunId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::journal::{FactDraft, Now};
+    use crate::machine::{End, Record, RunRecord};
+
+    fn run(n: u128) -> RunId {
+        RunId(Uuid::from_u128(n))
+    }
+
+    fn append(n: u128, expected: u64, node: u32) -> Append {
+        let record = RunRecord::Intended { node: crate::plan::NodeNo(node), attempt: 1 };
+        Append {
+            stream: StreamId::Run(run(n)),
+            expected: Seq(expected),
+            at: Now::default(),
+            records: vec![Record::Run(record)],
+        }
+    }
+
+    fn batch(epoch: u64, appends: Vec<Append>) -> Batch {
+        Batch { owner: ProcessId(Uuid::nil()), epoch, appends, facts: Vec::new() }
+    }
+
+    fn now<F: Future>(future: F) -> F::Output {
+        crate::testing::Sim::new(0).run(future)
+    }
+
+    #[test]
+    fn a_commit_is_all_or_nothing_and_may_be_repeated() {
+        let journal = MemoryJournal::new();
+        let both = || batch(1, vec![append(1, 0, 7), append(2, 0, 8)]);
+        let position = now(journal.commit(both())).unwrap();
+        assert_eq!(now(journal.commit(both())).unwrap(), position, "a repeated commit is the same");
+        let one_fits = batch(1, vec![append(1, 1, 7), append(2, 0, 9)]);
+        let error = now(journal.commit(one_fits)).unwrap_err();
+        assert!(matches!(error, JournalError::Conflict { head: Seq(1), .. }));
+        let half_repeated = batch(1, vec![append(1, 0, 7), append(2, 1, 9)]);
+        assert!(now(journal.commit(half_repeated)).is_err());
+        for n in [1, 2] {
+            let stored = now(journal.read(&StreamId::Run(run(n)), Seq(0), 9)).unwrap();
+            assert_eq!(stored.len(), 1, "nothing of a refused commit is there");
+        }
+    }
+
+    #[test]
+    fn a_fenced_epoch_is_refused() {
+        let journal = MemoryJournal::new();
+        journal.fence(ProcessId(Uuid::nil()), 2);
+        let error = now(journal.commit(batch(1, vec![append(1, 0, 7)]))).unwrap_err();
+        assert!(matches!(error, JournalError::Fenced { epoch: 1, .. }));
+        assert!(now(journal.commit(batch(2, vec![append(1, 0, 7)]))).is_ok());
+    }
+
+    #[test]
+    fn open_streams_are_paged_and_ended_ones_left_out() {
+        let journal = MemoryJournal::new();
+        for n in 1..=5 {
+            now(journal.commit(batch(1, vec![append(n, 0, 7)]))).unwrap();
+        }
+        let mut last = append(3, 1, 0);
+        last.records = vec![Record::Run(RunRecord::Ended { end: End::Succeeded })];
+        now(journal.commit(batch(1, vec![last]))).unwrap();
+        let first = now(journal.open(None, 2)).unwrap();
+        let rest = now(journal.open(first.last().copied(), 9)).unwrap();
+        let runs = |of: &[u128]| of.iter().map(|n| StreamId::Run(run(*n))).collect::<Vec<_>>();
+        assert_eq!((first, rest), (runs(&[1, 2]), runs(&[4, 5])));
+    }
+
+    #[test]
+    fn the_facts_of_one_commit_are_never_split() {
+        let journal = MemoryJournal::new();
+        let topic = Topic::new("t").unwrap();
+        for (at, count) in [(0, 1), (1, 3), (2, 1)] {
+            let mut batch = batch(1, vec![append(1, at, 7)]);
+            for key in 0..count {
+                let fact = FactDraft::new(topic.clone(), format!("{at}/{key}"), &b""[..]);
+                batch.facts.push((run(1), fact));
+            }
+            now(journal.commit(batch)).unwrap();
+        }
+        let mut cursor = Position(0);
+        let mut pages = Vec::new();
+        loop {
+            let page = now(journal.facts(&topic, cursor, 2)).unwrap();
+            let Some(last) = page.last() else { break };
+            cursor = last.position;
+            pages.push(page.into_iter().map(|fact| fact.fact.key).collect::<Vec<_>>());
+        }
+        assert_eq!(pages, [vec!["0/0", "1/0", "1/1", "1/2"], vec!["2/0"]]);
     }
 }
