@@ -9,6 +9,8 @@
 mod call;
 mod closure;
 mod erased;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod interpose;
 mod registry;
 
 use std::fmt::Debug;

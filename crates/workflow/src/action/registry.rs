@@ -45,7 +45,7 @@ impl ErrorFacts for RegistryError {
 
 /// The actions that a process can carry out, by name and version.
 #[derive(Debug, Clone, Default)]
-pub struct ActionRegistry(BTreeMap<(Cow<'static, str>, u32), Arc<dyn AnyAction>>);
+pub struct ActionRegistry(pub(super) BTreeMap<(Cow<'static, str>, u32), Arc<dyn AnyAction>>);
 
 impl ActionRegistry {
     /// No actions yet: enough for plans of closures.

@@ -110,6 +110,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Puts a test between the engine and its registered actions.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn interpose(mut self, interpose: &Arc<dyn crate::testing::Interpose>) -> Self {
+        self.registry = self.registry.interposed(interpose);
+        self
+    }
+
     /// Compares every state with what its records amount to, and panics where they differ. O(steps) a round.
     #[cfg(any(test, feature = "testing"))]
     pub fn audited(mut self) -> Self {

@@ -17,5 +17,6 @@
 mod journal;
 mod sim;
 
+pub use crate::action::interpose::{Conduct, Interpose, Part};
 pub use journal::{HookJournal, Stall};
 pub use sim::{Outstanding, Sim, SimLanes, Stuck};
