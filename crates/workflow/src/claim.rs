@@ -70,7 +70,8 @@ pub struct Claim {
     pub key: ClaimKey,
     /// How it is shared.
     pub mode: ClaimMode,
-    /// The guard after whose exit it is released; without one it is held until the run ends.
+    /// The guard after whose exit, or the step after whose success, it is released; without one it is held until the run
+    /// ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<StepName>,
 }
@@ -86,9 +87,9 @@ impl Claim {
         Self { key, mode: ClaimMode::Exclusive, until: None }
     }
 
-    /// The same, released as soon as this guard's exits have ended.
-    pub fn until(mut self, guard: StepName) -> Self {
-        self.until = Some(guard);
+    /// The same, released as soon as this guard's exits have ended, or this step has succeeded.
+    pub fn until(mut self, node: StepName) -> Self {
+        self.until = Some(node);
         self
     }
 

@@ -288,7 +288,7 @@ impl RunTask {
                     lane.close();
                 }
             }
-            Command::ReleaseUntil { guard } => self.release_until(guard),
+            Command::ReleaseUntil { node } => self.release_until(node),
             Command::Finish => self.over = true,
             Command::Answer { ticket, answer } => {
                 if let Some(reply) = self.tickets.remove(&ticket) {
@@ -299,9 +299,9 @@ impl RunTask {
         }
     }
 
-    fn release_until(&self, guard: NodeNo) {
+    fn release_until(&self, node: NodeNo) {
         let state = self.machine.state();
-        let name = &state.plan().node(guard).name;
+        let name = &state.plan().node(node).name;
         let claims = &state.submitted().claims;
         let keys: Vec<_> = claims
             .iter()

@@ -34,10 +34,12 @@ pub enum EngineError {
     /// A value that cannot be stored.
     #[error("a value of the submission cannot be stored: {0}")]
     BadValue(Failure),
-    /// A claim that lasts until what is no guard of the plan.
-    #[error("a claim lasts until {guard}, which is no guard of the plan")]
+    /// A claim that lasts until what is no guard and no step outside guards.
+    #[error(
+        "a claim lasts until {guard}, which is no guard and no step of the plan outside guards"
+    )]
     UnknownGuard {
-        /// What was said to be a guard.
+        /// What was said to be one.
         guard: StepName,
     },
     /// The key belongs to another submission.
@@ -142,7 +144,7 @@ impl ErrorFacts for EngineError {
             }
             Self::MissingInput { .. } => "Give the submission a value for it.".into(),
             Self::BadValue(failure) => failure.remedy.clone(),
-            Self::UnknownGuard { .. } => "Name a guard of the plan.".into(),
+            Self::UnknownGuard { .. } => "Name a guard or a step of the plan.".into(),
             Self::KeyReused { .. } => "Use a new key for a new request.".into(),
             Self::RunTaken { .. } => "Leave the id to the engine, or use a new one.".into(),
             Self::NotParked { .. } => "Look at the run's state.".into(),

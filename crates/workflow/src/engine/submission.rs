@@ -97,8 +97,8 @@ impl Submission {
         }
         for claim in &self.claims {
             let Some(guard) = &claim.until else { continue };
-            let is_guard = |node| self.plan.guard(node).is_some();
-            if !self.plan.find(guard.as_str()).is_some_and(is_guard) {
+            let outside = |node| self.plan.node(node).within.is_none();
+            if !self.plan.find(guard.as_str()).is_some_and(outside) {
                 return Err(EngineError::UnknownGuard { guard: guard.clone() });
             }
         }

@@ -78,7 +78,8 @@ impl<'a> Check<'a> {
         }
         for claim in &self.data.claims {
             let Some(until) = &claim.until else { continue };
-            if !self.guards_of().any(|(at, _)| self.data.nodes[at].name == *until) {
+            let named = |node: &super::Node| node.name == *until && node.within.is_none();
+            if !self.data.nodes.iter().any(|node| named(node) && node.kind != NodeKind::Input) {
                 self.problems.push(PlanProblem::UnknownGuard {
                     key: claim.key.to_string(),
                     guard: until.to_string(),

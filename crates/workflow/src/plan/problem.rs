@@ -162,8 +162,8 @@ pub enum PlanProblem {
         /// The step.
         step: String,
     },
-    /// A claim until a guard that is not there.
-    #[error("claim {key} lasts until guard {guard}, which is not in the plan")]
+    /// A claim until a guard or a step outside guards that is not there.
+    #[error("claim {key} lasts until {guard}, which is not in the plan")]
     UnknownGuard {
         /// The claim.
         key: String,

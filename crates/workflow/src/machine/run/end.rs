@@ -18,6 +18,8 @@ impl RunMachine {
                 self.state.good_end()
             }
             RunPhase::Halted if self.state.active == 0 => match self.halted() {
+                // The cancel came when nothing was left to stop.
+                Halted::Over if self.state.left == 0 => self.state.good_end(),
                 Halted::Over => self.state.good_end().max(End::SucceededWithWarnings),
                 Halted::Uncrossed(cause) => {
                     self.unwind(now, cause, round);

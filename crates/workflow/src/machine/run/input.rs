@@ -64,6 +64,7 @@ impl RunMachine {
                 round.facts.extend(done.facts);
                 let (output, warnings) = (done.output, done.warnings);
                 self.note(now, RunRecord::Succeeded { node, attempt, output, warnings }, round);
+                self.release_after(node, round);
             }
             Outcome::Failed(failure) if failure.effect == Effect::None => {
                 let next = self.next(now, node, &failure);
@@ -85,6 +86,15 @@ impl RunMachine {
                 let failure = self.about(node, "step.lost", "the step was dropped by its runtime");
                 self.unclear(now, node, attempt, failure, false, round);
             }
+        }
+    }
+
+    /// Lets go of claims that lasted until this step.
+    fn release_after(&self, node: NodeNo, round: &mut Round) {
+        let name = self.state.name(node);
+        let claims = &self.state.submitted().claims;
+        if claims.iter().any(|claim| claim.until.as_ref() == Some(name)) {
+            round.gated.push(Command::ReleaseUntil { node });
         }
     }
 
@@ -159,6 +169,7 @@ impl RunMachine {
             Probe::Done(output) => {
                 let warnings = Vec::new();
                 self.note(now, RunRecord::Succeeded { node, attempt, output, warnings }, round);
+                self.release_after(node, round);
             }
             Probe::NotDone => {
                 // An attempt that is still on its thread may act after the probe has looked.
@@ -279,7 +290,7 @@ impl RunMachine {
                 }
             }
             stage => {
-                round.gated.push(Command::ReleaseUntil { guard });
+                round.gated.push(Command::ReleaseUntil { node: guard });
                 if stage == Stage::Failed {
                     self.failed_for_good(now, guard, round);
                 }

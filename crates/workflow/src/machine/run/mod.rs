@@ -140,9 +140,9 @@ pub(crate) enum Command {
     Unprepare {
         guard: NodeNo,
     },
-    /// Let go of the claims that lasted until this guard.
+    /// Let go of the claims that lasted until this guard or step.
     ReleaseUntil {
-        guard: NodeNo,
+        node: NodeNo,
     },
     /// The run has ended: let go of everything.
     Finish,
