@@ -41,6 +41,8 @@ pub enum DebrisKind {
     Exposure(ExposureKey),
     /// A session of the Exchange plug-in.
     Session(SessionId),
+    /// A manifest beside the data, of a restore point that was never completed.
+    Manifest(PointId),
     /// Something else, in words.
     Other(String),
 }
@@ -51,6 +53,7 @@ impl fmt::Display for DebrisKind {
             Self::Snapshots(token) => write!(f, "snapshots {token}"),
             Self::Exposure(key) => write!(f, "exposure {key}"),
             Self::Session(session) => write!(f, "session {session}"),
+            Self::Manifest(point) => write!(f, "manifest of {point}"),
             Self::Other(what) => f.write_str(what),
         }
     }

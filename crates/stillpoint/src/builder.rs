@@ -1,6 +1,7 @@
 //! Putting a Stillpoint together.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use stillpoint_catalog::{Catalog, MemoryCatalog};
@@ -9,12 +10,13 @@ use stillpoint_exchange::ExchangePlugin;
 use stillpoint_model::id::ProviderId;
 use stillpoint_storage::SnapshotProvider;
 use stillpoint_workflow::{
-    ActionRegistry, Engine, Journal, Lanes, MemoryJournal, RegistryError, ThreadLanes, TokioSeams,
+    ActionRegistry, Engine, EngineBuilder, Journal, Lanes, MemoryJournal, RegistryError,
+    ThreadLanes, TokioSeams,
 };
 
 use crate::Stillpoint;
 use crate::backup::judge::Judge;
-use crate::backup::points::{Conclude, Index, Inspect, Publish};
+use crate::backup::points::{Index, Inspect, Publish};
 use crate::backup::session::{Begin, Complete, Confirm, Evidence, Freeze, Snap, Thaw};
 use crate::backup::snapshots::{Adopt, Commit, Prepare, Settle};
 use crate::error::Error;
@@ -38,6 +40,16 @@ pub struct Builder {
     seams: Option<Seams>,
     lanes: Option<Arc<dyn Lanes>>,
     timeouts: Timeouts,
+    tune: Option<Tune>,
+}
+
+/// What the embedder says about the engine.
+struct Tune(Box<dyn FnOnce(EngineBuilder) -> EngineBuilder + Send>);
+
+impl fmt::Debug for Tune {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tune")
+    }
 }
 
 impl Builder {
@@ -50,6 +62,7 @@ impl Builder {
             seams: None,
             lanes: None,
             timeouts: Timeouts::default(),
+            tune: None,
         }
     }
 
@@ -89,6 +102,15 @@ impl Builder {
         self
     }
 
+    /// Changes how the engine is made: the process in whose name it writes, and, in tests, what is between it and its actions.
+    pub fn engine(
+        mut self,
+        tune: impl FnOnce(EngineBuilder) -> EngineBuilder + Send + 'static,
+    ) -> Self {
+        self.tune = Some(Tune(Box::new(tune)));
+        self
+    }
+
     /// The Stillpoint. Called inside a tokio runtime unless [`seams`](Self::seams) were given.
     ///
     /// # Errors
@@ -115,7 +137,12 @@ impl Builder {
             catalog: self.catalog.unwrap_or_else(|| Arc::new(MemoryCatalog::new())),
             pump: Pump::new(Arc::clone(&journal)),
         });
-        let engine = Engine::builder(registry(&services)?, journal, seams.clone(), lanes).build();
+        let engine = Engine::builder(registry(&services)?, journal, seams.clone(), lanes);
+        let engine = match self.tune {
+            Some(Tune(tune)) => tune(engine),
+            None => engine,
+        };
+        let engine = engine.build();
         Ok(Stillpoint::assemble(services, engine, seams, self.timeouts))
     }
 }
@@ -140,7 +167,6 @@ fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error> {
         registry.register(Judge)?;
         registry.register(Publish(shared()))?;
         registry.register(Index(shared()))?;
-        registry.register(Conclude)?;
         registry.register(Expose(shared()))?;
         registry.register(Check(shared()))?;
         registry.register(Unexpose(shared()))?;

@@ -4,16 +4,16 @@ use stillpoint_context::{ErrorClass, Failure, StepName};
 use stillpoint_model::planning;
 use stillpoint_workflow::{Claim, ClaimKey, ClaimMode};
 
-/// The engine's claim; what is held until the thaw is released with the guard, if there is one.
+/// The engine's claim; what is held until the thaw is released with the guard or step of this name, if there is one.
 ///
 /// # Errors
 /// `plan.internal` when the key is none, which is a defect of ours.
-pub(crate) fn of(claim: &planning::Claim, guard: Option<&str>) -> Result<Claim, Failure> {
+pub(crate) fn of(claim: &planning::Claim, thaw: Option<&str>) -> Result<Claim, Failure> {
     let internal = |error: stillpoint_context::IdError| {
         Failure::new("plan.internal", ErrorClass::Internal, error.to_string())
     };
-    let until = match (claim.until, guard) {
-        (planning::Until::Thaw, Some(guard)) => Some(StepName::new(guard).map_err(internal)?),
+    let until = match (claim.until, thaw) {
+        (planning::Until::Thaw, Some(thaw)) => Some(StepName::new(thaw).map_err(internal)?),
         _ => None,
     };
     let mode = match claim.mode {

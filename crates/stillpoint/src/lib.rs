@@ -102,6 +102,7 @@
 mod backup;
 mod builder;
 mod claims;
+mod debris;
 mod doctor;
 mod error;
 mod exposure;

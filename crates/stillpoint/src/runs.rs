@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::{Either, select};
 use serde::Serialize;
 use stillpoint_catalog::Begun;
-use stillpoint_context::{BoxFuture, Cx, ErrorClass, Failure, IdempotencyKey, JobId};
+use stillpoint_context::{BoxFuture, Cx, ErrorClass, Failure, IdempotencyKey, JobId, RunId};
 use stillpoint_model::job::{Job, JobKind, JobRun, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
@@ -17,6 +17,7 @@ use stillpoint_workflow::{
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::Stillpoint;
+use crate::debris::Leaves;
 use crate::error::Error;
 use crate::job::{JobEvent, JobHandle, LiveJob};
 
@@ -101,6 +102,7 @@ impl Stillpoint {
         live: &Arc<LiveJob>,
         run: JobRun,
         plan: Plan,
+        leaves: Leaves,
         conclude: impl FnOnce(&mut JobRun, &RunReport),
     ) -> Result<RunReport, Failure> {
         let id = run.run;
@@ -127,6 +129,13 @@ impl Stillpoint {
             });
         }
         let now = self.seams().clock.now();
+        let debris = leaves.debris(&report, now);
+        for left in &debris {
+            // The run has ended and holds nothing: what it left must be in plain sight by then.
+            if let Err(error) = self.services().catalog.put_debris(left).await {
+                tracing::error!(run = %id, debris = %left.key, %error, "the debris could not be stored");
+            }
+        }
         live.change_run(id, |run| {
             run.state = RunState::Ended(match report.end() {
                 End::Succeeded => RunEnd::Succeeded,
@@ -138,7 +147,9 @@ impl Stillpoint {
             run.failure = report.failure().cloned();
             run.warnings =
                 report.warnings().iter().map(|warned| warning(&warned.failure)).collect();
-            run.debris = report.debris().iter().map(|left| left.object.to_string()).collect();
+            if report.end() == End::NeedsAttention {
+                run.debris = debris.iter().map(|left| left.kind.to_string()).collect();
+            }
             run.ended_at = Some(now);
             conclude(run, &report);
         });
@@ -158,20 +169,62 @@ impl Stillpoint {
             let _answer = handle.cancel(by).await?;
         }
         let mut end = pin!(handle.wait());
+        let mut parked = false;
         loop {
-            match select(end.as_mut(), pin!(news.recv())).await {
-                Either::Left((report, _)) => return report,
-                Either::Right((Ok(notice), _)) if notice.run == handle.id() => {
-                    self.pass_on(live, handle, notice.kind).await;
+            // News may be missed, and come before what they tell of. That a run is parked must not be.
+            let shown = parked;
+            let settled = pin!(async move {
+                if shown {
+                    std::future::pending::<()>().await;
                 }
-                Either::Right((Ok(_) | Err(RecvError::Lagged(_)), _)) => {}
-                Either::Right((Err(RecvError::Closed), _)) => return end.await,
+                drop(handle.settled().await);
+            });
+            let heard = pin!(news.recv());
+            let told = select(heard, settled);
+            match select(end.as_mut(), told).await {
+                Either::Left((report, _)) => return report,
+                Either::Right((Either::Left((Ok(notice), _)), _)) => {
+                    if notice.run == handle.id() {
+                        self.pass_on(live, handle.id(), notice.kind);
+                    }
+                }
+                Either::Right((Either::Left((Err(RecvError::Lagged(_)), _)), _)) => {}
+                Either::Right((Either::Left((Err(RecvError::Closed), _)), _)) => return end.await,
+                Either::Right((Either::Right(_), _)) => {}
             }
+            parked = self.show(live, handle).await;
         }
     }
 
-    async fn pass_on(&self, live: &LiveJob, handle: &RunHandle, news: NoticeKind) {
-        let run = handle.id();
+    /// Shows in the job where its run stands; whether that is parked.
+    async fn show(&self, live: &LiveJob, handle: &RunHandle) -> bool {
+        let status = handle.status();
+        let state = match status.phase {
+            RunPhase::Queued => RunState::Queued,
+            RunPhase::Running => RunState::Running,
+            RunPhase::Cancelling => RunState::Cancelling,
+            RunPhase::Parked => RunState::Parked,
+            // The end is recorded with its report.
+            _ => return false,
+        };
+        // Why it is parked is told at once: nobody reads a report of a run that has not ended.
+        let why = status.parked.first().map(|(_, parked)| (*parked.failure).clone());
+        let mut news = false;
+        live.change_run(handle.id(), |known| {
+            news = known.state != state || known.failure != why;
+            known.state = state;
+            known.failure = why;
+        });
+        if news && state == RunState::Parked {
+            // A parked run may outlast this process: what is known of it is stored now.
+            if let Err(error) = self.services().catalog.put_job(&live.snapshot()).await {
+                tracing::error!(run = %handle.id(), %error, "the parked run's job could not be stored");
+            }
+        }
+        state == RunState::Parked
+    }
+
+    fn pass_on(&self, live: &LiveJob, run: RunId, news: NoticeKind) {
         let step = |step, what| JobEvent::Step { run, step, what };
         match news {
             NoticeKind::Started => {
@@ -189,21 +242,6 @@ impl Stillpoint {
                 live.tell(JobEvent::Waiting { run, key, holder });
             }
             _ => {}
-        }
-        let state = match handle.status().phase {
-            RunPhase::Queued => RunState::Queued,
-            RunPhase::Running => RunState::Running,
-            RunPhase::Cancelling => RunState::Cancelling,
-            RunPhase::Parked => RunState::Parked,
-            // The end is recorded with its report.
-            _ => return,
-        };
-        live.change_run(run, |known| known.state = state);
-        if state == RunState::Parked {
-            // A parked run may outlast this process: what is known of it is stored now.
-            if let Err(error) = self.services().catalog.put_job(&live.snapshot()).await {
-                tracing::error!(%run, %error, "the parked run's job could not be stored");
-            }
         }
     }
 }

@@ -82,7 +82,9 @@ impl Survey {
                 .max_by_key(|point| point.taken_at);
             if let Some(point) = newest {
                 let signature = point.logs.as_ref().map(|logs| logs.signature);
-                let _none = fulls.insert(*database, BaseFull::new(point.taken_at, signature));
+                // Exchange may note a backup when it is completed, long after its snapshots were taken.
+                let noted = point.truncation_at.map_or(point.taken_at, |at| at.max(point.taken_at));
+                let _none = fulls.insert(*database, BaseFull::new(noted, signature));
             }
         }
         Ok(Self {

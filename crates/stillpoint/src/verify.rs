@@ -21,6 +21,7 @@ use stillpoint_workflow::{Action, Done, EffectKind, Plan, PlanBuilder};
 use uuid::Uuid;
 
 use crate::Stillpoint;
+use crate::debris::Leaves;
 use crate::error::Error;
 use crate::exposure::{Check, Expose, ExposeParams, Inspection, Unexpose};
 use crate::job::{JobHandle, LiveJob};
@@ -102,8 +103,9 @@ impl Stillpoint {
         let mut member = JobMember::new(known.database, known.database_name.clone());
         member.copy = Some(known.copy.clone());
         run.members = vec![member];
+        let leaves = Leaves { exposure: Some(exposure_key(id)?), ..Leaves::default() };
         let _report = self
-            .run(live, run, plan, |run, report| {
+            .run(live, run, plan, leaves, |run, report| {
                 let checked: Option<VerifyReport> = output(report, "verify");
                 let end = match (report.failure(), checked) {
                     (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },
@@ -129,8 +131,7 @@ impl Stillpoint {
         let providers: BTreeSet<ProviderId> =
             point.members.iter().map(|member| member.snapshot.volume.provider.clone()).collect();
         let params = ExposeParams {
-            key: ExposureKey::new(format!("verify-{}", run.0.simple()))
-                .map_err(|error| internal(error.to_string()))?,
+            key: exposure_key(run)?,
             host: point.copy.host.clone(),
             providers: providers.into_iter().collect(),
         };
@@ -144,6 +145,7 @@ impl Stillpoint {
             .bind(loaded)
             .timeout(timeouts.expose)
             .retry(timeouts.retry())
+            .undo_timeout(timeouts.expose)
             .optional()
             .add();
         let checked = plan
@@ -165,6 +167,11 @@ impl Stillpoint {
             .add();
         plan.build().map_err(|error| internal(error.to_string()))
     }
+}
+
+fn exposure_key(run: RunId) -> Result<ExposureKey, Failure> {
+    ExposureKey::new(format!("verify-{}", run.0.simple()))
+        .map_err(|error| Failure::new("plan.internal", ErrorClass::Internal, error.to_string()))
 }
 
 /// Reads from the catalogue what is to be looked into.

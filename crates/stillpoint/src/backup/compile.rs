@@ -3,10 +3,11 @@
 //! ```text
 //!   confirm ─ begin ─┬ prepare(p) ┬─┬ freeze [ commit(p) … ] thaw ┬─┬ settle(p) ┬─ inspect ─ expose ─ verify ─ unexpose ─┐
 //!                    └ prepare(q) ┘ └ snap ─ adopt(p) … ──────────┘ └ evidence ─┘                                     judge
-//!        conclude ═ complete ─ index ─ publish ───────────────────────────────────────────────────────────────────────┘
+//!                   complete ═ index ─ publish ───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! `complete` is the point of no return. Before it, whatever fails is undone: the session is aborted, the sets are
+//! `complete` is the point of no return, and the last step: what it was answered is recorded with its success, so that a
+//! cancel that comes too late finds nothing left to stop. Before it, whatever fails is undone: the session is aborted, the sets are
 //! discarded, the exposure is ended, the points are withdrawn.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,17 +24,22 @@ use stillpoint_workflow::{Action, GuardVerdict, OnBroken, Out, Plan, PlanBuilder
 use uuid::Uuid;
 
 use super::judge::{Judge, JudgeParams};
-use super::points::{Conclude, Index, Inspect, PlannedPoint, Publish, PublishParams};
+use super::points::{Index, Inspect, PlannedPoint, Publish, PublishParams};
 use super::session::{
-    Begin, Complete, Confirm, ConfirmParams, Evidence, Freeze, FreezeParams, Snap, Thaw,
+    Begin, Complete, CompleteParams, Confirm, ConfirmParams, Evidence, Freeze, FreezeParams, Snap,
+    Thaw,
 };
 use super::snapshots::{Adopt, Commit, Prepare, SetParams, Settle, Settled};
+use crate::debris::Leaves;
 use crate::exposure::{Check, Expose, ExposeParams, Unexpose};
 use crate::inventory::restrict;
 use crate::timeouts::Timeouts;
 
 /// The name of the guard, which claims refer to.
 pub(crate) const GUARD: &str = "freeze";
+
+/// The step in which a plug-in freezes and thaws by itself, which claims refer to as well.
+pub(crate) const SNAP: &str = "snap";
 
 /// What a set is compiled from.
 #[derive(Debug)]
@@ -140,6 +146,7 @@ fn freeze(
                 .map(|(provider, prepared)| {
                     body.step(format!("commit:{provider}"), Commit::with(provider.clone()))
                         .bind(*prepared)
+                        .undo_timeout(timeouts.prepare)
                         .add()
                 })
                 .collect::<Vec<_>>()
@@ -153,6 +160,7 @@ fn freeze(
                 .bind((*prepared, members))
                 .timeout(timeouts.settle)
                 .retry(timeouts.retry())
+                .undo_timeout(timeouts.prepare)
                 .add()
         })
         .collect();
@@ -167,8 +175,12 @@ fn snap(
 ) -> Taken {
     let Sources { set, timeouts, .. } = sources;
     let all: Vec<Out<Prepared>> = prepared.iter().map(|(_, step)| *step).collect();
-    let natives =
-        plan.step("snap", Snap::with(session_of(set))).bind(all).timeout(timeouts.snap).add();
+    let natives = plan
+        .step(SNAP, Snap::with(session_of(set)))
+        .bind(all)
+        .timeout(timeouts.snap)
+        .undo_timeout(timeouts.prepare)
+        .add();
     let settled = prepared
         .iter()
         .map(|(provider, prepared)| {
@@ -177,11 +189,13 @@ fn snap(
                 .bind((*prepared, natives))
                 .timeout(timeouts.settle)
                 .retry(timeouts.retry())
+                .undo_timeout(timeouts.prepare)
                 .add();
             plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
                 .bind((*prepared, adopted))
                 .timeout(timeouts.settle)
                 .retry(timeouts.retry())
+                .undo_timeout(timeouts.prepare)
                 .add()
         })
         .collect();
@@ -211,7 +225,11 @@ fn tail(
     let mut reports = Vec::new();
     let mut looked = Vec::new();
     if let Verification::BeforeCompletion { cap, .. } = policy.verification {
-        let inspect = plan.step("inspect", Inspect::with(())).bind((begin, settled.clone())).add();
+        let inspect = plan
+            .step("inspect", Inspect::with(()))
+            .bind((begin, settled.clone()))
+            .timeout(timeouts.evidence)
+            .add();
         let providers = set.snapshots.iter().map(|shot| shot.volume.provider.clone());
         let params = ExposeParams {
             key: exposure_key(set)?,
@@ -223,6 +241,7 @@ fn tail(
             .bind(inspect)
             .timeout(timeouts.expose)
             .retry(timeouts.retry())
+            .undo_timeout(timeouts.expose)
             .optional()
             .add();
         let report = plan
@@ -245,13 +264,10 @@ fn tail(
     let verification_required =
         matches!(policy.verification, Verification::BeforeCompletion { required: true, .. });
     let judge = JudgeParams { floor: policy.quiesce.floor, verification_required };
-    let mut judged = plan.step("judge", Judge::with(judge)).bind((
-        begin,
-        verdict,
-        evidence,
-        settled.clone(),
-        reports,
-    ));
+    let mut judged = plan
+        .step("judge", Judge::with(judge))
+        .bind((begin, verdict, evidence, settled.clone(), reports))
+        .timeout(timeouts.evidence);
     for hidden in looked {
         judged = judged.after(hidden);
     }
@@ -271,6 +287,7 @@ fn tail(
         .bind((begin, evidence, settled, judged))
         .timeout(timeouts.publish)
         .retry(timeouts.retry())
+        .undo_timeout(timeouts.publish)
         .add();
     let indexed = plan
         .step("index", Index::with(()))
@@ -278,23 +295,34 @@ fn tail(
         .timeout(timeouts.publish)
         .retry(timeouts.retry())
         .add();
-    let completed = plan
-        .step("complete", Complete::with(session))
-        .bind(judged)
+    let _completed = plan
+        .step("complete", Complete::with(CompleteParams { session, kind: set.kind }))
+        .bind((judged, points))
         .after(indexed)
         .timeout(timeouts.complete)
         .retry(timeouts.retry())
         .no_return()
         .add();
-    let _concluded =
-        plan.step("conclude", Conclude::with(set.kind)).bind((points, judged, completed)).add();
     Ok(())
 }
 
+/// What the steps of a set's plan may leave behind.
+pub(crate) fn leaves(set: &SetPlan) -> Leaves {
+    Leaves {
+        token: Some(set.token.clone()),
+        session: Some(session_of(set)),
+        exposure: exposure_key(set).ok(),
+        points: set.members.iter().map(|member| member.point).collect(),
+    }
+}
+
 fn claims(plan: &mut PlanBuilder, set: &SetPlan) -> Result<(), Failure> {
+    let thaw = match set.coordination {
+        Some(Coordination::Plugin) => SNAP,
+        _ => GUARD,
+    };
     for claim in &set.claims {
-        let guarded = set.coordination != Some(Coordination::Plugin);
-        let _plan = plan.claim(crate::claims::of(claim, guarded.then_some(GUARD))?);
+        let _plan = plan.claim(crate::claims::of(claim, Some(thaw))?);
     }
     Ok(())
 }

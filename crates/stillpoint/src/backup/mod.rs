@@ -24,9 +24,10 @@ use stillpoint_context::{Effect, ErrorClass, Failure, JobId, RunId};
 use stillpoint_model::id::{CopyId, DatabaseId, PointId, SetToken};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
 use stillpoint_model::planning::{BackupPlan, Inputs, SetPlan, plan_backup};
+use stillpoint_model::point::{PointFact, PointState};
 use stillpoint_model::policy::{OnMiss, Verification};
 use stillpoint_model::request::{BackupRequest, Target};
-use stillpoint_workflow::RunReport;
+use stillpoint_workflow::{Cause, Plan, RunReport};
 use uuid::Uuid;
 
 use self::compile::{Sources, compile};
@@ -50,6 +51,34 @@ impl Stillpoint {
     pub async fn plan(&self, request: &BackupRequest) -> Result<BackupPlan, Error> {
         let survey = Survey::take(self, request).await?;
         self.plan_round(request, &survey, self.new_job_id(), 0)
+    }
+
+    /// The plans that the engine would be given, one for each set of [`plan`](Self::plan): every step with its retries, its
+    /// time-out and its place, to be printed as DOT or Mermaid. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub async fn engine_plans(&self, request: &BackupRequest) -> Result<Vec<Plan>, Error> {
+        let survey = Survey::take(self, request).await?;
+        let plan = self.plan_round(request, &survey, self.new_job_id(), 0)?;
+        let compiled = plan.sets.iter().map(|set| compile(&self.sources(&survey, &plan, set)));
+        Ok(compiled.collect::<Result<_, Failure>>()?)
+    }
+
+    fn sources<'a>(
+        &'a self,
+        survey: &'a Survey,
+        plan: &'a BackupPlan,
+        set: &'a SetPlan,
+    ) -> Sources<'a> {
+        Sources {
+            plan,
+            set,
+            policy: &survey.policy,
+            inventory: &survey.inventory,
+            placements: &survey.places,
+            timeouts: self.timeouts(),
+        }
     }
 
     /// Backs up. The answer comes as soon as the job is recorded; [`JobHandle::wait`] follows it to its end.
@@ -116,7 +145,9 @@ impl Stillpoint {
     /// Carries a job out to its end: plans, runs every set, plans again what went out of date.
     async fn carry_out(&self, request: &BackupRequest, live: &Arc<LiveJob>) -> Result<(), Error> {
         let job = live.snapshot().id;
-        let mut only: Option<BTreeSet<CopyId>> = None;
+        // What is planned again: the databases of each run whose plan went out of date, wherever their copies are now.
+        let mut stale: Vec<(RunId, BTreeSet<DatabaseId>)> = Vec::new();
+        let mut done: BTreeSet<CopyId> = BTreeSet::new();
         for round in 0..ROUNDS {
             let survey = Survey::take(self, request).await?;
             let plan = self.plan_round(request, &survey, job, round)?;
@@ -124,11 +155,22 @@ impl Stillpoint {
                 .sets
                 .iter()
                 .filter(|set| {
-                    only.as_ref().is_none_or(|only| {
-                        set.members.iter().any(|member| only.contains(&member.copy))
-                    })
+                    round == 0
+                        || set.members.iter().any(|member| {
+                            !done.contains(&member.copy)
+                                && stale.iter().any(|(_, old)| old.contains(&member.copy.database))
+                        })
                 })
                 .collect();
+            for (run, databases) in &stale {
+                // Only a run that another one takes the place of no longer counts; without one the job has failed there.
+                let again = |set: &&&SetPlan| {
+                    set.members.iter().any(|member| databases.contains(&member.copy.database))
+                };
+                if let Some(set) = sets.iter().find(again) {
+                    live.change_run(*run, |run| run.superseded_by = Some(set.run));
+                }
+            }
             live.change(|job| {
                 if round == 0 {
                     job.skipped = skipped(&plan);
@@ -142,19 +184,22 @@ impl Stillpoint {
             let outcomes =
                 join_all(sets.iter().map(|set| self.carry_out_set(&survey, &plan, set, live)))
                     .await;
-            let stale: BTreeSet<CopyId> = outcomes
-                .iter()
-                .zip(&sets)
-                .filter(|(outcome, _)| **outcome == SetOutcome::Stale)
-                .flat_map(|(_, set)| set.members.iter().map(|member| member.copy.clone()))
-                .collect();
+            stale.clear();
+            for (outcome, set) in outcomes.iter().zip(&sets) {
+                let copies = set.members.iter().map(|member| &member.copy);
+                match outcome {
+                    SetOutcome::Stale(run) => {
+                        stale.push((*run, copies.map(|copy| copy.database).collect()));
+                    }
+                    SetOutcome::Over => done.extend(copies.cloned()),
+                }
+            }
             if stale.is_empty() || live.cancel_token().is_cancelled() || round + 1 == ROUNDS {
                 if survey.policy.verification == Verification::AfterCompletion {
                     self.verify_after(live).await;
                 }
                 return Ok(());
             }
-            only = Some(stale);
         }
         Ok(())
     }
@@ -188,8 +233,7 @@ impl Stillpoint {
             });
             let again = missed && attempt < retries && !live.cancel_token().is_cancelled();
             if code.is_some_and(|code| code == "plan.stale") {
-                live.change_run(set.run, |run| run.superseded_by = Some(set.run));
-                return SetOutcome::Stale;
+                return SetOutcome::Stale(set.run);
             }
             if !again {
                 return SetOutcome::Over;
@@ -211,15 +255,7 @@ impl Stillpoint {
         set: &SetPlan,
         live: &Arc<LiveJob>,
     ) -> Result<RunReport, Failure> {
-        let sources = Sources {
-            plan,
-            set,
-            policy: &survey.policy,
-            inventory: &survey.inventory,
-            placements: &survey.places,
-            timeouts: self.timeouts(),
-        };
-        let compiled = compile(&sources)?;
+        let compiled = compile(&self.sources(survey, plan, set))?;
         let mut run = JobRun::new(set.run, self.seams().clock.now());
         run.members = set
             .members
@@ -230,12 +266,33 @@ impl Stillpoint {
                 named
             })
             .collect();
-        self.run(live, run, compiled, |run, report| {
-            for member in &mut run.members {
-                member.end = Some(member_end(member, set, report));
+        let leaves = compile::leaves(set);
+        let report = self
+            .run(live, run, compiled, leaves, |run, report| {
+                for member in &mut run.members {
+                    member.end = Some(member_end(member, set, report));
+                }
+            })
+            .await?;
+        if report.cause().is_some() {
+            self.withdraw(set).await?;
+        }
+        Ok(report)
+    }
+
+    /// Withdraws restore points that a run has published and could not take back itself. Its snapshots are discarded or
+    /// listed as debris: no point may lie on them.
+    async fn withdraw(&self, set: &SetPlan) -> Result<(), Failure> {
+        let catalog = &self.services().catalog;
+        for member in &set.members {
+            let known = catalog.point(member.point).await.map_err(|error| Failure::of(&error))?;
+            if known.is_some_and(|point| point.state == PointState::Provisional) {
+                let at = self.seams().clock.now();
+                let removed = PointFact::Removed { point: member.point, at };
+                catalog.apply(&[removed], None).await.map_err(|error| Failure::of(&error))?;
             }
-        })
-        .await
+        }
+        Ok(())
     }
 
     /// The follow-up of a policy that verifies at leisure.
@@ -261,7 +318,8 @@ impl Stillpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SetOutcome {
     Over,
-    Stale,
+    /// The plan of this run went out of date.
+    Stale(RunId),
 }
 
 /// The same set as another run, with restore points and a token of its own.
@@ -287,12 +345,14 @@ fn member_end(member: &JobMember, set: &SetPlan, report: &RunReport) -> MemberEn
     let planned = set.members.iter().find(|known| Some(&known.copy) == member.copy.as_ref());
     let judgement: Option<Judgement> = output(report, "judge");
     let judged = member.copy.as_ref().and_then(|copy| judgement.as_ref()?.copies.get(copy));
-    match (report.failure(), judged, planned) {
+    match (report.cause(), judged, planned) {
         (None, Some(judged), Some(planned)) => match &judged.refused {
             Some(failure) => MemberEnd::Failed { failure: failure.clone() },
             None => MemberEnd::Point { point: planned.point, suspect: judged.verified.is_bad() },
         },
-        (Some(failure), _, _) => MemberEnd::Failed { failure: failure.clone() },
+        (Some(Cause::Failed { failure, .. }), _, _) => {
+            MemberEnd::Failed { failure: (**failure).clone() }
+        }
         _ => MemberEnd::Failed {
             failure: Failure::new(
                 "run.cancelled",

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{Cx, ErrorClass, Failure, HostPath, JobId, Subject};
 use stillpoint_exchange::{Completion, Session, VerifyFile, VerifySpec};
@@ -335,38 +334,26 @@ impl Action for Index {
     }
 }
 
-/// Records what the completion said: the points become available.
-#[derive(Debug)]
-pub(crate) struct Conclude;
-
-#[async_trait]
-impl Action for Conclude {
-    const NAME: &'static str = "backup.conclude";
-    const EFFECT: EffectKind = EffectKind::ReadOnly;
-    type Params = BackupKind;
-    type Input = (BTreeMap<CopyId, PointId>, Judgement, BTreeMap<CopyId, Completion>);
-    type Output = ();
-
-    async fn run(
-        &self,
-        cx: &Cx,
-        kind: &BackupKind,
-        (points, judgement, completions): Self::Input,
-    ) -> Result<Done<()>, Failure> {
-        let mut done = Done::new(());
-        for (copy, point) in points {
-            let good =
-                judgement.copies.get(&copy).is_some_and(|judged| !judged.completion.is_bad());
-            let (truncation, warning) =
-                conclusion(*kind, good, completions.get(&copy).unwrap_or(&Completion::Lost));
-            if let Some(reason) = warning {
-                done = done.with_warning(unconfirmed(&copy, &reason));
-            }
-            let at: DateTime<Utc> = cx.now();
-            done = done.with_fact(pump::fact(&PointFact::Completed { point, at, truncation })?);
+/// The success of a completion: with what it said, the points become available.
+pub(crate) fn concluded(
+    cx: &Cx,
+    kind: BackupKind,
+    points: &BTreeMap<CopyId, PointId>,
+    judgement: &Judgement,
+    completions: BTreeMap<CopyId, Completion>,
+) -> Result<Done<BTreeMap<CopyId, Completion>>, Failure> {
+    let mut done = Done::new(completions);
+    for (copy, point) in points {
+        let good = judgement.copies.get(copy).is_some_and(|judged| !judged.completion.is_bad());
+        let answer = done.output.get(copy).unwrap_or(&Completion::Lost);
+        let (truncation, warning) = conclusion(kind, good, answer);
+        if let Some(reason) = warning {
+            done = done.with_warning(unconfirmed(copy, &reason));
         }
-        Ok(done)
+        let fact = PointFact::Completed { point: *point, at: cx.now(), truncation };
+        done = done.with_fact(pump::fact(&fact)?);
     }
+    Ok(done)
 }
 
 /// What a completion says of truncation, and of what is to be warned.

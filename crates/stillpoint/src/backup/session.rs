@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{Cx, Effect, ErrorClass, Failure, HostPath, Subject};
-use stillpoint_exchange::{Completion, Frozen, Scope, Session, SessionSpec, SessionState};
+use stillpoint_context::{Attempt, Cx, Effect, ErrorClass, Failure, HostPath, Subject};
+use stillpoint_exchange::{
+    Completion, Frozen, PluginErrorKind, Scope, Session, SessionSpec, SessionState,
+};
 use stillpoint_model::evidence::SetOutcome;
 use stillpoint_model::handover::{NativeSnapshot, Prepared};
-use stillpoint_model::id::{CopyId, DatabaseId, InventoryEpoch, SessionId, VolumeRef};
+use stillpoint_model::id::{CopyId, DatabaseId, InventoryEpoch, PointId, SessionId, VolumeRef};
+use stillpoint_model::kind::BackupKind;
 use stillpoint_workflow::{Action, Done, EffectKind, GuardVerdict, Known, Probe, Undone};
 
 use super::judge::Judgement;
+use super::points::concluded;
 use crate::inventory::restrict;
 use crate::services::Services;
 
@@ -222,42 +226,48 @@ impl Action for Evidence {
     }
 }
 
-/// Completes the session with the verdicts: the point of no return.
+/// Completes the session with the verdicts: the point of no return. Its answer is recorded as facts in the commit of its
+/// success.
+///
+/// It has no probe: a completion of unknown outcome is asked for again, which a plug-in bears (contract X4) and answers with
+/// what came of it.
 #[derive(Debug)]
 pub(crate) struct Complete(pub(crate) Arc<Services>);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CompleteParams {
+    pub(crate) session: SessionId,
+    pub(crate) kind: BackupKind,
+}
 
 #[async_trait]
 impl Action for Complete {
     const NAME: &'static str = "exchange.complete";
     const EFFECT: EffectKind = EffectKind::Irreversible;
     const IDEMPOTENT: bool = true;
-    type Params = SessionId;
-    type Input = Judgement;
+    type Params = CompleteParams;
+    type Input = (Judgement, BTreeMap<CopyId, PointId>);
     type Output = BTreeMap<CopyId, Completion>;
 
     async fn run(
         &self,
         cx: &Cx,
-        session: &SessionId,
-        judgement: Judgement,
+        params: &CompleteParams,
+        (judgement, points): Self::Input,
     ) -> Result<Done<Self::Output>, Failure> {
         let verdicts = judgement.for_completion();
-        Ok(Done::new(self.0.plugin.complete(cx, *session, &verdicts).await?))
-    }
-
-    async fn probe(
-        &self,
-        cx: &Cx,
-        session: &SessionId,
-        judgement: Judgement,
-    ) -> Result<Probe<Self::Output>, Failure> {
-        Ok(match self.0.plugin.session(cx, *session).await? {
-            SessionState::Completed(answers) => Probe::Done(answers),
-            // The requester died: nothing was and nothing will be completed. That is an answer (contract X3).
-            SessionState::Lost | SessionState::Aborted | SessionState::Unknown => {
-                Probe::Done(judgement.copies.into_keys().map(|c| (c, Completion::Lost)).collect())
+        let answers = match self.0.plugin.complete(cx, params.session, &verdicts).await {
+            Ok(answers) => answers,
+            // After an attempt of unknown outcome nobody can say any more whether it took effect. That is an answer too
+            // (contract X3): the points stay, and truncation is not assumed.
+            Err(error)
+                if *error.kind() == PluginErrorKind::SessionGone
+                    && cx.attempt() > Attempt::FIRST =>
+            {
+                verdicts.into_keys().map(|copy| (copy, Completion::Lost)).collect()
             }
-            _ => Probe::Unknown,
-        })
+            Err(error) => return Err(error.into()),
+        };
+        concluded(cx, params.kind, &points, &judgement, answers)
     }
 }

@@ -28,6 +28,7 @@ use self::steps::{
     CheckParams, CheckStaged, Finish, Open, Place, PlaceParams, Release, Stage, StageParams,
 };
 use crate::Stillpoint;
+use crate::debris::Leaves;
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
 use crate::runs::Ask;
@@ -86,7 +87,7 @@ impl Stillpoint {
         member.copy = Some(point.copy.clone());
         run.members = vec![member];
         let _report = self
-            .run(live, run, compiled, |run, report| {
+            .run(live, run, compiled, Leaves::default(), |run, report| {
                 let end = match report.failure() {
                     Some(failure) => MemberEnd::Failed { failure: failure.clone() },
                     None => MemberEnd::Done,
