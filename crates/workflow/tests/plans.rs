@@ -44,7 +44,7 @@ fn all_problems_come_at_once_and_name_their_steps() {
         "comes after nobody, which is not in the plan",
         "step stranger uses a handle of another plan",
         "steps wait for each other in a ring: x → y → z → x",
-        "claim host/1 lasts until guard freeze, which is not in the plan",
+        "claim host/1 lasts until freeze, which is not in the plan",
     ] {
         assert!(text.contains(expected), "{expected:?} in {text}");
     }
