@@ -188,9 +188,11 @@ impl Stillpoint {
                         self.pass_on(live, handle.id(), notice.kind);
                     }
                 }
-                Either::Right((Either::Left((Err(RecvError::Lagged(_)), _)), _)) => {}
                 Either::Right((Either::Left((Err(RecvError::Closed), _)), _)) => return end.await,
-                Either::Right((Either::Right(_), _)) => {}
+                Either::Right((
+                    Either::Left((Err(RecvError::Lagged(_)), _)) | Either::Right(_),
+                    _,
+                )) => {}
             }
             parked = self.show(live, handle).await;
         }

@@ -1,6 +1,9 @@
 //! Who excludes whom: two backups, or a backup and a restore, of one database never overlap, whatever the order of things;
 //! what shares nothing goes side by side.
 
+// Tests may panic and print; their helpers are no test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod common;
 
 use std::collections::BTreeSet;

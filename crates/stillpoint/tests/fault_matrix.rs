@@ -7,6 +7,9 @@
 //!
 //! One case alone: `FAULT_CASE='engine/commit:alpha/panic' cargo test -p stillpoint --test fault_matrix -- --nocapture`
 
+// Tests may panic and print; their helpers are no test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use stillpoint::Stillpoint;
 use stillpoint::catalog::{CatalogExt, MemoryCatalog, PointQuery};
 use stillpoint::context::Effect;
 use stillpoint::exchange::Coordination;
@@ -23,8 +25,10 @@ use stillpoint::model::id::SetToken;
 use stillpoint::model::job::{Job, JobState, MemberEnd, RunEnd, RunState};
 use stillpoint::model::point::{PointState, RestorePoint, Trust};
 use stillpoint::model::quiesce::Consistency;
+use stillpoint::storage::Snapshot;
 use stillpoint::workflow::testing::{Part, Sim};
 use stillpoint::workflow::{GrantPolicy, NodeKind, Plan, RunPhase};
+use stillpoint::{JobHandle, Stillpoint};
 use stillpoint_testkit::{Breach, Change, Fault, Lie, Shape, Side, Trouble, World};
 
 /// A fault of the simulated Exchange or storage itself.
@@ -98,6 +102,7 @@ impl Rig<'_> {
     }
 
     /// Looks at everything that a backup may leave behind.
+    #[allow(clippy::too_many_lines, reason = "a list of questions, one after the other")]
     async fn audit(&mut self, when: &str, jobs: &[Job]) {
         let points = self.points().await;
         let listed = self.listed().await;
@@ -127,7 +132,7 @@ impl Rig<'_> {
         for violation in world.violations() {
             // A session that could not be aborted is in the way of whoever comes next, until it is swept.
             let in_the_way =
-                violation.breach == Breach::OverlappingBackup && self.left_a_session(jobs);
+                violation.breach == Breach::OverlappingBackup && Self::left_a_session(jobs);
             self.check(in_the_way, || format!("{when}: {violation}"));
         }
 
@@ -154,14 +159,14 @@ impl Rig<'_> {
             let known = listed.contains(token.as_str()) || parked_tokens(&token);
             self.check(known, || format!("{when}: the prepared set {token} is forgotten"));
         }
-        let there: BTreeSet<_> = world.snapshots().iter().map(|shot| shot.reference()).collect();
+        let there: BTreeSet<_> = world.snapshots().iter().map(Snapshot::reference).collect();
         for point in &points {
             for member in &point.members {
                 self.check(there.contains(&member.snapshot), || {
                     format!("{when}: {} has lost {}", point.id, member.snapshot)
                 });
             }
-            let open = parked.contains(&point.run) || !self.is_over(point, jobs);
+            let open = parked.contains(&point.run) || !Self::is_over(point, jobs);
             self.check(point.state == PointState::Available || open, || {
                 format!("{when}: {} is provisional, and its run is over", point.id)
             });
@@ -227,7 +232,7 @@ impl Rig<'_> {
         }
     }
 
-    fn left_a_session(&self, jobs: &[Job]) -> bool {
+    fn left_a_session(jobs: &[Job]) -> bool {
         let mut debris = jobs.iter().flat_map(|job| &job.runs).flat_map(|run| &run.debris);
         debris.any(|left| left.starts_with("session "))
     }
@@ -239,7 +244,7 @@ impl Rig<'_> {
             .is_some_and(|mishap| mishap.call == call && matches!(mishap.fault, Fault::Lie(_)))
     }
 
-    fn is_over(&self, point: &RestorePoint, jobs: &[Job]) -> bool {
+    fn is_over(point: &RestorePoint, jobs: &[Job]) -> bool {
         let mut runs = jobs.iter().flat_map(|job| &job.runs);
         runs.any(|run| run.run == point.run && matches!(run.state, RunState::Ended(_)))
     }
@@ -262,10 +267,9 @@ impl Rig<'_> {
         });
         for run in &job.runs {
             let told = match run.state {
-                RunState::Ended(RunEnd::Failed) => run.failure.is_some(),
+                RunState::Ended(RunEnd::Failed) | RunState::Parked => run.failure.is_some(),
                 RunState::Ended(RunEnd::SucceededWithWarnings) => !run.warnings.is_empty(),
                 RunState::Ended(RunEnd::Succeeded) => run.failure.is_none(),
-                RunState::Parked => run.failure.is_some(),
                 RunState::Ended(_) => true,
                 RunState::Queued | RunState::Running | RunState::Cancelling => false,
             };
@@ -316,6 +320,7 @@ fn digest(text: &str) -> u64 {
 }
 
 /// Carries out one case.
+#[allow(clippy::too_many_lines, reason = "one story from beginning to end")]
 fn carry_out(case: &Case, mutant: Mutant) -> Outcome {
     let sim = Sim::new(digest(&case.name));
     let world = two_arrays(2);
@@ -391,7 +396,7 @@ fn carry_out(case: &Case, mutant: Mutant) -> Outcome {
         }
         pause(&seams, AFTERWARDS).await;
         let jobs = |more: Option<Job>| {
-            let both = [Some(first.job()), rival.as_ref().map(|rival| rival.job()), more];
+            let both = [Some(first.job()), rival.as_ref().map(JobHandle::job), more];
             both.into_iter().flatten().collect::<Vec<_>>()
         };
         rig.audit("at the end", &jobs(None)).await;
@@ -481,7 +486,7 @@ fn blueprint(mode: Coordination) -> (Plan, BTreeSet<(String, &'static str)>) {
 fn case(mode: Coordination, step: &str, what: &str, rules: Vec<Rule>) -> Case {
     let word = match mode {
         Coordination::Engine => "engine",
-        _ => "plugin",
+        Coordination::Plugin => "plugin",
     };
     Case { name: format!("{word}/{step}/{what}"), mode, rules, mishap: None }
 }
@@ -583,11 +588,11 @@ fn undo_cases(mode: Coordination, plan: &Plan) -> Vec<Case> {
 }
 
 /// Carries out cases and says how they ended. Red when one of them left something that it must not.
-fn matrix(what: &str, cases: Vec<Case>) {
+fn matrix(what: &str, cases: &[Case]) {
     let only = std::env::var("FAULT_CASE").ok();
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     let (mut red, mut count) = (Vec::new(), 0);
-    for case in &cases {
+    for case in cases {
         if only.as_ref().is_some_and(|only| *only != case.name) {
             continue;
         }
@@ -615,31 +620,31 @@ fn matrix(what: &str, cases: Vec<Case>) {
 #[test]
 fn every_step_may_fail_when_the_engine_coordinates() {
     let (plan, _) = blueprint(Coordination::Engine);
-    matrix("steps, engine-coordinated", step_cases(Coordination::Engine, &plan));
+    matrix("steps, engine-coordinated", &step_cases(Coordination::Engine, &plan));
 }
 
 #[test]
 fn every_step_may_fail_when_the_plugin_coordinates() {
     let (plan, _) = blueprint(Coordination::Plugin);
-    matrix("steps, plug-in-coordinated", step_cases(Coordination::Plugin, &plan));
+    matrix("steps, plug-in-coordinated", &step_cases(Coordination::Plugin, &plan));
 }
 
 #[test]
 fn every_call_may_go_wrong_when_the_engine_coordinates() {
     let (_, calls) = blueprint(Coordination::Engine);
-    matrix("calls, engine-coordinated", call_cases(Coordination::Engine, &calls));
+    matrix("calls, engine-coordinated", &call_cases(Coordination::Engine, &calls));
 }
 
 #[test]
 fn every_call_may_go_wrong_when_the_plugin_coordinates() {
     let (_, calls) = blueprint(Coordination::Plugin);
-    matrix("calls, plug-in-coordinated", call_cases(Coordination::Plugin, &calls));
+    matrix("calls, plug-in-coordinated", &call_cases(Coordination::Plugin, &calls));
 }
 
 #[test]
 fn every_undo_may_fail() {
     let cases = BOTH.into_iter().flat_map(|mode| undo_cases(mode, &blueprint(mode).0));
-    matrix("undos", cases.collect());
+    matrix("undos", &cases.collect::<Vec<_>>());
 }
 
 /// The cases that a mutant is shown to, and how many of them must notice it.
