@@ -64,6 +64,7 @@ fn a_bit_of_a_log_stops_the_restore_too() {
     let offset = 2 * 4_096 + 100;
     let (lab, point, failure) = damaged("E0000000006.log", offset);
     assert!(subject(&failure, "file").unwrap().ends_with("E0000000006.log"), "{failure:#}");
+    assert_eq!(subject(&failure, "page").as_deref(), Some("2"), "a log's pages are its segments");
     assert!(subject(&failure, "offset").is_some(), "{failure:#}");
     let (code, shown) = lab.json(["verify", "latest:DB01"]);
     assert_eq!(code, 3, "{shown:#}");

@@ -294,7 +294,7 @@ fn finding(name: &str, found: &EseFinding) -> Finding {
         _ => FindingKind::Checksum,
     };
     let mut out = Finding::new(name, kind, found.to_string()).at_offset(found.offset);
-    if let Place::Page(number) = found.place {
+    if let Place::Page(number) | Place::Segment(number) = found.place {
         out = out.at_page(u64::from(number));
     }
     match found.jet {

@@ -929,6 +929,9 @@ fn a_turned_bit_anywhere_is_found_with_file_page_and_offset() {
             if file.role == FileRole::Database && offset >= 8192 {
                 assert_eq!(first.page, Some(offset / 4096 - 1));
             }
+            if file.role == FileRole::Log && offset >= 4096 {
+                assert_eq!(first.page, Some(offset / 4096), "{name} {offset}: {first}");
+            }
             turn_bit(path, offset, bit);
         }
     }

@@ -40,7 +40,7 @@ pub enum FindingKind {
 pub struct Finding {
     /// The file, by its path inside the restore point.
     pub file: String,
-    /// The page, if it is one.
+    /// The page of a database, or the segment (4 KiB, the header is 0) of a log, if it is one.
     pub page: Option<u64>,
     /// Where in the file it is, in bytes.
     pub offset: Option<u64>,
