@@ -82,6 +82,15 @@ impl Claim {
         if self.lock.is_in_place() { Ok(()) } else { Err(expired(&self.token)) }
     }
 
+    /// The note that every member is taken, if it is there. A set that was discarded has none.
+    pub(crate) fn taken(&self) -> ProviderResult<Option<Taken>> {
+        let taken = format::read(&self.folder().join(TAKEN))?;
+        if taken.is_none() {
+            self.check()?;
+        }
+        Ok(taken)
+    }
+
     /// The error of work in the set's folder: if the folder was moved away, that is the reason.
     pub(crate) fn explain(&self, error: ProviderError) -> ProviderError {
         self.check().err().unwrap_or(error)
@@ -132,7 +141,7 @@ impl Store {
         }
         let (claim, plan) = Claim::take(self, &prepared.token, &nonce)?;
         let folder = claim.folder();
-        if let Some(taken) = format::read::<Taken>(&folder.join(TAKEN))? {
+        if let Some(taken) = claim.taken()? {
             if taken.boot != self.boot {
                 return Err(expired(&prepared.token)
                     .with_remedy("The machine was restarted before the set was settled: discard it and back up again."));

@@ -34,7 +34,7 @@ impl Store {
         }
         let (claim, plan) = Claim::take(self, &prepared.token, &nonce)?;
         let folder = claim.folder();
-        let Some(taken) = format::read::<Taken>(&folder.join(TAKEN))? else {
+        let Some(taken) = claim.taken()? else {
             let text = format!("the set {} was never taken", prepared.token);
             return Err(ProviderError::new(ProviderErrorKind::NotFound, text).without_effect());
         };

@@ -14,7 +14,9 @@ use stillpoint_workflow::TokioSeams;
 
 use super::support::{BIG, Calling, Lab, assert_kind, everything, names};
 use crate::FsProvider;
+use crate::commit::Claim;
 use crate::disk::Op;
+use crate::remove::Removal;
 
 /// Does something once, before the second chunk of the big database is written.
 fn in_mid_copy(
@@ -293,6 +295,23 @@ fn commits_and_discards_that_race_end_in_one_of_two_ways() {
         }
         assert_eq!(lab.sets(), Vec::<String>::new(), "round {round}");
     }
+}
+
+/// Between the claim and the look at what was taken, a discard moves the set away: that is not "never taken".
+#[test]
+fn a_set_that_is_discarded_under_a_settle_has_expired() {
+    let lab = Lab::new();
+    let provider = lab.provider();
+    let prepared = lab.run(provider.prepare(&lab.cx, &lab.spec("t1"))).unwrap();
+    lab.run(provider.commit(&lab.cx, &prepared)).unwrap();
+    let store = Arc::new(provider.into_store());
+    let (claim, _plan) =
+        Claim::take(&store, &prepared.token, &store.nonce(&prepared).unwrap()).unwrap();
+    assert!(claim.taken().unwrap().is_some());
+    assert_eq!(store.discard(&prepared.token).unwrap(), Removal::Waiting);
+    assert_kind(claim.taken(), &ProviderErrorKind::Expired);
+    drop(claim);
+    assert_eq!(lab.sets(), Vec::<String>::new());
 }
 
 #[test]
