@@ -125,7 +125,8 @@ pub struct ProviderCaps {
     pub coordination: BTreeSet<ProviderCoordination>,
     /// It snaps several volumes at one instant.
     pub atomic_group: bool,
-    /// A commit takes the same short time whatever the volume holds. Without it a commit copies.
+    /// A commit copies no data. Its worst case is known of the volume, or stated by `prepare`.
+    /// Without it a commit copies.
     pub instant: bool,
     /// It can expose snapshots for reading.
     pub expose: bool,
@@ -180,7 +181,9 @@ pub struct VolumeFacts {
     /// How far writes have to be held for a snapshot of it to be worth anything. What goes beyond
     /// the plug-in's level is refused when planning.
     pub needs: QuiesceLevel,
-    /// How long a commit on it may take at worst; unknown if it depends on what it holds.
+    /// How long a commit on it may take at worst; unknown if it depends on what it holds. Under a
+    /// freeze limit an unknown one is refused when planning unless the provider is
+    /// [instant](ProviderCaps::instant): then its `prepare` states it, and refuses what is too slow.
     #[serde(rename = "worst_commit_ms", with = "crate::millis::option")]
     pub worst_commit: Option<Duration>,
     /// Free bytes in the place where snapshots go, where that means something.

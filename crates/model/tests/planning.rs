@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use stillpoint_context::ErrorFacts;
 use stillpoint_model::capability::{Coordination, ProviderCoordination};
 use stillpoint_model::group::Selector;
-use stillpoint_model::id::DagId;
+use stillpoint_model::id::{DagId, ProviderId};
 use stillpoint_model::inventory::{
     CopyRole, CopyStatus, Dag, HostState, LogSignature, LogState, WriterState,
 };
@@ -271,11 +271,13 @@ fn a_freeze_that_is_not_enough_is_refused_before_it_begins() {
     let mut world = World::new();
     world.copy(1, "ex1", Active, "sim:raw", "sim:raw");
     world.copy(2, "ex1", Active, "sim:slow", "sim:slow");
-    world.copy(3, "ex1", Active, "sim:copying", "sim:copying");
+    world.provider("copier", [ProviderCoordination::Commit]);
+    world.providers.get_mut(&"copier".parse::<ProviderId>().unwrap()).unwrap().instant = false;
+    world.copy(3, "ex1", Active, "copier:mail", "copier:mail");
     world.copy(4, "ex1", Active, "sim:good", "sim:good");
     world.volumes.get_mut(&volume("sim:raw")).unwrap().needs = QuiesceLevel::AppIoHeld;
     world.volumes.get_mut(&volume("sim:slow")).unwrap().worst_commit = Some(Duration::from_secs(9));
-    world.volumes.get_mut(&volume("sim:copying")).unwrap().worst_commit = None;
+    world.volumes.get_mut(&volume("copier:mail")).unwrap().worst_commit = None;
     let plan = world.plan();
     assert_eq!(taken(&plan), ["DB04@ex1 full_and_log"]);
     let codes = refusals(&plan);
@@ -285,6 +287,25 @@ fn a_freeze_that_is_not_enough_is_refused_before_it_begins() {
 
     world.policy.quiesce.limit = Some(Duration::from_secs(30));
     assert_eq!(world.try_plan().unwrap_err().code(), "quiesce.deadline_too_long");
+}
+
+/// A clone of a file takes an instant, but only a trial in `prepare` tells how long that is.
+#[test]
+fn an_instant_snapshot_whose_worst_case_only_a_trial_tells_is_planned_under_a_limit() {
+    let mut world = World::new();
+    world.copy(1, "ex1", Active, "sim:clone", "sim:clone");
+    world.copy(2, "ex1", Active, "sim:known", "sim:known");
+    world.volumes.get_mut(&volume("sim:clone")).unwrap().worst_commit = None;
+    let plan = world.plan();
+    assert_eq!(taken(&plan), ["DB01@ex1 full_and_log", "DB02@ex1 full_and_log"]);
+    let freeze = plan.sets[0].freeze.unwrap();
+    assert!(freeze.limit.is_some());
+    assert_eq!(freeze.worst_case, None, "what is unknown of one volume is unknown of the set");
+
+    // A worst case that is known counts for an instant provider too.
+    world.volumes.get_mut(&volume("sim:clone")).unwrap().worst_commit =
+        Some(Duration::from_secs(9));
+    assert_eq!(refusals(&world.plan())["DB01"], "quiesce.worst_case_too_long");
 }
 
 #[test]

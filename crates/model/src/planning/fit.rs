@@ -53,6 +53,7 @@ pub(super) fn fit<'a>(
         &database.name,
         inputs.plugin,
         &budget,
+        inputs.providers,
         inputs.volumes,
         placed.volumes(),
     )

@@ -88,6 +88,10 @@ pub fn coordination<'a>(
 /// Whether the freeze is enough for each of these volumes, and the longest that a snapshot of them
 /// may take.
 ///
+/// A worst case that nobody knows yet is refused of a provider that copies. One that is instant
+/// states it in its `prepare`, for the files that it is given, and refuses there what the freeze
+/// cannot hold.
+///
 /// # Errors
 /// `quiesce.level_too_low`, `quiesce.worst_case_too_long`, `copy.unsupported_storage` if nothing is
 /// known of a volume.
@@ -96,6 +100,7 @@ pub fn check<'a>(
     name: &str,
     plugin: &PluginCaps,
     budget: &FreezeBudget,
+    providers: &BTreeMap<ProviderId, ProviderCaps>,
     facts: &BTreeMap<VolumeRef, VolumeFacts>,
     volumes: impl IntoIterator<Item = &'a VolumeRef>,
 ) -> Result<Option<Duration>, PlanError> {
@@ -113,8 +118,9 @@ pub fn check<'a>(
                 level: plugin.quiesce,
             });
         }
+        let is_instant = providers.get(&volume.provider).is_some_and(|caps| caps.instant);
         if let Some(cutoff) = budget.cutoff()
-            && facts.worst_commit.is_none_or(|worst| worst > cutoff)
+            && facts.worst_commit.map_or(!is_instant, |worst| worst > cutoff)
         {
             return Err(PlanError::WorstCaseTooLong {
                 volume: volume.clone(),
