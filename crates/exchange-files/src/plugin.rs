@@ -254,20 +254,7 @@ impl ExchangePlugin for FilesPlugin {
     ) -> PluginResult<Frozen> {
         let thaws = self.sessions.admit_freeze(cx, id)?;
         let (sessions, inner) = (Arc::clone(&self.sessions), cx.clone());
-        let frozen = cx
-            .blocking("freeze files", move || sessions.freeze(&inner, id, thaws, limit))
-            .await??;
-        if let Some(until) = self.sessions.frozen_until(id) {
-            let (sessions, clock) = (Arc::downgrade(&self.sessions), Arc::clone(&cx.seams().clock));
-            let watchdog = async move {
-                clock.sleep_until(until).await;
-                if let Some(sessions) = sessions.upgrade() {
-                    sessions.thaw_at_limit(id, clock.mono(), clock.now());
-                }
-            };
-            cx.seams().spawner.spawn("thaw at the limit", Box::pin(watchdog));
-        }
-        Ok(frozen)
+        cx.blocking("freeze files", move || sessions.freeze(&inner, id, thaws, limit)).await?
     }
 
     async fn thaw(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {

@@ -7,15 +7,19 @@
 //!   freeze   lock, stamp, compare with the stamps of begin
 //!   thaw     stamp again, compare, unlock: what differs has broken the freeze of its copy
 //! ```
+//!
+//! A freeze ends at its limit and a session with its lease though nobody calls any more: a thread of the plug-in's own sees
+//! to that. What is spawned through the seams would end with the caller's runtime, and a guard's ends with its freeze.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use stillpoint_context::{Cx, FencingToken, Mono};
+use stillpoint_context::{Clock, Cx, FencingToken, Mono, Panicked};
 use stillpoint_exchange::{
     Cause, Completion, CopyEvidence, CopyId, EvidenceGrain, Frozen, Held, PluginError,
     PluginErrorKind, PluginResult, QuiesceLevel, Session, SessionId, SessionSpec, SessionState,
@@ -27,14 +31,69 @@ use crate::watch::{LockError, Locks, Stamp, Watched, compare, first_change, lock
 
 /// Ended sessions that are still remembered.
 const REMEMBERED: usize = 256;
+/// How long the watchdog waits at most before it looks at the clock again: inside a freeze, and outside of one.
+const NAP: Duration = Duration::from_millis(50);
+const LONG_NAP: Duration = Duration::from_secs(1);
 
 /// Every session of a plug-in. Its calls that touch files are for blocking threads; they leave a state that holds even if
 /// whoever waits for them goes away.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<State>);
+pub(crate) struct Sessions {
+    book: Arc<Book>,
+    /// Ends freezes and sessions whose time is over; there is one from the first session on.
+    watchdog: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the plug-in and its watchdog share.
+#[derive(Debug, Default)]
+struct Book {
+    state: Mutex<State>,
+    /// Told when a session, a freeze or the end of the plug-in has come.
+    changed: Condvar,
+}
+
+impl Book {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what is over, until the plug-in is dropped.
+    ///
+    /// A clock is asked for the time and never for a timer: its timers are of a runtime, and this thread has none.
+    fn watch(&self) {
+        let mut state = self.state();
+        while !state.is_closed {
+            state = match state.end_what_is_over() {
+                // The time that counts may pass faster than a wait here: across a suspend, or where it is not real.
+                Some(left) => {
+                    let most = if state.is_frozen() { NAP } else { LONG_NAP };
+                    let nap = left.clamp(Duration::from_millis(1), most);
+                    let woken = self.changed.wait_timeout(state, nap);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.book.state().is_closed = true;
+        self.book.changed.notify_all();
+        let thread = self.watchdog.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // It never holds the sessions, so this is not its own thread; and it is at its wait, or nearly.
+        if let Some(Err(panic)) = thread.map(JoinHandle::join) {
+            let told = Panicked::from_payload(panic.as_ref());
+            tracing::error!(error = %told, "the watchdog of the sessions ended early");
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
+    /// The plug-in is gone, and nobody can call any more.
+    is_closed: bool,
     sessions: BTreeMap<SessionId, Entry>,
     /// Highest token seen for each copy.
     fences: BTreeMap<CopyId, FencingToken>,
@@ -45,6 +104,8 @@ struct State {
 struct Entry {
     spec: SessionSpec,
     session: Session,
+    /// The clock of its limit and its lease.
+    clock: Arc<dyn Clock>,
     lease_end: Mono,
     fence: FencingToken,
     files: Vec<(Watched, Stamp)>,
@@ -140,13 +201,44 @@ impl State {
         let is_over =
             self.sessions.get(&id).is_some_and(|entry| entry.is_live() && entry.lease_end <= now);
         if is_over {
-            self.end(cx, id, Phase::Aborted);
+            self.end(cx.now(), id, Phase::Aborted);
         }
     }
 
-    fn end(&mut self, cx: &Cx, id: SessionId, phase: Phase) {
+    fn is_frozen(&self) -> bool {
+        self.sessions.values().any(|entry| matches!(entry.phase, Phase::Frozen(_)))
+    }
+
+    /// Ends every freeze whose limit has passed and every session whose lease has. Gives the time until the next will; none
+    /// if there is nothing to wait for.
+    fn end_what_is_over(&mut self) -> Option<Duration> {
+        let mut next: Option<Duration> = None;
+        let mut over = Vec::new();
+        for (id, entry) in self.sessions.iter_mut().filter(|(_, entry)| entry.is_live()) {
+            let mut left = entry.lease_end.saturating_since(entry.clock.boot());
+            if left.is_zero() {
+                over.push((*id, entry.clock.now()));
+                continue;
+            }
+            if let Phase::Frozen(freeze) = &entry.phase
+                && let Some((_, until)) = freeze.until
+            {
+                match until.saturating_since(entry.clock.mono()) {
+                    Duration::ZERO => entry.break_freeze(entry.clock.now(), &Cause::LimitPassed),
+                    frozen => left = left.min(frozen),
+                }
+            }
+            next = Some(next.map_or(left, |next| next.min(left)));
+        }
+        for (id, at) in over {
+            self.end(at, id, Phase::Aborted);
+        }
+        next
+    }
+
+    fn end(&mut self, at: DateTime<Utc>, id: SessionId, phase: Phase) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
-        entry.break_freeze(cx.now(), &Cause::ThawedEarly);
+        entry.break_freeze(at, &Cause::ThawedEarly);
         entry.phase = phase;
         entry.files = Vec::new();
         self.ended.push_back(id);
@@ -179,7 +271,28 @@ pub(crate) struct Begun {
 
 impl Sessions {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.state()
+    }
+
+    /// Starts the watchdog if there is none yet.
+    fn keep_watch(&self) -> PluginResult<()> {
+        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
+        if watchdog.is_some() {
+            return Ok(());
+        }
+        let book = Arc::clone(&self.book);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "it has to outlive the runtime of every caller, so it can be no task of the seams"
+        )]
+        let thread = std::thread::Builder::new()
+            .name("files-watchdog".to_owned())
+            .spawn(move || book.watch())
+            .map_err(|error| {
+                PluginError::io("start the watchdog of the sessions", error).without_effect()
+            })?;
+        *watchdog = Some(thread);
+        Ok(())
     }
 
     /// The session of a repeated `begin`, with its lease begun anew; `None` if there is none yet.
@@ -212,11 +325,15 @@ impl Sessions {
         if let Some(session) = self.again(cx, spec)? {
             return Ok(session);
         }
+        // Before there is anything to be watched: a freeze must not fail for want of a thread.
+        self.keep_watch()?;
         let mut state = self.state();
         state.check_fence(cx, &spec.copies)?;
+        self.book.changed.notify_all();
         let entry = state.sessions.entry(spec.id).or_insert_with(|| Entry {
             spec: spec.clone(),
             session: begun.session,
+            clock: Arc::clone(&cx.seams().clock),
             lease_end: cx.seams().clock.boot() + spec.lease,
             fence: cx.fence(),
             files,
@@ -320,29 +437,12 @@ impl Sessions {
         let freeze = Arc::new(Freeze { at, until, before, locks: Mutex::new(Some(locks)) });
         let frozen = freeze.frozen();
         entry.outcome = None;
+        // By the clock of its limit, which may be another than that of `begin`.
+        entry.clock = Arc::clone(&cx.seams().clock);
         entry.phase = Phase::Frozen(freeze);
+        // From here on it ends at its limit, whether or not anybody still waits for this call.
+        self.book.changed.notify_all();
         Ok(frozen)
-    }
-
-    /// When the freeze that is open ends by itself.
-    pub(crate) fn frozen_until(&self, id: SessionId) -> Option<Mono> {
-        match &self.state().sessions.get(&id)?.phase {
-            Phase::Frozen(freeze) => freeze.until.map(|(_, until)| until),
-            _ => None,
-        }
-    }
-
-    /// Ends a freeze whose limit has passed at `now`. Does not block.
-    pub(crate) fn thaw_at_limit(&self, id: SessionId, now: Mono, at: DateTime<Utc>) {
-        let mut state = self.state();
-        let Some(entry) = state.sessions.get_mut(&id) else { return };
-        let is_over = matches!(
-            &entry.phase,
-            Phase::Frozen(freeze) if freeze.until.is_some_and(|(_, until)| until <= now)
-        );
-        if is_over {
-            entry.break_freeze(at, &Cause::LimitPassed);
-        }
     }
 
     /// Takes note that a thaw was asked for; gives back whether there is a freeze to end.
@@ -414,7 +514,7 @@ impl Sessions {
         state.check_fence(cx, &copies)?;
         let completions: BTreeMap<_, _> =
             copies.into_iter().map(|copy| (copy, Completion::Completed)).collect();
-        state.end(cx, id, Phase::Completed(completions.clone()));
+        state.end(cx.now(), id, Phase::Completed(completions.clone()));
         Ok(completions)
     }
 
@@ -423,7 +523,7 @@ impl Sessions {
         if let Some(entry) = state.sessions.get_mut(&id) {
             entry.thaws += 1;
             if entry.is_live() {
-                state.end(cx, id, Phase::Aborted);
+                state.end(cx.now(), id, Phase::Aborted);
             }
         }
     }

@@ -15,6 +15,7 @@ use std::{
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::pin,
+    sync::Arc,
     task::{Context, Waker},
     time::Duration,
 };
@@ -726,6 +727,18 @@ fn a_freeze_whose_caller_went_away_can_be_thawed() {
     assert_eq!(lab.held(&copy), Held::Yes);
 }
 
+/// Waits until nobody holds the database: the plug-in's own thread lets it go, with nobody calling.
+fn wait_until_thawed(lab: &Lab) {
+    let database = File::open(lab.path("DB01.edb")).unwrap();
+    while database.try_lock().is_err() {
+        std::thread::yield_now();
+    }
+}
+
+fn is_frozen(lab: &Lab) -> bool {
+    File::open(lab.path("DB01.edb")).unwrap().try_lock().is_err()
+}
+
 #[test]
 fn a_limit_that_was_asked_for_ends_the_freeze() {
     let lab = Lab::with_set();
@@ -734,22 +747,63 @@ fn a_limit_that_was_asked_for_ends_the_freeze() {
     let limit = Duration::from_secs(20);
     let frozen = block_on(lab.plugin.freeze(&lab.cx(), session_id(1), Some(limit))).unwrap();
     assert_eq!(frozen.until, Some(frozen.at + limit));
-    lab.bench.workshop.poll_tasks();
     lab.bench.clock.advance(Duration::from_secs(19));
-    lab.bench.workshop.poll_tasks();
     assert!(matches!(lab.state(), SessionState::Frozen { .. }));
     lab.bench.clock.advance(Duration::from_secs(1));
-    // The plug-in thaws by itself, with nobody calling.
-    lab.bench.workshop.poll_tasks();
+    wait_until_thawed(&lab);
     assert_eq!(lab.state(), SessionState::Open);
-    assert!(File::open(lab.path("DB01.edb")).unwrap().try_lock().is_ok());
     lab.thaw();
     assert_eq!(lab.held(&copy), Held::Broken(Cause::LimitPassed));
 
-    // A watchdog that got no turn changes nothing about the answer.
+    // A thaw that is faster than the plug-in's own changes nothing about the answer.
     block_on(lab.plugin.freeze(&lab.cx(), session_id(1), Some(limit))).unwrap();
     lab.bench.clock.advance(limit);
     lab.thaw();
+    assert_eq!(lab.held(&copy), Held::Broken(Cause::LimitPassed));
+}
+
+/// As in a guard: the thread of the enter has a runtime of its own, which ends as soon as `freeze` has returned.
+#[test]
+fn a_freeze_ends_at_its_limit_though_the_runtime_that_made_it_has_ended() {
+    use stillpoint_workflow::{Lanes, ThreadLanes, TokioSeams};
+    let lab = Lab::with_set();
+    let copy = copy_named(&lab.inventory(), "DB01").id.clone();
+    lab.begin(vec![copy.clone()]);
+    let embedder = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut seams = TokioSeams::on(embedder.handle().clone());
+    seams.clock = Arc::clone(&lab.bench.seams.clock);
+    let (plugin, cx) = (lab.plugin.clone(), Cx::detached(&seams));
+    let (tell, told) = std::sync::mpsc::channel();
+    let lane = ThreadLanes.threads(&["enter".to_owned()]).unwrap().pop().unwrap();
+    lane.run(Box::pin(async move {
+        tell.send(plugin.freeze(&cx, session_id(1), Some(Duration::from_secs(2))).await).unwrap();
+    }));
+    told.recv().unwrap().unwrap();
+    // The lane has dropped its sender with its task: its runtime is as good as gone.
+    assert!(told.recv().is_err());
+    lab.bench.clock.advance(Duration::from_millis(1999));
+    assert!(is_frozen(&lab));
+    lab.bench.clock.advance(Duration::from_millis(1));
+    wait_until_thawed(&lab);
+    assert_eq!(lab.held(&copy), Held::Broken(Cause::LimitPassed));
+}
+
+#[test]
+fn a_freeze_whose_caller_went_away_ends_at_its_limit() {
+    let lab = Lab::with_set();
+    let copy = copy_named(&lab.inventory(), "DB01").id.clone();
+    lab.begin(vec![copy.clone()]);
+    lab.bench.workshop.hold();
+    {
+        let cx = lab.cx();
+        let limit = Some(Duration::from_secs(2));
+        let mut freeze = pin!(lab.plugin.freeze(&cx, session_id(1), limit));
+        assert!(freeze.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    lab.bench.workshop.release();
+    assert!(is_frozen(&lab));
+    lab.bench.clock.advance(Duration::from_secs(2));
+    wait_until_thawed(&lab);
     assert_eq!(lab.held(&copy), Held::Broken(Cause::LimitPassed));
 }
 
@@ -762,14 +816,32 @@ fn a_lease_that_runs_out_ends_the_session() {
     block_on(lab.plugin.renew(&lab.cx(), session_id(1), LEASE)).unwrap();
     lab.freeze();
     lab.bench.clock.advance(LEASE);
+    // By itself, with nobody calling.
+    wait_until_thawed(&lab);
     assert_eq!(lab.state(), SessionState::Aborted);
-    assert!(File::open(lab.path("DB01.edb")).unwrap().try_lock().is_ok());
     let gone = block_on(lab.plugin.renew(&lab.cx(), session_id(1), LEASE)).unwrap_err();
     assert_eq!(gone.kind(), &PluginErrorKind::SessionGone);
     let verdicts = BTreeMap::from([(copy.clone(), Verdict::Good)]);
     let lost = block_on(lab.plugin.complete(&lab.cx(), session_id(1), &verdicts)).unwrap();
     assert_eq!(lost[&copy], Completion::Lost);
     assert!(!lab.held(&copy).is_yes());
+}
+
+#[test]
+fn a_plugin_that_is_dropped_lets_everything_go() {
+    let Lab { folder, plugin, bench } = Lab::with_set();
+    let inventory = block_on(plugin.inventory(&bench.cx(), &Scope::Everything)).unwrap();
+    let copy = copy_named(&inventory, "DB01").id.clone();
+    let spec = SessionSpec::new(session_id(1), BackupKind::Full, vec![copy], LEASE);
+    block_on(plugin.begin(&bench.cx(), &spec)).unwrap();
+    block_on(plugin.freeze(&bench.cx(), session_id(1), None)).unwrap();
+    let database = File::open(folder.path().join("DB01.edb")).unwrap();
+    assert!(database.try_lock().is_err());
+    drop(plugin);
+    // The thread of blocking work may hold the sessions for an instant longer.
+    while database.try_lock().is_err() {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
