@@ -15,12 +15,14 @@ use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 
 use crate::copy::{Meter, buffer, pump};
 use crate::disk::{Lock, Wait};
-use crate::format::{self, Method, Plan, PlanFile, PlanMember, Taken, TakenFile, TakenMember};
+use crate::format::{
+    self, Method, Plan, PlanFile, PlanMember, SetRecord, Taken, TakenFile, TakenMember,
+};
 use crate::prepare::expired;
-use crate::store::{BEGUN, LOCK, PLAN, Store, TAKEN, member_folder};
+use crate::store::{BEGUN, LOCK, PLAN, Store, TAKEN, glances, member_folder, nothing_at};
 use crate::volume::{Source, Volume};
 
-/// The right to work on a set that is not settled. While one lives, nobody else has it.
+/// The right to make a set that is not settled, or to work on it. While one lives, nobody else has it.
 ///
 /// A set that is discarded meanwhile is moved away under the work. Whoever drops the last claim then removes it, so that a
 /// late commit leaves nothing.
@@ -35,30 +37,21 @@ impl Claim {
     /// Claims a set under preparation `nonce`, and reads its plan.
     pub(crate) fn take(
         store: &Arc<Store>,
+        cx: &Cx,
         token: &SetToken,
         nonce: &str,
     ) -> ProviderResult<(Self, Plan)> {
         let folder = store.partial(token);
-        if !folder.is_dir() {
-            return Err(expired(token).without_effect());
-        }
-        let path = folder.join(LOCK);
-        // Somebody who only looks whether it is locked holds it for an instant.
-        let mut attempt = store.disk.lock(&path, Wait::No);
-        for _ in 0..1000 {
-            if !matches!(attempt, Ok(None)) {
-                break;
-            }
-            std::thread::yield_now();
-            attempt = store.disk.lock(&path, Wait::No);
-        }
-        let lock = match attempt {
+        // Never made here: only a preparation may, and what is being removed must not have it again.
+        let lock = match store.disk.lock_known(&folder.join(LOCK), Wait::ForGlances(&glances(cx))) {
             Ok(Some(lock)) => lock,
-            Ok(None) => {
-                let text = format!("an earlier call for the set {token} is still running");
-                return Err(ProviderError::new(ProviderErrorKind::Busy, text));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(None) => return Err(moving(token)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(expired(token).without_effect());
             }
             Err(error) => {
@@ -71,6 +64,42 @@ impl Claim {
             Some(plan) if plan.nonce == nonce && plan.token == *token => Ok((claim, plan)),
             _ => Err(expired(token).without_effect()),
         }
+    }
+
+    /// Makes the folder of a set that has none, and claims it. Busy if somebody else makes it.
+    pub(crate) fn make(store: &Arc<Store>, cx: &Cx, token: &SetToken) -> ProviderResult<Self> {
+        let folder = store.partial(token);
+        let failed = |e| ProviderError::io(format_args!("make {}", folder.display()), e);
+        store.disk.make_dir(&folder).map_err(failed)?;
+        let lock = store.disk.lock_new(&folder.join(LOCK), Wait::ForGlances(&glances(cx)));
+        let lock = match lock {
+            Ok(Some(lock)) => lock,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(moving(token));
+            }
+            Ok(None) => return Err(expired(token)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(expired(token)),
+            Err(error) => return Err(failed(error)),
+        };
+        let claim = Self { store: Arc::clone(store), token: token.clone(), lock };
+        // Looked at with the lock held: from here on nobody else begins, and whoever had begun is seen.
+        for other in [store.settled(token), store.discarded(token)] {
+            if !nothing_at(&other)? {
+                claim.abandon();
+                return Err(moving(token));
+            }
+        }
+        Ok(claim)
+    }
+
+    /// Gives up a set that was being made. If it was taken away meanwhile, what is there now is another's.
+    pub(crate) fn abandon(self) {
+        if self.lock.is_in_place()
+            && let Err(error) = self.store.retire(&self.token, &self.folder())
+        {
+            tracing::warn!(token = %self.token, %error, "what a failed preparation made stays");
+        }
+        // Dropped, it removes what it has moved away.
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -104,12 +133,20 @@ impl Drop for Claim {
         }
         let discarded = self.store.discarded(&self.token);
         let is_it = |found| found == Some(self.lock.inode());
+        // Not empty: whoever waits for us has made the lock anew, and removes the rest.
         if crate::disk::Inode::at(&discarded.join(LOCK)).is_ok_and(is_it)
             && let Err(error) = self.store.remove_set(&discarded)
+            && error.kind() != io::ErrorKind::DirectoryNotEmpty
         {
             tracing::warn!(token = %self.token, %error, "a discarded set could not be removed yet");
         }
     }
+}
+
+/// Somebody else is at the set.
+pub(crate) fn moving(token: &SetToken) -> ProviderError {
+    let text = format!("an earlier call for the set {token} is still running");
+    ProviderError::new(ProviderErrorKind::Busy, text)
 }
 
 /// A commit that may go ahead, or one that has been made before.
@@ -127,19 +164,49 @@ pub(crate) struct Commit {
     stop: AtomicBool,
 }
 
+/// A prepared set, as far as it has come.
+#[derive(Debug)]
+pub(crate) enum Reached {
+    Claimed(Claim, Plan),
+    Settled(SetRecord),
+}
+
 impl Store {
-    /// Claims the set and clears what a failed attempt left.
-    pub(crate) fn begin_commit(self: &Arc<Self>, prepared: &Prepared) -> ProviderResult<Begun> {
+    /// Claims a set that is not settled, or reads the record of one that is.
+    pub(crate) fn reach(self: &Arc<Self>, cx: &Cx, prepared: &Prepared) -> ProviderResult<Reached> {
         let nonce = self.nonce(prepared)?;
-        if let Some(record) = self.set_record(&prepared.token)? {
-            if record.nonce != nonce {
-                return Err(expired(&prepared.token).without_effect());
+        let settled = || -> ProviderResult<Option<Reached>> {
+            match self.set_record(&prepared.token)? {
+                Some(record) if record.nonce == nonce => Ok(Some(Reached::Settled(record))),
+                Some(_) => Err(expired(&prepared.token).without_effect()),
+                None => Ok(None),
             }
-            let members = record.members.iter();
-            let members = members.map(|m| (&m.volume, m.role, m.taken_at));
-            return Ok(Begun::Before(self.answer_members(&prepared.token, members)?));
+        };
+        if let Some(settled) = settled()? {
+            return Ok(settled);
         }
-        let (claim, plan) = Claim::take(self, &prepared.token, &nonce)?;
+        match Claim::take(self, cx, &prepared.token, &nonce) {
+            Ok((claim, plan)) => Ok(Reached::Claimed(claim, plan)),
+            // An earlier call may have settled it between the two looks.
+            Err(error) if *error.kind() == ProviderErrorKind::Expired => settled()?.ok_or(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Claims the set and clears what a failed attempt left.
+    pub(crate) fn begin_commit(
+        self: &Arc<Self>,
+        cx: &Cx,
+        prepared: &Prepared,
+    ) -> ProviderResult<Begun> {
+        let (claim, plan) = match self.reach(cx, prepared)? {
+            Reached::Claimed(claim, plan) => (claim, plan),
+            Reached::Settled(record) => {
+                let members = record.members.iter();
+                let members = members.map(|m| (&m.volume, m.role, m.taken_at));
+                return Ok(Begun::Before(self.answer_members(&prepared.token, members)?));
+            }
+        };
         let folder = claim.folder();
         if let Some(taken) = claim.taken()? {
             if taken.boot != self.boot {

@@ -117,6 +117,7 @@ pub(crate) fn open(config: &FsConfig, disk: Disk) -> ProviderResult<FsProvider> 
         boot,
         page: 100,
         patience: Duration::from_secs(5),
+        flights: Arc::default(),
     })))
 }
 

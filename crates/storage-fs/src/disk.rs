@@ -37,6 +37,11 @@ pub(crate) enum Op {
 /// Hears of each change before it is made, and may refuse it.
 pub(crate) trait Hook: Debug + Send + Sync {
     fn before(&self, op: Op, path: &Path) -> io::Result<()>;
+
+    /// Hears of each look at a set of which the answer of a call depends, just before it.
+    fn look(&self, path: &Path) {
+        let _: &Path = path;
+    }
 }
 
 /// Which file it is, whatever its name.
@@ -76,6 +81,37 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Locks an open file; `None` if somebody works under it and we do not wait.
+    fn hold(file: File, path: &Path, wait: Wait<'_>) -> io::Result<Option<Self>> {
+        match wait {
+            Wait::Yes => file.lock()?,
+            Wait::No => match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            },
+            Wait::ForGlances(go_on) => loop {
+                match file.try_lock() {
+                    Ok(()) => break,
+                    Err(TryLockError::WouldBlock) => {}
+                    Err(TryLockError::Error(error)) => return Err(error),
+                }
+                // Whoever works holds it alone; those who look share it.
+                match file.try_lock_shared() {
+                    Ok(()) => file.unlock()?,
+                    Err(TryLockError::WouldBlock) => return Ok(None),
+                    Err(TryLockError::Error(error)) => return Err(error),
+                }
+                if !go_on() {
+                    return Ok(None);
+                }
+                std::thread::yield_now();
+            },
+        }
+        let inode = Inode::of(&file.metadata()?);
+        Ok(Some(Self { file, path: path.to_owned(), inode }))
+    }
+
     pub(crate) fn inode(&self) -> Inode {
         self.inode
     }
@@ -107,6 +143,13 @@ impl Disk {
 
     fn pass(&self, op: Op, path: &Path) -> io::Result<()> {
         self.hook.as_ref().map_or(Ok(()), |hook| hook.before(op, path))
+    }
+
+    /// Said before a set is looked at, so that a test can move it between any two looks.
+    pub(crate) fn look(&self, path: &Path) {
+        if let Some(hook) = &self.hook {
+            hook.look(path);
+        }
     }
 
     /// Makes a folder for us alone, as what is stored is other people's mail; one that is there already is fine.
@@ -266,6 +309,21 @@ impl Disk {
     /// The bytes are first written to a neighbour with a fixed name, so that crashes leave at most one of them. It is
     /// locked while it is written, as another process may be at the same name.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        self.put(path, bytes, durable, |new| self.rename(new, path))
+    }
+
+    /// The same, durably, where nothing is; `AlreadyExists` if something is.
+    pub(crate) fn put_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.put(path, bytes, true, |new| self.rename_new(new, path))
+    }
+
+    fn put(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        durable: bool,
+        name: impl Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let new = neighbour(path)?;
         let Some(lock) = self.lock(&new, Wait::Yes)? else {
             return Err(Errno::AGAIN.into());
@@ -276,7 +334,7 @@ impl Disk {
             if durable {
                 self.sync(&lock.file, &new)?;
             }
-            self.rename(&new, path)
+            name(&new)
         };
         if let Err(error) = fill() {
             let _left_for_the_next = self.remove(&new);
@@ -289,42 +347,71 @@ impl Disk {
     }
 
     /// Locks a file, which is made if it is not there. `None` if somebody else holds it and we do not wait.
-    pub(crate) fn lock(&self, path: &Path, wait: Wait) -> io::Result<Option<Lock>> {
+    pub(crate) fn lock(&self, path: &Path, wait: Wait<'_>) -> io::Result<Option<Lock>> {
         loop {
             if is_free(path)? {
                 self.pass(Op::Create, path)?;
             }
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(nofollow())
-                .open(path)?;
-            match wait {
-                Wait::Yes => file.lock()?,
-                Wait::No => match file.try_lock() {
-                    Ok(()) => {}
-                    Err(TryLockError::WouldBlock) => return Ok(None),
-                    Err(TryLockError::Error(error)) => return Err(error),
-                },
-            }
-            let inode = Inode::of(&file.metadata()?);
-            let lock = Lock { file, path: path.to_owned(), inode };
+            let file = for_locks().create(true).truncate(false).mode(0o600).open(path)?;
+            let Some(lock) = Lock::hold(file, path, wait)? else { return Ok(None) };
             // Whoever held it before may have removed or moved it meanwhile: then it locks nothing.
             if lock.is_in_place() {
                 return Ok(Some(lock));
             }
         }
     }
+
+    /// The same for a file that is there: an error if it is not.
+    pub(crate) fn lock_known(&self, path: &Path, wait: Wait<'_>) -> io::Result<Option<Lock>> {
+        loop {
+            self.look(path);
+            let Some(lock) = Lock::hold(for_locks().open(path)?, path, wait)? else {
+                return Ok(None);
+            };
+            if lock.is_in_place() {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// Makes and locks a file that was not there. `None` if it was moved away or removed that very moment.
+    pub(crate) fn lock_new(&self, path: &Path, wait: Wait<'_>) -> io::Result<Option<Lock>> {
+        let file = self.create_new(path)?;
+        Ok(Lock::hold(file, path, wait)?.filter(Lock::is_in_place))
+    }
+
+    /// Whether somebody works under this lock. Only looks: the file is not made, and others who look do not count.
+    pub(crate) fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.look(path);
+        let file = match OpenOptions::new().read(true).custom_flags(nofollow()).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => file.unlock().map(|()| false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// How a file is opened to be locked; a link is never followed.
+fn for_locks() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(nofollow());
+    options
 }
 
 /// Whether to wait for a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+#[derive(Clone, Copy)]
+pub(crate) enum Wait<'a> {
+    /// Until whoever holds it has ended.
     Yes,
+    /// Not at all.
     No,
+    /// Not for anybody's work. Those who only look whether there is any hold the lock for an instant; they are waited
+    /// for as long as this says so.
+    ForGlances(&'a dyn Fn() -> bool),
 }
 
 /// Where [`Disk::replace`] puts new bytes first.

@@ -1,8 +1,9 @@
 //! `find`, `list`, `resolve` and `volumes`: what there is, read from the store each time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_context::{Cx, HostPath};
@@ -15,69 +16,100 @@ use stillpoint_storage::{
 };
 
 use crate::commit::snapshot_id;
-use crate::disk::Wait;
+use crate::disk::Inode;
 use crate::format::{self, Plan, Taken};
 use crate::prepare::free_bytes;
-use crate::store::{BEGUN, LOCK, PLAN, Store, TAKEN, is_ours, nothing_at};
+use crate::store::{BEGUN, LOCK, Owner, PLAN, Store, TAKEN, inode_at, is_name, nothing_at};
 
 /// The tag of a snapshot in a listing that is not settled: it is part of a set under way, or debris of one.
 pub(crate) const UNSETTLED: &str = "unsettled";
 /// When to ask again about a set on which somebody works.
 const AGAIN: TimeDelta = TimeDelta::seconds(60);
+/// How often a set that moves while it is looked at is looked at again. It moves at most three times between its preparation
+/// and its end.
+const LOOKS: usize = 100;
 /// What a page mark begins with.
 const MARK: &str = "after:";
 
 impl Store {
     pub(crate) fn find(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Found> {
+        for _ in 0..LOOKS {
+            if let Some(found) = self.look_for(cx, token)? {
+                return Ok(found);
+            }
+        }
+        // Somebody moves it as often as we look.
+        Ok(Found::InFlight { until: cx.now() + AGAIN })
+    }
+
+    /// What there is of a token; `None` if it moved while it was looked at.
+    fn look_for(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Option<Found>> {
+        let in_flight = Found::InFlight { until: cx.now() + AGAIN };
+        // In the order in which a set moves, so that none slips past.
+        let partial = self.partial(token);
+        let at = inode_at(&partial)?;
+        if self.owner(&partial, token)? == Owner::Ours {
+            let found = if self.is_locked(&partial)? {
+                in_flight
+            } else {
+                match self.unsettled(token, &partial, cx.now())? {
+                    None => Found::Absent,
+                    Some((snapshots, true)) => Found::Complete(snapshots),
+                    Some((snapshots, false)) => Found::Partial(snapshots),
+                }
+            };
+            return self.if_still(&partial, at, found);
+        }
         if let Some(record) = self.set_record(token)? {
             let snapshots = self.snapshots(&record)?;
             let whole = snapshots.len() == record.members.len();
-            return Ok(if whole { Found::Complete(snapshots) } else { Found::Partial(snapshots) });
+            let found = if whole { Found::Complete(snapshots) } else { Found::Partial(snapshots) };
+            return Ok(Some(found));
         }
-        let in_flight = Found::InFlight { until: cx.now() + AGAIN };
         let discarded = self.discarded(token);
-        if is_ours(&discarded, token)? {
-            return Ok(if self.is_locked(&discarded)? {
-                in_flight
-            } else {
-                Found::Partial(vec![])
-            });
+        let at = inode_at(&discarded)?;
+        if self.owner(&discarded, token)? == Owner::Ours {
+            let locked = self.is_locked(&discarded)?;
+            let found = if locked { in_flight } else { Found::Partial(Vec::new()) };
+            return self.if_still(&discarded, at, found);
         }
-        let partial = self.partial(token);
-        if !is_ours(&partial, token)? {
-            // Settled between the two looks.
-            return Ok(match self.set_record(token)? {
-                Some(record) => Found::Complete(self.snapshots(&record)?),
-                None => Found::Absent,
-            });
-        }
-        if self.is_locked(&partial)? {
-            return Ok(in_flight);
-        }
-        let Some(plan) = format::read::<Plan>(&partial.join(PLAN))? else {
-            return Ok(Found::Absent);
-        };
-        if nothing_at(&partial.join(BEGUN))? {
-            return Ok(Found::Absent);
-        }
-        let done: Option<Taken> = format::read(&partial.join(TAKEN))?;
-        let snapshots = self.unsettled(&plan, done.as_ref(), cx.now())?;
-        let whole = done.is_some_and(|done| done.boot == self.boot);
-        Ok(if whole { Found::Complete(snapshots) } else { Found::Partial(snapshots) })
+        Ok(Some(Found::Absent))
     }
 
-    fn is_locked(&self, folder: &std::path::Path) -> ProviderResult<bool> {
+    /// What was found in a folder, if that is still the one that was looked at.
+    fn if_still<T>(&self, folder: &Path, at: Option<Inode>, found: T) -> ProviderResult<Option<T>> {
+        self.disk.look(folder);
+        Ok((inode_at(folder)? == at).then_some(found))
+    }
+
+    fn is_locked(&self, folder: &Path) -> ProviderResult<bool> {
         let path = folder.join(LOCK);
-        if nothing_at(&path)? {
-            return Ok(false);
+        self.disk.is_locked(&path).map_err(|error| {
+            ProviderError::io(format_args!("lock {}", path.display()), error).without_effect()
+        })
+    }
+
+    /// The snapshots of a set that is not settled, if a commit has begun, and whether all were taken since the machine
+    /// started.
+    fn unsettled(
+        &self,
+        token: &SetToken,
+        folder: &Path,
+        now: DateTime<Utc>,
+    ) -> ProviderResult<Option<(Vec<Snapshot>, bool)>> {
+        self.disk.look(&folder.join(PLAN));
+        let plan: Option<Plan> = format::read(&folder.join(PLAN))?;
+        let Some(plan) = plan.filter(|plan| plan.token == *token) else { return Ok(None) };
+        if nothing_at(&folder.join(BEGUN))? {
+            return Ok(None);
         }
-        let held = self.disk.lock(&path, Wait::No);
-        let held = held.map_err(|e| ProviderError::io(format_args!("lock {}", path.display()), e));
-        Ok(held?.is_none())
+        let done: Option<Taken> = format::read(&folder.join(TAKEN))?;
+        let snapshots = self.unsettled_snapshots(&plan, done.as_ref(), now)?;
+        Ok(Some((snapshots, done.is_some_and(|done| done.boot == self.boot))))
     }
 
     /// The snapshots of a set under way, as far as they are known.
-    fn unsettled(
+    fn unsettled_snapshots(
         &self,
         plan: &Plan,
         taken: Option<&Taken>,
@@ -97,7 +129,7 @@ impl Store {
         Ok(snapshots.collect())
     }
 
-    /// The snapshots of a volume in the order of the names in the store, ours and others', a page at a time.
+    /// The snapshots of a volume in the order of their tokens, ours and others', a page at a time.
     pub(crate) fn list(
         &self,
         cx: &Cx,
@@ -111,12 +143,12 @@ impl Store {
                 ProviderError::new(ProviderErrorKind::Invalid, text).without_effect()
             })?;
         let mut snapshots = Vec::new();
-        for (name, kind) in self.entries()? {
-            if after.is_some_and(|after| name.as_str() <= after) {
+        for (key, names) in self.entries()? {
+            if after.is_some_and(|after| key.as_str() <= after) {
                 continue;
             }
             cx.check()?;
-            let found = self.entry(&name, &kind, cx.now())?;
+            let found = self.entry(&key, &names, cx.now())?;
             snapshots.extend(
                 found
                     .into_iter()
@@ -127,61 +159,102 @@ impl Store {
                     }),
             );
             if snapshots.len() >= self.page {
-                return Ok(Listing { snapshots, next: Some(format!("{MARK}{name}")) });
+                return Ok(Listing { snapshots, next: Some(format!("{MARK}{key}")) });
             }
         }
         Ok(Listing { snapshots, next: None })
     }
 
-    /// The names in the folder of sets, sorted, with what each of them seems to be.
-    fn entries(&self) -> ProviderResult<BTreeMap<String, Entry>> {
+    /// The names in the folder of sets by the token that they seem to be of, or by themselves.
+    ///
+    /// A name that changes while a folder is read may be missed, so it is read twice.
+    fn entries(&self) -> ProviderResult<BTreeMap<String, BTreeSet<String>>> {
         let sets = self.sets();
         let failed = |error| {
             ProviderError::io(format_args!("list {}", sets.display()), error).without_effect()
         };
-        let mut entries = BTreeMap::new();
-        for entry in fs::read_dir(&sets).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            let kind = match (name.strip_suffix(".partial"), name.strip_suffix(".discarded")) {
-                (Some(token), _) => SetToken::new(token).map_or(Entry::Foreign, Entry::Partial),
-                (_, Some(token)) => SetToken::new(token).map_or(Entry::Foreign, Entry::Discarded),
-                _ => SetToken::new(name.as_str()).map_or(Entry::Foreign, Entry::Settled),
-            };
-            entries.insert(name, kind);
+        let mut entries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for _ in 0..2 {
+            self.disk.look(&sets);
+            for entry in fs::read_dir(&sets).map_err(failed)? {
+                let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+                let key = name.strip_suffix(".partial").or(name.strip_suffix(".discarded"));
+                let key = key.filter(|key| SetToken::new(*key).is_ok_and(|token| is_name(&token)));
+                entries.entry(key.unwrap_or(&name).to_owned()).or_default().insert(name);
+            }
         }
         Ok(entries)
     }
 
-    /// What an entry of the folder of sets holds.
-    fn entry(&self, name: &str, kind: &Entry, now: DateTime<Utc>) -> ProviderResult<Vec<Snapshot>> {
-        match kind {
-            Entry::Settled(token) => {
-                if let Some(record) = self.set_record(token)? {
-                    return self.snapshots(&record);
+    /// What the names of one token hold: our snapshots, wherever their set is by now, and what is not ours.
+    fn entry(
+        &self,
+        key: &str,
+        names: &BTreeSet<String>,
+        now: DateTime<Utc>,
+    ) -> ProviderResult<Vec<Snapshot>> {
+        let token = SetToken::new(key).ok();
+        let mut found = Vec::new();
+        if let Some(token) = token.as_ref().filter(|token| is_name(token)) {
+            for _ in 0..LOOKS {
+                if let Some(ours) = self.look_at(token, now)? {
+                    found = ours;
+                    break;
                 }
             }
-            Entry::Partial(token) | Entry::Discarded(token) => {
-                let folder = self.sets().join(name);
-                if is_ours(&folder, token)? {
-                    let plan: Option<Plan> = format::read(&folder.join(PLAN))?;
-                    let Some(plan) = plan else { return Ok(Vec::new()) };
-                    if nothing_at(&folder.join(BEGUN))? {
-                        return Ok(Vec::new());
-                    }
-                    let done: Option<Taken> = format::read(&folder.join(TAKEN))?;
-                    return self.unsettled(&plan, done.as_ref(), now);
-                }
-            }
-            Entry::Foreign => {}
         }
-        let Ok(metadata) = fs::symlink_metadata(self.sets().join(name)) else {
-            return Ok(Vec::new());
+        for name in names {
+            found.extend(self.foreign(name, token.as_ref())?);
+        }
+        Ok(found)
+    }
+
+    /// Our snapshots of a token, settled or not; `None` if their set moved while it was looked at.
+    fn look_at(
+        &self,
+        token: &SetToken,
+        now: DateTime<Utc>,
+    ) -> ProviderResult<Option<Vec<Snapshot>>> {
+        let snapshots = |folder: &Path, at| {
+            let found = self.unsettled(token, folder, now)?;
+            self.if_still(folder, at, found.map(|(snapshots, _)| snapshots).unwrap_or_default())
         };
+        // In the order in which a set moves, so that none slips past.
+        let partial = self.partial(token);
+        let at = inode_at(&partial)?;
+        if self.owner(&partial, token)? == Owner::Ours {
+            return snapshots(&partial, at);
+        }
+        if let Some(record) = self.set_record(token)? {
+            return self.snapshots(&record).map(Some);
+        }
+        let discarded = self.discarded(token);
+        let at = inode_at(&discarded)?;
+        if self.owner(&discarded, token)? == Owner::Ours {
+            return snapshots(&discarded, at);
+        }
+        Ok(Some(Vec::new()))
+    }
+
+    /// What is under a name, if it is not ours.
+    fn foreign(&self, name: &str, token: Option<&SetToken>) -> ProviderResult<Option<Snapshot>> {
+        let path = self.sets().join(name);
+        self.disk.look(&path);
+        let Ok(metadata) = fs::symlink_metadata(&path) else { return Ok(None) };
+        let is_ours = match token {
+            Some(token) if token.as_str() == name => self.set_record(token)?.is_some(),
+            Some(token) => self.owner(&path, token)? == Owner::Ours,
+            None => false,
+        };
+        // What moved this very moment was ours.
+        if is_ours || inode_at(&path)? != Some(Inode::of(&metadata)) {
+            return Ok(None);
+        }
         let id = SnapshotId::new(name.replace(char::is_control, "?"));
-        let (Ok(id), Ok(modified)) = (id, metadata.modified()) else { return Ok(Vec::new()) };
+        let (Ok(id), Ok(modified)) = (id, metadata.modified()) else { return Ok(None) };
         // It lies on no volume of ours; whoever lists one puts it there.
-        let Some(volume) = self.volumes.first() else { return Ok(Vec::new()) };
-        Ok(vec![Snapshot::new(volume.reference.clone(), id, modified.into())])
+        let Some(volume) = self.volumes.first() else { return Ok(None) };
+        Ok(Some(Snapshot::new(volume.reference.clone(), id, modified.into())))
     }
 
     pub(crate) fn resolve(&self, files: &[HostPath]) -> ProviderResult<Vec<Placement>> {
@@ -211,8 +284,8 @@ impl Store {
             let _known = self.volume(volume)?;
         }
         let mut used: BTreeMap<VolumeRef, u32> = BTreeMap::new();
-        for (name, kind) in self.entries()? {
-            for snapshot in self.entry(&name, &kind, cx.now())? {
+        for (key, names) in self.entries()? {
+            for snapshot in self.entry(&key, &names, cx.now())? {
                 if snapshot.token.is_some() {
                     *used.entry(snapshot.volume).or_default() += 1;
                 }
@@ -232,13 +305,4 @@ impl Store {
         });
         Ok(facts.collect())
     }
-}
-
-/// What the name of an entry says.
-#[derive(Clone, Debug)]
-enum Entry {
-    Settled(SetToken),
-    Partial(SetToken),
-    Discarded(SetToken),
-    Foreign,
 }

@@ -91,6 +91,7 @@ mod copy;
 mod disk;
 mod expose;
 mod find;
+mod flight;
 mod format;
 mod prepare;
 mod provider;

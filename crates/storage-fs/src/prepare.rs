@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stillpoint_context::{Cx, Subject};
@@ -12,11 +13,13 @@ use stillpoint_storage::{
     MemberSpec, PrepareSpec, ProviderError, ProviderErrorKind, ProviderResult,
 };
 
+use crate::commit::{Claim, moving};
 use crate::config::can_clone;
-use crate::disk::{Wait, folder_of};
+use crate::disk::folder_of;
+use crate::flight::Flight;
 use crate::format::{self, Method, Plan, PlanFile, PlanMember, SetRecord};
 use crate::remove::Removal;
-use crate::store::{LOCK, PLAN, Store, TRIAL, is_name, is_ours, member_folder, nothing_at};
+use crate::store::{Owner, PLAN, Store, TRIAL, inode_at, is_name, member_folder};
 use crate::volume::Volume;
 
 /// A clone may take this much longer than it took in the trial: another process may write, or more extents have come.
@@ -27,34 +30,61 @@ const FLOOR: Duration = Duration::from_millis(100);
 const RESERVE: u64 = 16 << 20;
 
 impl Store {
-    pub(crate) fn prepare(&self, cx: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
+    /// `flight` says whether it is still wanted; it is this call's until the call ends, also when its caller has gone.
+    pub(crate) fn prepare(
+        self: &Arc<Self>,
+        cx: &Cx,
+        spec: &PrepareSpec,
+        flight: &Flight,
+    ) -> ProviderResult<Prepared> {
         cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
         if !is_name(&spec.token) {
             let text = format!("the token {} cannot be the name of a folder", spec.token);
             return Err(ProviderError::new(ProviderErrorKind::Invalid, text).without_effect());
         }
-        if let Some(record) = self.set_record(&spec.token)? {
+        if let Some(record) = self.look_for_strangers(&spec.token)? {
             return self.prepared_before(&record, spec);
         }
-        // A settled set without a record is not one of ours; a set in the making may be without one for a moment.
-        let (settled, partial) = (self.settled(&spec.token), self.partial(&spec.token));
-        if !nothing_at(&settled)? {
-            return Err(foreign(&settled));
-        }
-        if !nothing_at(&partial)? && !is_ours(&partial, &spec.token)? {
-            return Err(foreign(&partial));
-        }
         let members = self.members(spec)?;
-        // What is left of an earlier preparation or attempt goes; a commit that is still running does not.
-        if self.sweep(&spec.token)? == Removal::Waiting {
-            let text = format!("an earlier commit of the set {} is still running", spec.token);
-            return Err(ProviderError::new(ProviderErrorKind::Busy, text));
+        flight.check().map_err(ProviderError::without_effect)?;
+        // What is left of an earlier preparation or attempt goes; work that is still running ends first.
+        if self.sweep(cx, &spec.token)? == Removal::Waiting {
+            return Err(moving(&spec.token));
         }
-        let made = self.make(cx, spec, members);
-        if made.is_err() {
-            let _best_effort = self.sweep(&spec.token);
+        flight.check()?;
+        let claim = Claim::make(self, cx, &spec.token)?;
+        match self.fill(cx, spec, members, &claim, flight) {
+            Ok(plan) => Ok(self.answer(&plan)),
+            Err(error) => {
+                let error = claim.explain(error);
+                claim.abandon();
+                Err(error)
+            }
         }
-        made.map(|plan| self.answer(&plan))
+    }
+
+    /// The record of the set if it is settled; an error if something that is not ours has one of its names.
+    fn look_for_strangers(&self, token: &SetToken) -> ProviderResult<Option<SetRecord>> {
+        let (settled, partial) = (self.settled(token), self.partial(token));
+        loop {
+            self.disk.look(&settled);
+            let there = inode_at(&settled)?;
+            if let Some(record) = self.set_record(token)? {
+                return Ok(Some(record));
+            }
+            self.disk.look(&settled);
+            if inode_at(&settled)? != there {
+                continue; // It was settled, or removed, this very moment.
+            }
+            // A settled set without a record is not one of ours; a set in the making may be without one for a moment.
+            if there.is_some() {
+                return Err(foreign(&settled));
+            }
+            if self.owner(&partial, token)? == Owner::Stranger {
+                return Err(foreign(&partial));
+            }
+            return Ok(None);
+        }
     }
 
     /// The same answer as when the settled set was prepared, or a refusal if it is another set.
@@ -113,12 +143,17 @@ impl Store {
         Ok(members)
     }
 
-    /// Makes the set's folder, tries each file, and writes the plan.
-    fn make(&self, cx: &Cx, spec: &PrepareSpec, members: Vec<Wanted<'_>>) -> ProviderResult<Plan> {
-        let folder = self.partial(&spec.token);
+    /// Tries each file, makes the folders, and writes the plan.
+    fn fill(
+        &self,
+        cx: &Cx,
+        spec: &PrepareSpec,
+        members: Vec<Wanted<'_>>,
+        claim: &Claim,
+        flight: &Flight,
+    ) -> ProviderResult<Plan> {
+        let folder = claim.folder();
         let io = |error| ProviderError::io(format_args!("make {}", folder.display()), error);
-        self.disk.make_dir(&folder).map_err(io)?;
-        drop(self.disk.lock(&folder.join(LOCK), Wait::Yes).map_err(io)?);
         let mut plan = Plan {
             token: spec.token.clone(),
             nonce: cx.seams().ids.uuid().simple().to_string(),
@@ -137,6 +172,8 @@ impl Store {
             let mut files = Vec::new();
             for path in wanted.paths {
                 cx.check()?;
+                flight.check()?;
+                claim.check()?;
                 let target = base.join(&path);
                 self.disk.make_dirs(&base, folder_of(&target).map_err(io)?).map_err(io)?;
                 let method = self.try_file(cx, &folder, wanted.volume, &path, &mut tried)?;
@@ -170,7 +207,10 @@ impl Store {
             let kind = ProviderErrorKind::TooSlow { worst_case: worst, limit };
             return Err(ProviderError::new(kind, text).without_effect());
         }
+        claim.check()?;
         format::write(&self.disk, &folder.join(PLAN), &plan, false)?;
+        // Looked at last: a preparation that was discarded is not one.
+        claim.check()?;
         Ok(plan)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use stillpoint_context::{Cx, HostId, HostPath};
+use stillpoint_context::{Cx, HostId, HostPath, Mono};
 use stillpoint_model::capability::{ProviderCaps, VolumeFacts};
 use stillpoint_model::handover::{Exposure, Member, Prepared};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
@@ -17,7 +17,7 @@ use stillpoint_storage::{
     Staged,
 };
 
-use crate::commit::{Begun, Commit};
+use crate::commit::{Begun, Commit, moving};
 use crate::config::{self, FsConfig};
 use crate::disk::Disk;
 use crate::format::Method;
@@ -76,6 +76,12 @@ impl FsProvider {
         cx.blocking(name, move || work(&store, &theirs)).await?
     }
 
+    /// Waits a little for work that still runs; `false` once it has been waited for long enough.
+    async fn wait(&self, cx: &Cx, began: Mono) -> bool {
+        let waited = cx.mono().saturating_since(began) >= self.store.patience;
+        !waited && cx.sleep(LOOK).await.is_ok()
+    }
+
     /// Takes the members wave by wave, those of a wave side by side.
     async fn take(&self, cx: &Cx, commit: Arc<Commit>) -> ProviderResult<Vec<Member>> {
         let mut taken = Vec::new();
@@ -130,13 +136,19 @@ impl SnapshotProvider for FsProvider {
     }
 
     async fn prepare(&self, cx: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
+        let Some(flight) = self.store.flights.begin(&spec.token) else {
+            return Err(moving(&spec.token).with_retry_after(LOOK));
+        };
         let spec = spec.clone();
-        self.run(cx, "fs.prepare", move |store, cx| store.prepare(cx, &spec)).await
+        let work = move |store: &Arc<Store>, cx: &Cx| store.prepare(cx, &spec, &flight);
+        self.run(cx, "fs.prepare", work).await
     }
 
     async fn commit(&self, cx: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Member>> {
         let prepared = prepared.clone();
-        match self.run(cx, "fs.commit.begin", move |store, _| store.begin_commit(&prepared)).await?
+        match self
+            .run(cx, "fs.commit.begin", move |store, cx| store.begin_commit(cx, &prepared))
+            .await?
         {
             Begun::Before(members) => Ok(members),
             Begun::Now(commit) => self.take(cx, commit).await,
@@ -151,15 +163,16 @@ impl SnapshotProvider for FsProvider {
     async fn discard(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Discarded> {
         let began = cx.mono();
         loop {
-            let token = token.clone();
-            if self.run(cx, "fs.discard", move |store, _| store.discard(&token)).await?
-                == Removal::Gone
-            {
+            // Asked before the look at the disk: a preparation that had ended by now has left there what it made.
+            let is_prepared = self.store.flights.stop(token);
+            let theirs = token.clone();
+            let removal =
+                self.run(cx, "fs.discard", move |store, cx| store.discard(cx, &theirs)).await?;
+            if removal == Removal::Gone && !is_prepared {
                 return Ok(Discarded::Gone);
             }
-            // The folder has been moved away, so that the commit stops at its next look; it removes what it made.
-            let waited = cx.mono().saturating_since(began) >= self.store.patience;
-            if waited || cx.sleep(LOOK).await.is_err() {
+            // The folder has been moved away, so that whoever works in it stops at its next look, and removes what it made.
+            if !self.wait(cx, began).await {
                 return Ok(Discarded::WatchUntil(cx.now() + WATCH));
             }
         }
@@ -181,8 +194,18 @@ impl SnapshotProvider for FsProvider {
     }
 
     async fn delete(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Deleted> {
-        let snapshot = snapshot.clone();
-        self.run(cx, "fs.delete", move |store, _| store.delete(&snapshot)).await
+        let began = cx.mono();
+        loop {
+            let theirs = snapshot.clone();
+            let removal =
+                self.run(cx, "fs.delete", move |store, cx| store.delete(cx, &theirs)).await?;
+            if removal == Removal::Gone {
+                return Ok(Deleted::Gone);
+            }
+            if !self.wait(cx, began).await {
+                return Ok(Deleted::Pending);
+            }
+        }
     }
 
     async fn expose(
@@ -247,8 +270,7 @@ impl FsProvider {
             if self.run(cx, name, move |store, _| undo(store, &theirs)).await? == Undone::Done {
                 return Ok(());
             }
-            let waited = cx.mono().saturating_since(began) >= self.store.patience;
-            if waited || cx.sleep(LOOK).await.is_err() {
+            if !self.wait(cx, began).await {
                 let text =
                     format!("a call for the restore {key} is still running and was asked to stop");
                 return Err(ProviderError::new(ProviderErrorKind::Busy, text)

@@ -12,15 +12,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use stillpoint_context::Subject;
+use stillpoint_context::{Cx, Subject};
 use stillpoint_model::id::{SetToken, SnapshotRef};
-use stillpoint_storage::{Deleted, ProviderError, ProviderErrorKind, ProviderResult};
+use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 
-use crate::disk::{Wait, is_free, neighbour};
+use crate::disk::{Wait, neighbour};
 use crate::format;
 use crate::store::{
-    BEGUN, LOCK, PLAN, SET, Store, TAKEN, TRIAL, is_name, is_ours, member_folder, member_index,
-    nothing_at,
+    BEGUN, LOCK, Owner, PLAN, SET, Store, TAKEN, TRIAL, glances, is_name, member_folder,
+    member_index, nothing_at,
 };
 
 /// What became of a removal.
@@ -34,71 +34,105 @@ pub(crate) enum Removal {
 
 impl Store {
     /// Takes away a set in whatever state it is.
-    pub(crate) fn discard(&self, token: &SetToken) -> ProviderResult<Removal> {
+    pub(crate) fn discard(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Removal> {
+        // Looked for in the order in which a set moves, so that none slips past; whatever was moved is looked at again.
         loop {
-            if let Some(record) = self.set_record(token)? {
-                for member in record.members.iter().filter(|member| !member.deleted) {
-                    self.refuse_exposed(token, &self.snapshot_volume(&member.volume))?;
-                }
-                if self.clear_discarded(token)? == Removal::Waiting {
+            if self.sweep(cx, token)? == Removal::Waiting {
+                return Ok(Removal::Waiting);
+            }
+            if self.set_record(token)?.is_some() {
+                if self.retire_settled(cx, token)? == Removal::Waiting {
                     return Ok(Removal::Waiting);
                 }
-                self.retire(token, &self.settled(token))?;
-            }
-            let swept = self.sweep(token)?;
-            // A settle that was faster than we has made a settled set of the partial one meanwhile.
-            if swept == Removal::Waiting || self.set_record(token)?.is_none() {
-                return Ok(swept);
+            } else if nothing_at(&self.discarded(token))? || !is_name(token) {
+                return Ok(Removal::Gone);
             }
         }
     }
 
     /// Takes away a set that is not settled.
-    pub(crate) fn sweep(&self, token: &SetToken) -> ProviderResult<Removal> {
-        if self.clear_discarded(token)? == Removal::Waiting {
-            return Ok(Removal::Waiting);
-        }
+    pub(crate) fn sweep(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Removal> {
         let partial = self.partial(token);
-        if !is_ours(&partial, token)? || !self.retire(token, &partial)? {
-            return Ok(Removal::Gone);
+        loop {
+            let is_there = self.owner(&partial, token)? == Owner::Ours;
+            if self.clear_discarded(cx, token)? == Removal::Waiting {
+                return Ok(Removal::Waiting);
+            }
+            if !is_there {
+                return Ok(Removal::Gone);
+            }
+            self.retire(token, &partial)?;
         }
-        self.clear_discarded(token)
     }
 
-    /// Moves a set's folder out of the way of every commit and reader. `false` if it has gone meanwhile.
-    fn retire(&self, token: &SetToken, folder: &Path) -> ProviderResult<bool> {
+    /// Moves a settled set out of the way, unless somebody reads from it or works on it.
+    fn retire_settled(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Removal> {
+        let folder = self.settled(token);
+        let path = folder.join(LOCK);
+        let failed = |error| ProviderError::io(format_args!("lock {}", folder.display()), error);
+        let lock = match self.disk.lock(&path, Wait::ForGlances(&glances(cx))) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(Removal::Waiting),
+            // Moved by another call.
+            Err(_) if nothing_at(&folder)? => return Ok(Removal::Gone),
+            Err(error) => return Err(failed(error)),
+        };
+        if let Some(record) = self.set_record(token)? {
+            for member in record.members.iter().filter(|member| !member.deleted) {
+                self.refuse_exposed(token, &self.snapshot_volume(&member.volume))?;
+            }
+            self.retire(token, &folder)?;
+        }
+        drop(lock);
+        Ok(Removal::Gone)
+    }
+
+    /// Moves a set's folder out of the way of every commit and reader. If it has gone meanwhile, or one that was moved
+    /// before is still in the way, nothing happens: the caller looks again.
+    pub(crate) fn retire(&self, token: &SetToken, folder: &Path) -> ProviderResult<()> {
         refuse_strangers(folder)?;
         match self.disk.rename_new(folder, &self.discarded(token)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+                ) =>
+            {
                 Err(ProviderError::io(format_args!("move away {}", folder.display()), error))
             }
+            _ => Ok(()),
         }
     }
 
     /// Removes a set that was moved away, unless somebody is still at it.
-    fn clear_discarded(&self, token: &SetToken) -> ProviderResult<Removal> {
+    fn clear_discarded(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Removal> {
         let folder = self.discarded(token);
-        if !is_name(token) || nothing_at(&folder)? {
+        if !is_name(token) {
             return Ok(Removal::Gone);
         }
-        if !is_ours(&folder, token)? {
-            // It may have been ours and gone this very moment.
-            if nothing_at(&folder)? {
-                return Ok(Removal::Gone);
+        match self.owner(&folder, token)? {
+            Owner::Nobody => return Ok(Removal::Gone),
+            Owner::Ours => {}
+            Owner::Stranger => {
+                let text = format!("{} is in the way and not ours", folder.display());
+                return Err(ProviderError::new(ProviderErrorKind::NameTaken, text));
             }
-            let text = format!("{} is in the way and not ours", folder.display());
-            return Err(ProviderError::new(ProviderErrorKind::NameTaken, text));
         }
         let failed = |error| ProviderError::io(format_args!("remove {}", folder.display()), error);
-        let lock = match self.disk.lock(&folder.join(LOCK), Wait::No) {
+        let lock = match self.disk.lock(&folder.join(LOCK), Wait::ForGlances(&glances(cx))) {
             Ok(Some(lock)) => lock,
             Ok(None) => return Ok(Removal::Waiting),
             Err(_) if nothing_at(&folder)? => return Ok(Removal::Gone),
             Err(error) => return Err(failed(error)),
         };
-        self.remove_set(&folder).map_err(failed)?;
+        match self.remove_set(&folder) {
+            Ok(()) => {}
+            // Somebody who waited for us has made the lock anew before the folder was gone; he removes the rest.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return Ok(Removal::Waiting);
+            }
+            Err(error) => return Err(failed(error)),
+        }
         self.disk.sync_dir(&self.sets()).map_err(failed)?;
         drop(lock);
         Ok(Removal::Gone)
@@ -123,7 +157,7 @@ impl Store {
     }
 
     /// Deletes one snapshot of a settled set, and the set with its last one.
-    pub(crate) fn delete(&self, snapshot: &SnapshotRef) -> ProviderResult<Deleted> {
+    pub(crate) fn delete(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Removal> {
         let _known = self.volume(&snapshot.volume)?;
         let Ok(token) = SetToken::new(snapshot.id.as_str()) else {
             return self.refuse_foreign(snapshot);
@@ -133,49 +167,66 @@ impl Store {
             ProviderError::io(format_args!("delete {snapshot}"), error)
                 .with_volume(snapshot.volume.clone())
         };
-        if self.set_record(&token)?.is_none() {
-            if is_ours(&self.partial(&token), &token)? {
-                let text = format!("the snapshot {snapshot} is not settled");
-                return Err(ProviderError::new(ProviderErrorKind::Invalid, text)
-                    .with_volume(snapshot.volume.clone())
-                    .with_remedy("Discard its set.")
-                    .without_effect());
+        // In the order in which a set moves; one that moves while it is looked at is looked at again.
+        loop {
+            let is_partial = || -> ProviderResult<bool> {
+                Ok(self.owner(&self.partial(&token), &token)? == Owner::Ours)
+            };
+            let was_partial = is_partial()?;
+            if self.set_record(&token)?.is_none() {
+                if was_partial && is_partial()? {
+                    let text = format!("the snapshot {snapshot} is not settled");
+                    return Err(ProviderError::new(ProviderErrorKind::Invalid, text)
+                        .with_volume(snapshot.volume.clone())
+                        .with_remedy("Discard its set.")
+                        .without_effect());
+                }
+                if was_partial {
+                    continue;
+                }
+                // What another call or a crash has left on its way out.
+                if self.clear_discarded(cx, &token)? == Removal::Waiting {
+                    return Ok(Removal::Waiting);
+                }
+                return self.refuse_foreign(snapshot);
             }
-            // What a crash left of an earlier call.
-            let _waiting = self.sweep(&token)?;
-            return self.refuse_foreign(snapshot);
-        }
-        self.refuse_exposed(&token, &snapshot.volume)?;
-        // Members of one set may be deleted side by side, and each rewrites the record.
-        let lock = match self.disk.lock(&folder.join(LOCK), Wait::Yes) {
-            Ok(lock) => lock,
-            Err(_) if is_free(&folder).map_err(failed)? => return Ok(Deleted::Gone),
-            Err(error) => return Err(failed(error)),
-        };
-        let Some(mut record) = self.set_record(&token)? else { return Ok(Deleted::Gone) };
-        let place = record.members.iter().position(|m| m.volume == snapshot.volume.id);
-        let Some((index, member)) = place.and_then(|i| Some((i, record.members.get_mut(i)?)))
-        else {
-            return Ok(Deleted::Gone);
-        };
-        let was_deleted = std::mem::replace(&mut member.deleted, true);
-        member.files.clear();
-        if record.members.iter().all(|member| member.deleted) {
-            let _moved = self.retire(&token, &folder)?;
+            // Members of one set may be deleted side by side, and each rewrites the record. An exposure, too, is only
+            // made under this lock.
+            let lock = match self.disk.lock(&folder.join(LOCK), Wait::Yes) {
+                Ok(lock) => lock,
+                Err(_) if nothing_at(&folder)? => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            let Some(mut record) = self.set_record(&token)? else { continue };
+            let place = record.members.iter().position(|m| m.volume == snapshot.volume.id);
+            let Some((index, member)) = place.and_then(|i| Some((i, record.members.get_mut(i)?)))
+            else {
+                return Ok(Removal::Gone);
+            };
+            if !member.deleted {
+                self.refuse_exposed(&token, &snapshot.volume)?;
+            }
+            let was_deleted = std::mem::replace(&mut member.deleted, true);
+            member.files.clear();
+            if record.members.iter().all(|member| member.deleted) {
+                self.retire(&token, &folder)?;
+                drop(lock);
+                if self.clear_discarded(cx, &token)? == Removal::Waiting {
+                    return Ok(Removal::Waiting);
+                }
+                continue;
+            }
+            if !was_deleted {
+                format::write(&self.disk, &folder.join(SET), &record, true)?;
+            }
+            self.disk.remove_tree(&member_folder(&folder, index)).map_err(failed)?;
             drop(lock);
-            let _waiting = self.clear_discarded(&token)?;
-            return Ok(Deleted::Gone);
+            return Ok(Removal::Gone);
         }
-        if !was_deleted {
-            format::write(&self.disk, &folder.join(SET), &record, true)?;
-        }
-        self.disk.remove_tree(&member_folder(&folder, index)).map_err(failed)?;
-        drop(lock);
-        Ok(Deleted::Gone)
     }
 
     /// What is not ours is never touched; what is not there is gone.
-    fn refuse_foreign(&self, snapshot: &SnapshotRef) -> ProviderResult<Deleted> {
+    fn refuse_foreign(&self, snapshot: &SnapshotRef) -> ProviderResult<Removal> {
         let id = snapshot.id.as_str();
         let names = !id.is_empty() && !id.contains('/') && id != "." && id != "..";
         if names && !nothing_at(&self.sets().join(id))? {
@@ -184,7 +235,7 @@ impl Store {
                 .with_volume(snapshot.volume.clone())
                 .without_effect());
         }
-        Ok(Deleted::Gone)
+        Ok(Removal::Gone)
     }
 }
 

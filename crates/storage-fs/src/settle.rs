@@ -12,7 +12,7 @@ use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, Snapshot, SnapshotFile,
 };
 
-use crate::commit::{Claim, snapshot_id};
+use crate::commit::{Claim, Reached, snapshot_id};
 use crate::copy::{Meter, buffer, pump};
 use crate::format::{self, Plan, SetFile, SetMember, SetRecord, Taken, TakenFile};
 use crate::prepare::expired;
@@ -24,21 +24,19 @@ impl Store {
         cx: &Cx,
         prepared: &Prepared,
     ) -> ProviderResult<Vec<Snapshot>> {
-        let nonce = self.nonce(prepared)?;
-        if let Some(record) = self.set_record(&prepared.token)? {
-            if record.nonce != nonce {
-                return Err(expired(&prepared.token).without_effect());
+        let (claim, plan) = match self.reach(cx, prepared)? {
+            Reached::Claimed(claim, plan) => (claim, plan),
+            Reached::Settled(record) => {
+                self.tidy(&record)?;
+                return self.snapshots(&record);
             }
-            self.tidy(&record)?;
-            return self.snapshots(&record);
-        }
-        let (claim, plan) = Claim::take(self, &prepared.token, &nonce)?;
+        };
         let folder = claim.folder();
         let Some(taken) = claim.taken()? else {
             let text = format!("the set {} was never taken", prepared.token);
             return Err(ProviderError::new(ProviderErrorKind::NotFound, text).without_effect());
         };
-        if taken.boot != self.boot || taken.nonce != nonce {
+        if taken.boot != self.boot || taken.nonce != plan.nonce {
             return Err(expired(&prepared.token).with_remedy(
                 "The machine was restarted before the set was settled: discard it and back up again.",
             ));

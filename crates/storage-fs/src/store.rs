@@ -1,15 +1,19 @@
 //! The store: where everything lies in it, and the value that all calls share.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use stillpoint_context::{HostId, HostPath};
+use stillpoint_context::{Cx, HostId, HostPath};
 use stillpoint_model::id::{ExposureKey, ProviderId, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_storage::{DocName, ProviderError, ProviderErrorKind, ProviderResult, RestoreKey};
 
-use crate::disk::{Disk, is_free, neighbour};
+use crate::disk::{Disk, Inode, neighbour};
+use crate::flight::Flights;
 use crate::format::{self, Plan, SetRecord};
 use crate::volume::Volume;
 
@@ -35,6 +39,8 @@ pub(crate) struct Store {
     pub(crate) page: usize,
     /// How long an undo waits for work that is still going on.
     pub(crate) patience: Duration,
+    /// Preparations that were asked for and have not ended.
+    pub(crate) flights: Arc<Flights>,
 }
 
 impl Store {
@@ -111,7 +117,9 @@ impl Store {
         if !is_name(token) {
             return Ok(None);
         }
-        let record: Option<SetRecord> = format::read(&self.settled(token).join(SET))?;
+        let path = self.settled(token).join(SET);
+        self.disk.look(&path);
+        let record: Option<SetRecord> = format::read(&path)?;
         Ok(record.filter(|record| record.token == *token))
     }
 
@@ -136,48 +144,94 @@ impl Store {
     }
 }
 
-/// Whether nothing is under a name of the store.
-pub(crate) fn nothing_at(path: &Path) -> ProviderResult<bool> {
-    is_free(path).map_err(|error| {
+/// Which file or folder is under a name of the store now.
+pub(crate) fn inode_at(path: &Path) -> ProviderResult<Option<Inode>> {
+    Inode::at(path).map_err(|error| {
         ProviderError::io(format_args!("look at {}", path.display()), error).without_effect()
     })
 }
 
-/// Whether the folder of a set is ours, so that it may be moved and removed: it has a record of the token, or nothing
-/// but what comes before the record.
-pub(crate) fn is_ours(folder: &Path, token: &SetToken) -> ProviderResult<bool> {
-    if !is_name(token) {
-        return Ok(false);
-    }
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            return Ok(false);
+/// Whether nothing is under a name of the store.
+pub(crate) fn nothing_at(path: &Path) -> ProviderResult<bool> {
+    Ok(inode_at(path)?.is_none())
+}
+
+/// Whose a folder in the folder of sets is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nothing is there.
+    Nobody,
+    /// It may be moved and removed: it has a record of the token, or nothing but what comes before the record.
+    Ours,
+    Stranger,
+}
+
+impl Store {
+    /// Whose what is under this name is. A set that is moved or removed while it is looked at is not taken for a
+    /// stranger's.
+    pub(crate) fn owner(&self, folder: &Path, token: &SetToken) -> ProviderResult<Owner> {
+        let mut before = self.content(folder)?;
+        loop {
+            let Some((_, names)) = &before else { return Ok(Owner::Nobody) };
+            if is_name(token) && self.is_of(folder, token, names)? {
+                return Ok(Owner::Ours);
+            }
+            let after = self.content(folder)?;
+            if after == before {
+                return Ok(Owner::Stranger);
+            }
+            // Somebody is at it, and every round of ours is a step of theirs.
+            before = after;
         }
-        Err(error) => {
-            return Err(ProviderError::io(format_args!("read {}", folder.display()), error));
+    }
+
+    /// What is under a name now: which file or folder, and the names in it.
+    fn content(&self, folder: &Path) -> ProviderResult<Option<(Inode, BTreeSet<OsString>)>> {
+        self.disk.look(folder);
+        let looked = || -> io::Result<Option<(Inode, BTreeSet<OsString>)>> {
+            let Some(inode) = Inode::at(folder)? else { return Ok(None) };
+            let names = match fs::read_dir(folder) {
+                Ok(entries) => {
+                    entries.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                // A file is nothing of ours.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    BTreeSet::from([OsString::new()])
+                }
+                Err(error) => return Err(error),
+            };
+            Ok(Some((inode, names)))
+        };
+        looked()
+            .map_err(|error| ProviderError::io(format_args!("read {}", folder.display()), error))
+    }
+
+    fn is_of(
+        &self,
+        folder: &Path,
+        token: &SetToken,
+        names: &BTreeSet<OsString>,
+    ) -> ProviderResult<bool> {
+        self.disk.look(&folder.join(PLAN));
+        let plan: Option<Plan> = format::read(&folder.join(PLAN))?;
+        if plan.is_some_and(|plan| plan.token == *token) {
+            return Ok(true);
         }
-    };
-    let plan: Option<Plan> = format::read(&folder.join(PLAN))?;
-    if plan.is_some_and(|plan| plan.token == *token) {
-        return Ok(true);
-    }
-    let set: Option<SetRecord> = format::read(&folder.join(SET))?;
-    if set.is_some_and(|set| set.token == *token) {
-        return Ok(true);
-    }
-    let before = [LOCK.to_owned(), name_of(&neighbour(Path::new(PLAN)))];
-    for entry in entries {
-        let name = entry
-            .map_err(|error| ProviderError::io(format_args!("read {}", folder.display()), error))?
-            .file_name();
-        if !before.iter().any(|known| name == **known) {
-            return Ok(false);
+        let set: Option<SetRecord> = format::read(&folder.join(SET))?;
+        if set.is_some_and(|set| set.token == *token) {
+            return Ok(true);
         }
+        let before = [OsString::from(LOCK), name_of(&neighbour(Path::new(PLAN)))];
+        Ok(names.iter().all(|name| before.contains(name)))
     }
-    Ok(true)
+}
+
+/// Whether to wait on for those who only look at a lock. They hold it for an instant; one that was stopped in the middle
+/// must not stop us for ever.
+pub(crate) fn glances(cx: &Cx) -> impl Fn() -> bool {
+    let (clock, began) = (Arc::clone(&cx.seams().clock), cx.mono());
+    move || clock.mono().saturating_since(began) < Duration::from_secs(1)
 }
 
 /// Whether a token can be the name of a set's folder, beside the names that we give to sets that are not settled.
@@ -197,12 +251,9 @@ pub(crate) fn member_index(name: &str) -> Option<usize> {
     (name == format!("m{index}")).then_some(index)
 }
 
-fn name_of(path: &io::Result<PathBuf>) -> String {
-    path.as_ref()
-        .ok()
-        .and_then(|path| path.file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+fn name_of(path: &io::Result<PathBuf>) -> OsString {
+    let name = path.as_ref().ok().and_then(|path| path.file_name());
+    name.map(ToOwned::to_owned).unwrap_or_default()
 }
 
 /// A path as text, for documents and messages.

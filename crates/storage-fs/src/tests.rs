@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod format;
 mod names;
+mod races;
 mod restore;
 mod root;
 mod support;

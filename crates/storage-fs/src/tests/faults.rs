@@ -306,9 +306,9 @@ fn a_set_that_is_discarded_under_a_settle_has_expired() {
     lab.run(provider.commit(&lab.cx, &prepared)).unwrap();
     let store = Arc::new(provider.into_store());
     let (claim, _plan) =
-        Claim::take(&store, &prepared.token, &store.nonce(&prepared).unwrap()).unwrap();
+        Claim::take(&store, &lab.cx, &prepared.token, &store.nonce(&prepared).unwrap()).unwrap();
     assert!(claim.taken().unwrap().is_some());
-    assert_eq!(store.discard(&prepared.token).unwrap(), Removal::Waiting);
+    assert_eq!(store.discard(&lab.cx, &prepared.token).unwrap(), Removal::Waiting);
     assert_kind(claim.taken(), &ProviderErrorKind::Expired);
     drop(claim);
     assert_eq!(lab.sets(), Vec::<String>::new());

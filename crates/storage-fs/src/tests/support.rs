@@ -320,6 +320,47 @@ impl<F: Fn(Op, &Path) -> io::Result<()> + Send + Sync> Hook for Calling<F> {
     }
 }
 
+/// Does something once, at the n-th event: a change of the file system, or a look at a set.
+pub(super) struct At<F> {
+    left: AtomicUsize,
+    work: F,
+}
+
+impl<F: Fn() + Send + Sync + 'static> At<F> {
+    pub(super) fn event(number: usize, work: F) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(number), work })
+    }
+
+    /// Whether the event has come.
+    pub(super) fn has_come(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == usize::MAX
+    }
+
+    fn pass(&self) {
+        let count = |left: usize| (left != usize::MAX).then(|| left.wrapping_sub(1));
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(0) {
+            (self.work)();
+        }
+    }
+}
+
+impl<F> std::fmt::Debug for At<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("At")
+    }
+}
+
+impl<F: Fn() + Send + Sync + 'static> Hook for At<F> {
+    fn before(&self, _: Op, _: &Path) -> io::Result<()> {
+        self.pass();
+        Ok(())
+    }
+
+    fn look(&self, _: &Path) {
+        self.pass();
+    }
+}
+
 /// Whether the result is an error of this kind; shows what it is if not.
 #[track_caller]
 pub(super) fn assert_kind<T: std::fmt::Debug>(

@@ -1,0 +1,595 @@
+//! Calls that meet at one set, in every order of their steps that can be told apart: while one stands between two of its
+//! steps, the other runs to its end. Each result must be one that some order of whole calls could give.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use stillpoint_context::{BoxFuture, Cx, ErrorFacts, Seams, Spawner};
+use stillpoint_model::handover::Prepared;
+use stillpoint_model::id::SetToken;
+use stillpoint_storage::{
+    Deleted, Discarded, Found, ProviderErrorKind, ProviderResult, Snapshot, SnapshotProvider,
+};
+use stillpoint_workflow::TokioSeams;
+
+use super::support::{
+    At, Calling, Failing, Lab, assert_kind, names, snapshot_ref, tree, volume_ref,
+};
+use crate::disk::{Disk, Hook, Op, Wait};
+use crate::provider::FsProvider;
+use crate::remove::Removal;
+use crate::store::Store;
+
+/// More than any call here has steps.
+const MOST: usize = 1000;
+
+fn token() -> SetToken {
+    SetToken::new("t1").unwrap()
+}
+
+/// What the other call does with the set.
+type Move = Arc<dyn Fn(&Arc<Store>) + Send + Sync>;
+
+/// The store of another process, for calls in the middle of ours.
+fn other(lab: &Lab) -> Arc<Store> {
+    Arc::new(lab.hooked(Arc::new(super::support::Trace::default())).into_store())
+}
+
+/// Runs a call once for each of its steps, with the other one at that step; gives the number of steps.
+fn at_every_step(
+    lab: &Lab,
+    mut set_up: impl FnMut(),
+    other_call: &Move,
+    mut call: impl FnMut(&FsProvider, usize),
+) -> usize {
+    for number in 0..MOST {
+        set_up();
+        let (store, other_call) = (other(lab), Arc::clone(other_call));
+        let hook = At::event(number, move || other_call(&store));
+        let provider = lab.hooked(Arc::clone(&hook) as Arc<dyn Hook>);
+        call(&provider, number);
+        if !hook.has_come() {
+            return number;
+        }
+    }
+    panic!("the call does not end");
+}
+
+/// Everything of the set away, whatever happened to it.
+fn clear(lab: &Lab) {
+    lab.run(async {
+        let provider = lab.provider();
+        for exposure in provider.exposures(&lab.cx).await.unwrap() {
+            provider.unexpose(&lab.cx, &exposure.key).await.unwrap();
+        }
+        assert_eq!(provider.discard(&lab.cx, &token()).await.unwrap(), Discarded::Gone);
+    });
+    assert_eq!(lab.sets(), Vec::<String>::new());
+}
+
+fn prepare(lab: &Lab) -> Prepared {
+    lab.run(lab.provider().prepare(&lab.cx, &lab.spec("t1"))).unwrap()
+}
+
+fn committed(lab: &Lab) -> Prepared {
+    let prepared = prepare(lab);
+    lab.run(lab.provider().commit(&lab.cx, &prepared)).unwrap();
+    prepared
+}
+
+/// `settle` of the provider; the restore side has one too.
+fn settle(lab: &Lab, provider: &FsProvider, prepared: &Prepared) -> ProviderResult<Vec<Snapshot>> {
+    lab.run(SnapshotProvider::settle(provider, &lab.cx, prepared))
+}
+
+fn discarding(lab: &Lab) -> Move {
+    let cx = lab.cx.clone();
+    Arc::new(move |store| {
+        // At most one removal is under way.
+        while store.discard(&cx, &token()).unwrap() == Removal::Waiting {
+            if store.disk.is_locked(&store.settled(&token()).join("lock")).unwrap()
+                || store.disk.is_locked(&store.discarded(&token()).join("lock")).unwrap()
+            {
+                return;
+            }
+        }
+    })
+}
+
+/// Settles whatever is committed; a set on which somebody works stays.
+fn settling(lab: &Lab, prepared: &Arc<Mutex<Option<Prepared>>>) -> Move {
+    let (cx, prepared) = (lab.cx.clone(), Arc::clone(prepared));
+    Arc::new(move |store| {
+        let prepared = prepared.lock().unwrap().clone().unwrap();
+        if let Err(error) = store.settle(&cx, &prepared) {
+            use ProviderErrorKind::{Busy, Expired};
+            assert!(matches!(error.kind(), Busy | Expired), "{error}");
+        }
+    })
+}
+
+// Preparations.
+
+#[test]
+fn a_late_preparation_leaves_that_of_its_retry_alone() {
+    let lab = Lab::new();
+    let retried: Arc<Mutex<Option<Prepared>>> = Arc::default();
+    let retry: Move = {
+        let (cx, spec, retried) = (lab.cx.clone(), lab.spec("t1"), Arc::clone(&retried));
+        Arc::new(move |store| {
+            let flight = store.flights.begin(&token()).unwrap();
+            match store.prepare(&cx, &spec, &flight) {
+                Ok(prepared) => *retried.lock().unwrap() = Some(prepared),
+                Err(error) => {
+                    assert_eq!(*error.kind(), ProviderErrorKind::Busy, "{error}");
+                    assert!(error.is_retryable());
+                }
+            }
+        })
+    };
+    let mut overtaken = 0;
+    let steps = at_every_step(
+        &lab,
+        || *retried.lock().unwrap() = None,
+        &retry,
+        |provider, step| {
+            let late = lab.run(provider.prepare(&lab.cx, &lab.spec("t1")));
+            let prepared = retried.lock().unwrap().take();
+            overtaken += usize::from(prepared.is_some());
+            match (late, prepared) {
+                // It came after the retry had ended, and began anew.
+                (Ok(late), _) => {
+                    lab.run(lab.provider().commit(&lab.cx, &late)).unwrap();
+                }
+                (Err(error), prepared) => {
+                    use ProviderErrorKind::{Busy, Expired};
+                    assert!(matches!(error.kind(), Busy | Expired), "step {step}: {error}");
+                    let prepared = prepared.unwrap_or_else(|| prepare(&lab));
+                    lab.run(lab.provider().commit(&lab.cx, &prepared)).unwrap();
+                }
+            }
+            clear(&lab);
+        },
+    );
+    assert!(steps > 15, "only {steps} steps");
+    assert!(overtaken > 3, "only {overtaken} retries got through");
+}
+
+#[test]
+fn a_preparation_that_is_discarded_at_any_step_leaves_nothing() {
+    let lab = Lab::new();
+    for number in 0..MOST {
+        // In one process, as the undo of a step is.
+        let slot: Arc<Mutex<Option<Arc<Store>>>> = Arc::default();
+        let (theirs, cx) = (Arc::clone(&slot), lab.cx.clone());
+        let asked = AtomicBool::new(false);
+        let hook = At::event(number, move || {
+            if asked.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            let store = theirs.lock().unwrap().clone().unwrap();
+            assert!(store.flights.stop(&token()), "it is known to be under way");
+            store.discard(&cx, &token()).unwrap();
+        });
+        let store = Arc::new(lab.hooked(Arc::clone(&hook) as Arc<dyn Hook>).into_store());
+        *slot.lock().unwrap() = Some(Arc::clone(&store));
+        let flight = store.flights.begin(&token()).unwrap();
+        let result = store.prepare(&lab.cx, &lab.spec("t1"), &flight);
+        drop(flight);
+        slot.lock().unwrap().take();
+        if !hook.has_come() {
+            assert!(number > 15, "only {number} steps");
+            return clear(&lab);
+        }
+        if result.is_ok() {
+            // It was asked when nothing was left to be done; what is there is found by the next look.
+            assert!(!store.flights.stop(&token()));
+            clear(&lab);
+        } else {
+            assert_kind(result, &ProviderErrorKind::Expired);
+        }
+        assert_eq!(lab.sets(), Vec::<String>::new(), "step {number}");
+    }
+    panic!("it does not end");
+}
+
+/// Keeps blocking work until it is let go.
+#[derive(Default)]
+struct Shelf(Mutex<Vec<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shelf")
+    }
+}
+
+impl Spawner for Shelf {
+    fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) {
+        unreachable!("the provider spawns no task")
+    }
+
+    fn blocking(&self, _: &'static str, work: Box<dyn FnOnce() + Send>) {
+        self.0.lock().unwrap().push(work);
+    }
+}
+
+#[test]
+fn a_preparation_that_has_not_begun_when_it_is_discarded_never_makes_anything() {
+    let lab = Lab::new();
+    let provider = lab.hooked(Arc::new(super::support::Trace::default()));
+    let shelf = Arc::new(Shelf::default());
+    let seams = TokioSeams::on(lab.runtime.handle().clone());
+    let seams = Seams::new(seams.clock, Arc::clone(&shelf) as _, seams.ids);
+    let late = Cx::detached(&seams);
+    let spec = lab.spec("t1");
+    {
+        let mut prepare = pin!(provider.prepare(&late, &spec));
+        assert!(prepare.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Its caller goes away before a thread was free for it.
+    }
+    lab.run(async {
+        let busy = assert_kind(provider.prepare(&lab.cx, &spec).await, &ProviderErrorKind::Busy);
+        assert!(busy.is_retryable() && busy.retry_after().is_some());
+        let discarded = provider.discard(&lab.cx, &spec.token).await.unwrap();
+        assert!(matches!(discarded, Discarded::WatchUntil(_)), "{discarded:?}");
+        for work in std::mem::take(&mut *shelf.0.lock().unwrap()) {
+            work();
+        }
+        assert_eq!(lab.sets(), Vec::<String>::new());
+        assert_eq!(provider.discard(&lab.cx, &spec.token).await.unwrap(), Discarded::Gone);
+        // And the way is free.
+        let prepared = provider.prepare(&lab.cx, &spec).await.unwrap();
+        provider.commit(&lab.cx, &prepared).await.unwrap();
+    });
+    clear(&lab);
+}
+
+#[test]
+fn a_preparation_beside_a_settle_never_takes_the_set_for_a_strangers() {
+    let lab = Lab::new();
+    let prepared: Arc<Mutex<Option<Prepared>>> = Arc::default();
+    let steps = at_every_step(
+        &lab,
+        || *prepared.lock().unwrap() = Some(committed(&lab)),
+        &settling(&lab, &prepared),
+        |provider, step| {
+            if let Err(error) = lab.run(provider.prepare(&lab.cx, &lab.spec("t1"))) {
+                use ProviderErrorKind::{Busy, Expired};
+                assert!(matches!(error.kind(), Busy | Expired), "step {step}: {error}");
+            }
+            clear(&lab);
+        },
+    );
+    assert!(steps > 20, "only {steps} steps");
+}
+
+// Commits and settles.
+
+#[test]
+fn a_repeated_commit_or_settle_is_answered_when_an_earlier_settle_ends_meanwhile() {
+    let lab = Lab::new();
+    let prepared: Arc<Mutex<Option<Prepared>>> = Arc::default();
+    for settles in [false, true] {
+        let steps = at_every_step(
+            &lab,
+            || *prepared.lock().unwrap() = Some(committed(&lab)),
+            &settling(&lab, &prepared),
+            |provider, step| {
+                let prepared = prepared.lock().unwrap().clone().unwrap();
+                if settles {
+                    let snapshots = settle(&lab, provider, &prepared);
+                    let snapshots = snapshots.unwrap_or_else(|e| panic!("step {step}: {e}"));
+                    assert_eq!(snapshots.len(), 2);
+                } else {
+                    let members = lab.run(provider.commit(&lab.cx, &prepared));
+                    assert_eq!(members.unwrap_or_else(|e| panic!("step {step}: {e}")).len(), 2);
+                }
+                clear(&lab);
+            },
+        );
+        assert!(steps > 1, "only {steps} steps");
+    }
+}
+
+/// A future that is dropped leaves the work in its thread; the lock tells an undo of it in every phase.
+#[test]
+fn an_undo_beside_a_commit_or_settle_that_was_dropped_is_right_at_every_step() {
+    #[derive(PartialEq, Debug)]
+    enum Told {
+        Reached,
+        Ended,
+    }
+    let lab = Lab::new();
+    for settles in [false, true] {
+        for number in 0..MOST {
+            let prepared = if settles { committed(&lab) } else { prepare(&lab) };
+            let (tell, told) = channel();
+            let (go_on, gone_on) = channel::<()>();
+            let (reached, gone_on) = (tell.clone(), Mutex::new(gone_on));
+            let hook = At::event(number, move || {
+                reached.send(Told::Reached).unwrap();
+                gone_on.lock().unwrap().recv().unwrap();
+            });
+            let provider = lab.hooked(hook);
+            let cx = lab.cx.clone();
+            let call = lab.spawn(async move {
+                if settles {
+                    drop(SnapshotProvider::settle(&provider, &cx, &prepared).await);
+                } else {
+                    drop(provider.commit(&cx, &prepared).await);
+                }
+                drop(tell.send(Told::Ended));
+            });
+            if told.recv().unwrap() == Told::Ended {
+                clear(&lab);
+                assert!(number > 10, "only {number} steps");
+                break;
+            }
+            call.abort();
+            // The undo of another process; this one's are the same but for preparations.
+            let store = other(&lab);
+            let undone = store.discard(&lab.cx, &token()).unwrap();
+            let left = lab.sets();
+            match undone {
+                Removal::Gone => assert_eq!(left, Vec::<String>::new(), "step {number}"),
+                Removal::Waiting => assert_eq!(left, ["t1.discarded"], "step {number}"),
+            }
+            // Whatever it does from here on, nothing is there in the end, without another call.
+            go_on.send(()).unwrap();
+            while !lab.sets().is_empty() {
+                std::thread::yield_now();
+            }
+            assert_eq!(store.discard(&lab.cx, &token()).unwrap(), Removal::Gone);
+        }
+    }
+}
+
+// Looking.
+
+/// What a set is before, what happens to it meanwhile, and whether it may be found gone.
+struct Moved {
+    from: fn(&Lab) -> Prepared,
+    by: fn(&Lab, &Arc<Mutex<Option<Prepared>>>) -> Move,
+    may_be_gone: bool,
+}
+
+fn settled(lab: &Lab) -> Prepared {
+    lab.take(&lab.provider(), "t1").0
+}
+
+fn settling_and_discarding(lab: &Lab, prepared: &Arc<Mutex<Option<Prepared>>>) -> Move {
+    let (settle, discard) = (settling(lab, prepared), discarding(lab));
+    Arc::new(move |store| {
+        settle(store);
+        discard(store);
+    })
+}
+
+const MOVES: [Moved; 4] = [
+    Moved { from: committed, by: settling, may_be_gone: false },
+    Moved { from: committed, by: |lab, _| discarding(lab), may_be_gone: true },
+    Moved { from: committed, by: settling_and_discarding, may_be_gone: true },
+    Moved { from: settled, by: |lab, _| discarding(lab), may_be_gone: true },
+];
+
+#[test]
+fn a_set_that_moves_while_it_is_looked_for_is_found_as_it_was_or_as_it_is() {
+    let lab = Lab::new();
+    for (number, Moved { from, by, may_be_gone }) in MOVES.into_iter().enumerate() {
+        let prepared: Arc<Mutex<Option<Prepared>>> = Arc::default();
+        let steps = at_every_step(
+            &lab,
+            || *prepared.lock().unwrap() = Some(from(&lab)),
+            &by(&lab, &prepared),
+            |provider, step| {
+                let found = lab.run(provider.find(&lab.cx, &token())).unwrap();
+                match found {
+                    Found::Complete(snapshots) => assert_eq!(snapshots.len(), 2),
+                    Found::Absent if may_be_gone => {}
+                    other => panic!("move {number}, step {step}: {other:?}"),
+                }
+                clear(&lab);
+            },
+        );
+        assert!(steps > 1, "only {steps} steps");
+    }
+}
+
+#[test]
+fn a_set_that_moves_while_it_is_listed_is_listed_once_or_gone() {
+    let lab = Lab::new();
+    for (number, Moved { from, by, may_be_gone }) in MOVES.into_iter().enumerate() {
+        let prepared: Arc<Mutex<Option<Prepared>>> = Arc::default();
+        let steps = at_every_step(
+            &lab,
+            || *prepared.lock().unwrap() = Some(from(&lab)),
+            &by(&lab, &prepared),
+            |provider, step| {
+                let listing = lab.run(provider.list(&lab.cx, &volume_ref("data"), None)).unwrap();
+                let listed: Vec<_> = listing.snapshots.iter().map(|s| s.token.as_ref()).collect();
+                let is_gone = listed.is_empty() && may_be_gone;
+                assert!(
+                    is_gone || listed == [Some(&token())],
+                    "move {number}, step {step}: {listing:?}"
+                );
+                clear(&lab);
+            },
+        );
+        assert!(steps > 3, "only {steps} steps");
+    }
+}
+
+#[test]
+fn a_look_makes_nothing_and_does_not_see_another() {
+    let lab = Lab::new();
+    let provider = lab.provider();
+    let prepared = committed(&lab);
+    let partial = lab.path("store/sets/t1.partial");
+    // Another find, in the middle of its look at the lock.
+    let look = File::open(partial.join("lock")).unwrap();
+    look.lock_shared().unwrap();
+    let found = lab.run(provider.find(&lab.cx, &token())).unwrap();
+    assert!(matches!(found, Found::Complete(_)), "{found:?}");
+    drop(look);
+    // A set that is being removed, after its lock has gone.
+    fs::remove_file(partial.join("lock")).unwrap();
+    let before = tree(&partial);
+    for name in ["t1.partial", "t1.discarded"] {
+        let folder = lab.path("store/sets").join(name);
+        if !folder.exists() {
+            fs::rename(&partial, &folder).unwrap();
+        }
+        let found = lab.run(provider.find(&lab.cx, &token())).unwrap();
+        assert!(matches!(found, Found::Complete(_) | Found::Partial(_)), "{found:?}");
+        let commit = lab.run(provider.commit(&lab.cx, &prepared));
+        assert_kind(commit, &ProviderErrorKind::Expired);
+        assert_eq!(tree(&folder), before, "nothing was made");
+    }
+    clear(&lab);
+}
+
+#[test]
+fn those_who_look_at_a_lock_are_waited_for_and_those_who_hold_it_are_not() {
+    let lab = Lab::new();
+    let (disk, path) = (Disk::default(), lab.path("a.lock"));
+    let held = disk.lock(&path, Wait::Yes).unwrap();
+    assert!(disk.is_locked(&path).unwrap());
+    let never = || -> bool { panic!("nobody waits for work") };
+    assert!(disk.lock(&path, Wait::ForGlances(&never)).unwrap().is_none());
+    drop(held);
+    // One who looks is gone the second time that we ask.
+    let look = Mutex::new(Some(File::open(&path).unwrap()));
+    look.lock().unwrap().as_ref().unwrap().lock_shared().unwrap();
+    assert!(!disk.is_locked(&path).unwrap());
+    let patient = || {
+        look.lock().unwrap().take();
+        true
+    };
+    assert!(disk.lock(&path, Wait::ForGlances(&patient)).unwrap().is_some());
+    // One who never goes away is not waited for without end.
+    let look = File::open(&path).unwrap();
+    look.lock_shared().unwrap();
+    assert!(disk.lock(&path, Wait::ForGlances(&|| false)).unwrap().is_none());
+    assert!(!disk.is_locked(&lab.path("no.lock")).unwrap());
+    assert!(!lab.path("no.lock").exists());
+}
+
+// Removal.
+
+#[test]
+fn a_lock_that_comes_back_while_its_folder_is_removed_is_waited_for() {
+    let lab = Lab::new();
+    committed(&lab);
+    let once = AtomicBool::new(false);
+    let dying = Arc::new(lab.hooked(Failing::dead_after(1)).into_store());
+    let cx = lab.cx.clone();
+    let hook = Calling(move |op: Op, path: &Path| {
+        if op == Op::RemoveDir
+            && path.ends_with("t1.discarded")
+            && !once.swap(true, Ordering::SeqCst)
+        {
+            // Another removal makes the lock anew and dies there.
+            assert!(dying.discard(&cx, &token()).is_err());
+            assert_eq!(names(&dying.discarded(&token())), ["lock"]);
+        }
+        Ok(())
+    });
+    let provider = lab.hooked(Arc::new(hook));
+    assert_eq!(lab.run(provider.discard(&lab.cx, &token())).unwrap(), Discarded::Gone);
+    assert_eq!(lab.sets(), Vec::<String>::new());
+}
+
+#[test]
+fn a_discard_beside_a_discard_is_right_at_every_step() {
+    let lab = Lab::new();
+    for from in [prepare, committed, settled] {
+        let steps = at_every_step(
+            &lab,
+            || drop(from(&lab)),
+            &discarding(&lab),
+            |provider, step| {
+                let gone = lab.run(provider.discard(&lab.cx, &token()));
+                assert_eq!(gone.unwrap_or_else(|e| panic!("step {step}: {e}")), Discarded::Gone);
+                assert_eq!(lab.sets(), Vec::<String>::new(), "step {step}");
+            },
+        );
+        assert!(steps > 10, "only {steps} steps");
+    }
+}
+
+#[test]
+fn a_delete_beside_a_settle_or_a_discard_tells_what_is() {
+    let lab = Lab::new();
+    let snapshot = snapshot_ref("data", "t1");
+    for (number, Moved { from, by, .. }) in MOVES.into_iter().enumerate() {
+        let prepared: Arc<Mutex<Option<Prepared>>> = Arc::default();
+        let steps = at_every_step(
+            &lab,
+            || *prepared.lock().unwrap() = Some(from(&lab)),
+            &by(&lab, &prepared),
+            |provider, step| {
+                match lab.run(provider.delete(&lab.cx, &snapshot)) {
+                    Ok(Deleted::Gone) => {
+                        let found = lab.run(provider.find(&lab.cx, &token())).unwrap();
+                        let others = match found {
+                            Found::Absent => 0,
+                            Found::Partial(snapshots) => {
+                                assert!(snapshots.iter().all(|s| s.volume != snapshot.volume));
+                                snapshots.len()
+                            }
+                            other => panic!("move {number}, step {step}: {other:?}"),
+                        };
+                        assert!(others < 2);
+                    }
+                    Ok(other) => panic!("move {number}, step {step}: {other:?}"),
+                    Err(error) => {
+                        let is_told = error.to_string().contains("is not settled");
+                        assert!(is_told, "move {number}, step {step}: {error}");
+                    }
+                }
+                clear(&lab);
+            },
+        );
+        assert!(steps > 3, "only {steps} steps");
+    }
+}
+
+#[test]
+fn a_delete_of_the_last_snapshot_that_is_still_held_is_pending() {
+    let lab = Lab::new();
+    lab.take(&lab.provider(), "t1");
+    let (data, logs) = (snapshot_ref("data", "t1"), snapshot_ref("logs", "t1"));
+    lab.run(lab.provider().delete(&lab.cx, &logs)).unwrap();
+    // Between the move and the removal somebody has the lock.
+    let held: Arc<Mutex<Option<File>>> = Arc::default();
+    let (theirs, path) = (Arc::clone(&held), lab.path("store/sets/t1.discarded/lock"));
+    #[derive(Debug)]
+    struct Looking(Arc<Mutex<Option<File>>>, std::path::PathBuf);
+    impl Hook for Looking {
+        fn before(&self, _: Op, _: &Path) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn look(&self, path: &Path) {
+            let mut held = self.0.lock().unwrap();
+            if held.is_none() && self.1.starts_with(path) && self.1.exists() {
+                let file = File::open(&self.1).unwrap();
+                file.try_lock().unwrap();
+                *held = Some(file);
+            }
+        }
+    }
+    let provider = lab.hooked(Arc::new(Looking(theirs, path)));
+    assert_eq!(lab.run(provider.delete(&lab.cx, &data)).unwrap(), Deleted::Pending);
+    assert_eq!(lab.sets(), ["t1.discarded"]);
+    assert!(lab.path("store/sets/t1.discarded/m0").exists());
+    let lock = held.lock().unwrap().take().unwrap();
+    lock.unlock().unwrap();
+    assert_eq!(lab.run(lab.provider().delete(&lab.cx, &data)).unwrap(), Deleted::Gone);
+    assert_eq!(lab.sets(), Vec::<String>::new());
+}
