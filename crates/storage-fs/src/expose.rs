@@ -1,5 +1,6 @@
 //! Exposures and documents: small files of the store, each put in its place at one instant.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
@@ -8,9 +9,9 @@ use stillpoint_model::handover::{ExposedRoot, Exposure};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_storage::{DocName, ProviderError, ProviderErrorKind, ProviderResult};
 
-use crate::disk::neighbour;
+use crate::disk::{Lock, Wait, neighbour};
 use crate::format::{self, ExposureRecord};
-use crate::store::{Store, member_folder, nothing_at};
+use crate::store::{LOCK, Store, member_folder, nothing_at};
 
 impl Store {
     /// The stored folders themselves are the exposure: they are read-only.
@@ -26,6 +27,8 @@ impl Store {
                 ProviderError::new(ProviderErrorKind::Unsupported("expose"), text).without_effect()
             );
         }
+        // Held until the exposure is in the journal: what is exposed cannot be deleted in between.
+        let _locks = self.lock_sets(snapshots)?;
         let mut roots = Vec::new();
         for snapshot in snapshots {
             let (record, index) = self.snapshot_record(snapshot)?;
@@ -39,22 +42,59 @@ impl Store {
                 roots.push(root(member.real_root.clone()));
             }
         }
-        let exposure = Exposure::new(key.clone(), to.clone(), roots);
+        let record = ExposureRecord { exposure: Exposure::new(key.clone(), to.clone(), roots) };
         let path = self.exposure_path(key);
-        if let Some(known) = format::read::<ExposureRecord>(&path)? {
-            if known.exposure == exposure {
-                return Ok(exposure);
+        let bytes = format::encode(&record)?;
+        loop {
+            self.disk.look(&path);
+            if let Some(known) = format::read::<ExposureRecord>(&path)? {
+                if known.exposure == record.exposure {
+                    return Ok(known.exposure);
+                }
+                let text = format!("the exposure {key} is open with other snapshots");
+                return Err(ProviderError::new(ProviderErrorKind::NameTaken, text).without_effect());
             }
-            let text = format!("the exposure {key} is open with other snapshots");
-            return Err(ProviderError::new(ProviderErrorKind::NameTaken, text).without_effect());
+            if !nothing_at(&path)? {
+                // Unless another call has opened it this very moment.
+                if format::read::<ExposureRecord>(&path)?.is_some() {
+                    continue;
+                }
+                let text = format!("{} is in the way and not ours", path.display());
+                return Err(ProviderError::new(ProviderErrorKind::NameTaken, text).without_effect());
+            }
+            match self.disk.put_new(&path, &bytes) {
+                Ok(()) => return Ok(record.exposure),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(ProviderError::io(format_args!("write {}", path.display()), error));
+                }
+            }
         }
-        if !nothing_at(&path)? {
-            let text = format!("{} is in the way and not ours", path.display());
-            return Err(ProviderError::new(ProviderErrorKind::NameTaken, text).without_effect());
+    }
+
+    /// Locks the sets of these snapshots, in the order of their tokens, so that two calls never wait for each other.
+    fn lock_sets(&self, snapshots: &[SnapshotRef]) -> ProviderResult<Vec<Lock>> {
+        let mut tokens = BTreeMap::new();
+        for snapshot in snapshots {
+            let (record, _) = self.snapshot_record(snapshot)?;
+            tokens.insert(record.token, snapshot);
         }
-        let record = ExposureRecord { exposure };
-        format::write(&self.disk, &path, &record, true)?;
-        Ok(record.exposure)
+        let mut locks = Vec::new();
+        for (token, snapshot) in tokens {
+            let folder = self.settled(&token);
+            match self.disk.lock(&folder.join(LOCK), Wait::Yes) {
+                Ok(lock) => locks.extend(lock),
+                Err(error) => {
+                    // If it was moved away meanwhile, that is the reason.
+                    self.snapshot_record(snapshot)?;
+                    return Err(ProviderError::io(
+                        format_args!("lock {}", folder.display()),
+                        error,
+                    ));
+                }
+            }
+        }
+        Ok(locks)
     }
 
     pub(crate) fn unexpose(&self, key: &ExposureKey) -> ProviderResult<()> {

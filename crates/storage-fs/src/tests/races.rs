@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
 use stillpoint_context::{BoxFuture, Cx, ErrorFacts, Seams, Spawner};
-use stillpoint_model::handover::Prepared;
-use stillpoint_model::id::SetToken;
+use stillpoint_model::handover::{Exposure, Prepared};
+use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef};
 use stillpoint_storage::{
     Deleted, Discarded, Found, ProviderErrorKind, ProviderResult, Snapshot, SnapshotProvider,
 };
@@ -348,6 +348,124 @@ fn an_undo_beside_a_commit_or_settle_that_was_dropped_is_right_at_every_step() {
             assert_eq!(store.discard(&lab.cx, &token()).unwrap(), Removal::Gone);
         }
     }
+}
+
+// Exposures.
+
+fn expose(lab: &Lab, provider: &FsProvider, snapshot: &SnapshotRef) -> ProviderResult<Exposure> {
+    let key = ExposureKey::new("k").unwrap();
+    let snapshots = std::slice::from_ref(snapshot);
+    lab.run(provider.expose(&lab.cx, snapshots, &"lab".parse().unwrap(), &key))
+}
+
+/// Work that another call does now, or as soon as the lock that it needs is free.
+#[derive(Default)]
+struct Beside(Mutex<Option<std::thread::JoinHandle<bool>>>, Mutex<Option<bool>>);
+
+impl Beside {
+    #[allow(clippy::disallowed_methods, reason = "a call of another process")]
+    fn run(&self, must_wait: bool, work: impl FnOnce() -> bool + Send + 'static) {
+        if must_wait {
+            *self.0.lock().unwrap() = Some(std::thread::spawn(work));
+        } else {
+            *self.1.lock().unwrap() = Some(work());
+        }
+    }
+
+    /// Whether it succeeded; `None` if it never ran.
+    fn result(&self) -> Option<bool> {
+        let late = self.0.lock().unwrap().take().map(|thread| thread.join().unwrap());
+        late.or(self.1.lock().unwrap().take())
+    }
+}
+
+#[test]
+fn what_is_exposed_is_not_removed_and_what_is_removed_is_not_exposed() {
+    let lab = Lab::new();
+    let snapshot = snapshot_ref("data", "t1");
+    for deletes in [false, true] {
+        let beside = Arc::new(Beside::default());
+        let remove: Move = {
+            let (cx, beside, snapshot) = (lab.cx.clone(), Arc::clone(&beside), snapshot.clone());
+            Arc::new(move |store| {
+                let path = store.settled(&token()).join("lock");
+                let (cx, store, snapshot) = (cx.clone(), Arc::clone(store), snapshot.clone());
+                beside.run(Disk::default().is_locked(&path).unwrap(), move || {
+                    let removed = if deletes {
+                        store.delete(&cx, &snapshot)
+                    } else {
+                        store.discard(&cx, &token())
+                    };
+                    match removed {
+                        Ok(removed) => removed == Removal::Gone,
+                        Err(error) => {
+                            assert_eq!(*error.kind(), ProviderErrorKind::Dependents, "{error}");
+                            false
+                        }
+                    }
+                });
+            })
+        };
+        let set_up = || drop(lab.take(&lab.provider(), "t1"));
+        let steps = at_every_step(&lab, set_up, &remove, |provider, step| {
+            let exposed = expose(&lab, provider, &snapshot);
+            let removed = beside.result();
+            match exposed {
+                Ok(_) => assert_ne!(removed, Some(true), "step {step}: exposed and removed"),
+                Err(error) => {
+                    assert_eq!(*error.kind(), ProviderErrorKind::NotFound, "step {step}: {error}");
+                    assert_eq!(removed, Some(true), "step {step}: neither");
+                }
+            }
+            clear(&lab);
+        });
+        assert!(steps > 5, "only {steps} steps");
+    }
+}
+
+#[test]
+fn of_two_exposures_with_one_key_one_is_refused() {
+    let lab = Lab::new();
+    let provider = lab.provider();
+    lab.take(&provider, "t1");
+    lab.take(&provider, "t2");
+    let beside = Arc::new(Beside::default());
+    let key = ExposureKey::new("k").unwrap();
+    let again: Move = {
+        let (beside, key) = (Arc::clone(&beside), key.clone());
+        Arc::new(move |store| {
+            let new = store.exposures_dir().join(".k.json.new");
+            let (store, key) = (Arc::clone(store), key.clone());
+            beside.run(Disk::default().is_locked(&new).unwrap(), move || {
+                let snapshots = [snapshot_ref("data", "t2")];
+                store.expose(&snapshots, &"lab".parse().unwrap(), &key).is_ok()
+            });
+        })
+    };
+    let steps = at_every_step(
+        &lab,
+        || (),
+        &again,
+        |provider, step| {
+            let one = expose(&lab, provider, &snapshot_ref("data", "t1"));
+            let theirs = beside.result();
+            let open = lab.run(provider.exposures(&lab.cx)).unwrap();
+            assert_eq!(open.len(), 1, "step {step}");
+            let of = open[0].roots[0].snapshot.id.to_string();
+            match one {
+                Ok(one) => {
+                    assert_eq!(one, open[0], "step {step}");
+                    assert_ne!(theirs, Some(true), "step {step}: both were told that it is theirs");
+                }
+                Err(error) => {
+                    assert_eq!(*error.kind(), ProviderErrorKind::NameTaken, "step {step}: {error}");
+                    assert_eq!((theirs, of.as_str()), (Some(true), "t2"), "step {step}");
+                }
+            }
+            lab.run(provider.unexpose(&lab.cx, &key)).unwrap();
+        },
+    );
+    assert!(steps > 5, "only {steps} steps");
 }
 
 // Looking.
