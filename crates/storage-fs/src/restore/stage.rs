@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use stillpoint_context::{Cx, Subject};
 use stillpoint_model::handover::{ExposedRoot, Exposure};
-use stillpoint_model::id::ExposureKey;
+use stillpoint_model::id::{ExposureKey, SnapshotRef};
 use stillpoint_model::seal::SealError;
 use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, RestoreKey, RestoredFile, StageSpec, Staged,
@@ -24,6 +24,7 @@ use crate::store::{Store, member_folder, nothing_at, text};
 /// A file to be staged.
 #[derive(Debug)]
 struct Item {
+    snapshot: SnapshotRef,
     stored: PathBuf,
     facts: SetFile,
     place: PathBuf,
@@ -132,7 +133,14 @@ impl Store {
                 old: None,
             });
             let stored = member_folder(&self.settled(&set.token), member).join(&facts.path);
-            items.push(Item { stored, facts, place, staged, folder });
+            items.push(Item {
+                snapshot: file.snapshot.clone(),
+                stored,
+                facts,
+                place,
+                staged,
+                folder,
+            });
         }
         for (item, file) in items.iter().zip(&spec.files) {
             if places.iter().any(|other| *other != item.place && item.place.starts_with(other)) {
@@ -237,6 +245,10 @@ impl Store {
         };
         let unread = |error: io::Error| {
             if error.kind() == io::ErrorKind::NotFound {
+                // Removed with its snapshot it is no damage.
+                if let Err(gone) = self.snapshot_record(&item.snapshot) {
+                    return gone;
+                }
                 let text = format!("{} is not in the store any more", stored.display());
                 return damage(item, text).with_source(error);
             }

@@ -15,6 +15,7 @@ use stillpoint_model::handover::{Exposure, Prepared};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef};
 use stillpoint_storage::{
     Deleted, Discarded, Found, ProviderErrorKind, ProviderResult, Snapshot, SnapshotProvider,
+    SnapshotRestore,
 };
 use stillpoint_workflow::TokioSeams;
 
@@ -710,4 +711,34 @@ fn a_delete_of_the_last_snapshot_that_is_still_held_is_pending() {
     lock.unlock().unwrap();
     assert_eq!(lab.run(lab.provider().delete(&lab.cx, &data)).unwrap(), Deleted::Gone);
     assert_eq!(lab.sets(), Vec::<String>::new());
+}
+
+#[test]
+fn a_snapshot_that_is_removed_while_it_is_staged_is_missing_and_not_damaged() {
+    let lab = Lab::new();
+    let (cx, snapshot) = (lab.cx.clone(), snapshot_ref("data", "t1"));
+    let delete: Move = Arc::new(move |store| {
+        store.delete(&cx, &snapshot).unwrap();
+    });
+    for remove in [discarding(&lab), delete] {
+        let mut missed = 0;
+        let steps = at_every_step(
+            &lab,
+            || drop(settled(&lab)),
+            &remove,
+            |provider, step| {
+                let side: &dyn SnapshotRestore = provider;
+                let spec = lab.restore_spec("r1", "t1", "target");
+                let staged = lab.run(side.stage(&lab.cx, &spec));
+                if let Err(error) = staged {
+                    assert_eq!(*error.kind(), ProviderErrorKind::NotFound, "step {step}: {error}");
+                    missed += 1;
+                }
+                lab.run(side.unstage(&lab.cx, &spec.key)).unwrap();
+                assert_eq!(names(&lab.path("target")), Vec::<String>::new());
+                clear(&lab);
+            },
+        );
+        assert!(steps > 20 && missed > 5, "only {missed} of {steps} steps");
+    }
 }
