@@ -1,6 +1,7 @@
 //! Walking the folder, and opening what is found there.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
@@ -8,9 +9,17 @@ use std::{
 
 use stillpoint_context::{Cx, Interrupted};
 use stillpoint_exchange::{PluginError, PluginResult};
+use stillpoint_model::restore::HIDDEN_FOLDER;
 
 /// Folders of the operating system in which no database lies and which are often closed to others.
 const SYSTEM_FOLDERS: [&str; 3] = ["lost+found", "System Volume Information", "$RECYCLE.BIN"];
+
+/// Whether a folder of this name holds no database that is anybody's own.
+fn is_passed_by(name: &OsStr) -> bool {
+    // What a restore has staged or keeps is not what is protected, and goes away again.
+    SYSTEM_FOLDERS.iter().any(|folder| name == *folder)
+        || name.as_encoded_bytes().starts_with(HIDDEN_FOLDER.as_bytes())
+}
 
 /// What a walk came upon.
 #[derive(Debug)]
@@ -63,7 +72,7 @@ pub(crate) fn walk(cx: &Cx, root: &Path, excluded: &[PathBuf]) -> PluginResult<V
             if kind.is_file() {
                 entries.push(Entry::File(path));
             } else if kind.is_dir()
-                && !SYSTEM_FOLDERS.iter().any(|name| entry.file_name() == *name)
+                && !is_passed_by(&entry.file_name())
                 && !excluded.contains(&path)
             {
                 folders.push(path);

@@ -403,6 +403,21 @@ fn a_folder_can_be_left_out() {
     assert_eq!(inventory.databases.len(), 1);
 }
 
+/// A restore that is under way keeps its files, and what they replace, in a hidden folder beside the target.
+#[test]
+fn what_a_restore_keeps_hidden_is_no_database_of_its_own() {
+    let lab = Lab::with_set();
+    let before = lab.inventory();
+    set().write_to(&lab.dir(".stillpoint-restore-job-7/new/0")).unwrap();
+    set().with_name("DB09").write_to(&lab.dir("deep/.stillpoint-restore-k/kept/3")).unwrap();
+    let inventory = lab.inventory();
+    assert_eq!(inventory.copies, before.copies);
+    assert!(copy_named(&inventory, "DB01").availability.is_available());
+    // A name that only looks alike hides nothing.
+    set().with_name("DB02").write_to(&lab.dir("stillpoint-restore-k")).unwrap();
+    assert_eq!(lab.inventory().databases.len(), 2);
+}
+
 #[test]
 fn a_path_that_is_no_text_does_not_go_unseen() {
     use std::os::unix::ffi::OsStrExt;

@@ -16,6 +16,10 @@ use crate::planning::{Claim, Mode};
 use crate::point::{PointState, RestorePoint, Trust};
 use crate::warning::Warning;
 
+/// What the name of a folder begins with in which a restore keeps files beside their targets: those that are not checked
+/// yet, and those that they replace. Whoever looks for databases passes it by.
+pub const HIDDEN_FOLDER: &str = ".stillpoint-restore-";
+
 /// Where a restore goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

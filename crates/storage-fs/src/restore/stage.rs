@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use stillpoint_context::{Cx, Subject};
 use stillpoint_model::handover::{ExposedRoot, Exposure};
 use stillpoint_model::id::{ExposureKey, SnapshotRef};
+use stillpoint_model::restore::HIDDEN_FOLDER;
 use stillpoint_model::seal::SealError;
 use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, RestoreKey, RestoredFile, StageSpec, Staged,
@@ -35,7 +36,7 @@ struct Item {
 
 /// The hidden folder beside targets.
 fn folder_name(key: &RestoreKey) -> String {
-    format!(".stillpoint-restore-{key}")
+    format!("{HIDDEN_FOLDER}{key}")
 }
 
 impl Store {
