@@ -27,8 +27,9 @@
 //!             begin: stamp A    │   freeze: lock, stamp B = A?   thaw: stamp C = B?   evidence: held, per copy
 //! ```
 //!
-//! The hidden folders of a restore are passed by. Symbolic links are not followed, and pipes and devices are not opened. A file named `*.edb` that is no database by its
-//! content is listed as unavailable, so that a wiped database does not go unseen.
+//! The hidden folders of a restore are passed by. Symbolic links are not followed, and pipes and devices are not opened. A
+//! file named `*.edb` that is no database by its content is listed as unavailable, so that a wiped database does not go
+//! unseen.
 
 #![forbid(unsafe_code)]
 

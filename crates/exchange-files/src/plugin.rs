@@ -226,6 +226,9 @@ impl ExchangePlugin for FilesPlugin {
                 }
                 log_states.extend(found.log_state.clone().map(|state| (copy, state)));
             }
+            // Databases may share a log stream: all of them come before any log, so that whoever takes the files in this
+            // order has no page that is newer than its log.
+            required.sort_by_key(|file| file.role != FileRole::Database);
             let session = Session::new(&spec, required, lease_until(&inner, spec.lease));
             sessions.begin(&inner, &spec, Begun { session, watched, log_states })
         })

@@ -560,6 +560,26 @@ fn a_session_from_begin_to_complete() {
     assert_eq!(refused.kind(), &PluginErrorKind::SessionGone);
 }
 
+/// Who takes the files in the order of the session takes no page before a log that is newer (S9).
+#[test]
+fn databases_that_share_a_log_stream_all_come_before_its_logs() {
+    let lab = Lab::with_set();
+    set().with_name("DB02").write_to(lab.plugin.root()).unwrap();
+    let inventory = lab.inventory();
+    let copies: Vec<_> = ["DB01", "DB02"].map(|name| copy_named(&inventory, name).clone()).into();
+    assert_eq!(names(&copies[0])[1..], names(&copies[1])[1..], "one stream for both");
+    let session = lab.begin(copies.iter().map(|copy| copy.id.clone()).collect());
+    let roles: Vec<_> = session.files.iter().map(|file| file.role).collect();
+    assert_eq!(roles[..2], [FileRole::Database; 2]);
+    assert!(!roles[2..].contains(&FileRole::Database), "{roles:?}");
+    // Those of one copy are still in their order.
+    for copy in &copies {
+        let of_session = session.files.iter().filter(|file| file.copy == copy.id);
+        let of_copy = copy.files.iter();
+        assert!(of_session.map(|file| &file.path).eq(of_copy.map(|file| &file.path)));
+    }
+}
+
 #[test]
 fn begin_refuses_what_it_cannot_do() {
     use BackupKind::{Full, Log};

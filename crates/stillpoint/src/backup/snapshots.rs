@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{Cx, Effect, ErrorClass, Failure, HostPath, Subject};
-use stillpoint_exchange::Session;
+use stillpoint_exchange::{RequiredFile, Session};
 use stillpoint_model::handover::{Member, MemberRole, NativeSnapshot, Prepared};
 use stillpoint_model::id::{ProviderId, SetToken, VolumeRef};
 use stillpoint_model::inventory::FileRole;
@@ -51,37 +51,51 @@ impl Prepare {
             .into_iter()
             .map(|placement| (placement.file, placement.volume))
             .collect();
-        let mut members: BTreeMap<VolumeRef, (MemberRole, Vec<HostPath>)> = BTreeMap::new();
-        for file in &session.files {
-            let Some(volume) = placed.get(&file.path) else { continue };
-            if !params.volumes.contains(volume) {
-                let moved = format!("{} lies on volume {volume}", file.path);
-                return Err(stale(&moved).with_subject(Subject::new("volume", volume)));
-            }
-            let role = match file.role {
-                FileRole::Database => MemberRole::Data,
-                _ => MemberRole::Log,
-            };
-            match members.get_mut(volume) {
-                Some((known, files)) => {
-                    *known = known.and(role);
-                    files.push(file.path.clone());
-                }
-                None => drop(members.insert(volume.clone(), (role, vec![file.path.clone()]))),
-            }
-        }
-        let mut members: Vec<MemberSpec> = members
-            .into_iter()
-            .map(|(volume, (role, files))| MemberSpec::new(volume, role, files))
-            .collect();
-        // Pages may never be newer than their logs: what holds databases is taken first (contract S9).
-        members.sort_by_key(|member| member.role == MemberRole::Log);
+        let members = members(&session.files, &placed, &params.volumes)?;
         let mut spec = PrepareSpec::new(params.token.clone(), params.name.clone());
         spec.members = members;
         spec.limit = params.limit;
         spec.tags = params.tags.clone();
         Ok(spec)
     }
+}
+
+/// What each volume has to do with the set, and its files, in the order in which they are to be taken (contract S9): pages
+/// may never be newer than their logs.
+fn members(
+    files: &[RequiredFile],
+    placed: &BTreeMap<HostPath, VolumeRef>,
+    planned: &BTreeSet<VolumeRef>,
+) -> Result<Vec<MemberSpec>, Failure> {
+    let mut members: BTreeMap<VolumeRef, (MemberRole, Vec<HostPath>)> = BTreeMap::new();
+    // Databases may share a log stream, so that a volume holds several of them before their logs: whatever the order of the
+    // session, all databases of a volume come first.
+    let (databases, rest): (Vec<_>, Vec<_>) =
+        files.iter().partition(|file| file.role == FileRole::Database);
+    for file in databases.into_iter().chain(rest) {
+        let Some(volume) = placed.get(&file.path) else { continue };
+        if !planned.contains(volume) {
+            let moved = format!("{} lies on volume {volume}", file.path);
+            return Err(stale(&moved).with_subject(Subject::new("volume", volume)));
+        }
+        let role = match file.role {
+            FileRole::Database => MemberRole::Data,
+            _ => MemberRole::Log,
+        };
+        match members.get_mut(volume) {
+            Some((known, files)) => {
+                *known = known.and(role);
+                files.push(file.path.clone());
+            }
+            None => drop(members.insert(volume.clone(), (role, vec![file.path.clone()]))),
+        }
+    }
+    let mut members: Vec<MemberSpec> = members
+        .into_iter()
+        .map(|(volume, (role, files))| MemberSpec::new(volume, role, files))
+        .collect();
+    members.sort_by_key(|member| member.role == MemberRole::Log);
+    Ok(members)
 }
 
 #[async_trait]
@@ -283,5 +297,44 @@ impl Action for Settle {
         _: Known<Settled>,
     ) -> Result<Undone, Failure> {
         Ok(Undone::clean())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stillpoint_context::{HostId, PathFlavor};
+    use stillpoint_model::id::{CopyId, DatabaseId};
+
+    use super::*;
+
+    #[test]
+    fn on_each_volume_all_databases_come_before_all_logs() {
+        let host: HostId = "lab".parse().unwrap();
+        let path = |text: &str| HostPath::new(host.clone(), PathFlavor::Posix, text).unwrap();
+        let (mail, logs): (VolumeRef, VolumeRef) =
+            ("fs:mail".parse().unwrap(), "fs:logs".parse().unwrap());
+        // Database by database, as a plug-in may well name them; the two share a stream, and the second has logs elsewhere.
+        let named = [
+            ("/mail/E00.log", FileRole::Log, &mail),
+            ("/mail/DB01.edb", FileRole::Database, &mail),
+            ("/mail/E00.chk", FileRole::Checkpoint, &mail),
+            ("/logs/E01.log", FileRole::Log, &logs),
+            ("/mail/DB02.edb", FileRole::Database, &mail),
+        ];
+        let copy = CopyId::new(DatabaseId(uuid::Uuid::nil()), host.clone());
+        let files = named.map(|(at, role, _)| RequiredFile::new(copy.clone(), path(at), role));
+        let placed = named.map(|(at, _, volume)| (path(at), volume.clone())).into();
+        let members = members(&files, &placed, &BTreeSet::from([mail.clone(), logs.clone()]));
+        let expected = [
+            MemberSpec::new(
+                mail,
+                MemberRole::DataAndLog,
+                ["/mail/DB01.edb", "/mail/DB02.edb", "/mail/E00.log", "/mail/E00.chk"]
+                    .map(path)
+                    .into(),
+            ),
+            MemberSpec::new(logs, MemberRole::Log, vec![path("/logs/E01.log")]),
+        ];
+        assert_eq!(members.unwrap(), expected);
     }
 }
