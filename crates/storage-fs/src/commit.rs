@@ -257,8 +257,10 @@ pub(crate) fn snapshot_id(token: &SetToken) -> ProviderResult<SnapshotId> {
 }
 
 impl Commit {
-    /// The members in the order of S9: those of one wave side by side, each wave after the one before. Database files
-    /// come before log files, so that no page is newer than its log, even if nobody held the writes.
+    /// The members in the order of S9: those of one wave side by side, each wave after the one before. Volumes of databases
+    /// come before volumes of logs, so that no page is newer than its log, even if nobody held the writes. Within a member
+    /// that holds both, the order is that of its files; between two such members there is none, as nobody says which of
+    /// their files are logs.
     pub(crate) fn waves(&self) -> Vec<Vec<usize>> {
         let wave = |role| {
             let members = self.plan.members.iter().enumerate();

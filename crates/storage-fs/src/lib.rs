@@ -42,7 +42,7 @@
 //!   store.json                  says that it is a store, and its version
 //!   sets/
 //!     <token>.partial/          prepared, maybe taken, not durable
-//!       lock                    held while somebody works on the set
+//!       lock                    held while somebody makes the set, works on it, exposes it or removes it
 //!       plan.json               what prepare worked out
 //!       begun                   a commit has begun
 //!       taken.json              the commit is complete: files, sizes, seals
@@ -65,8 +65,10 @@
 //!
 //! - `commit` clones or copies and makes one small file; it neither syncs nor lists. It takes volumes with database files
 //!   first, then those with both, then those with logs only, the volumes of each kind side by side (S9), and the files of
-//!   a volume in the order in which they were named. A copy is sealed from the very bytes that were read. A file that
-//!   shrinks, grows, vanishes or is replaced meanwhile is an error.
+//!   a volume in the order in which they were named. It is told what lies on a volume, not what each file is: where the
+//!   logs of a database lie on another volume that holds databases too, only held writes, or files at rest, keep the two
+//!   in order. A copy is sealed from the very bytes that were read. A file that shrinks, grows, vanishes or is replaced
+//!   meanwhile is an error.
 //! - `settle` syncs every file and folder, reads clones once to seal them, writes `set.json` and gives the set its name: all
 //!   or nothing. A set that was taken but not settled before the machine restarted is not trusted: it is `Partial`, and can
 //!   only be discarded.
