@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use crate::{
-    DatabaseHeader, DatabaseState, Generation, GenerationRange, JetError, LogMember, LogRole,
-    LogTime, StreamFinding, StreamFindingKind, check_stream,
+    DatabaseHeader, DatabaseState, Generation, GenerationRange, JetError, LogMember, LogTime,
+    StreamFinding, StreamFindingKind, check_stream,
+    log::{Chain, choose},
 };
 
 /// The answer an operator wants.
@@ -193,23 +194,7 @@ pub fn judge_set(database: &DatabaseHeader, logs: &[LogMember]) -> SetReport {
     };
     let committed = database.committed();
 
-    // Of several files of one generation the best is taken.
-    let rank = |log: &LogMember| {
-        let is_misnamed =
-            matches!(log.role(), Some(LogRole::Closed(named)) if named != log.generation);
-        (log.is_damaged, is_misnamed)
-    };
-    let mut chain = Chain::new();
-    for log in logs.iter().filter(|log| log.signature == database.log_signature) {
-        chain
-            .entry(log.generation)
-            .and_modify(|chosen| {
-                if rank(log) < rank(chosen) {
-                    *chosen = log;
-                }
-            })
-            .or_insert(log);
-    }
+    let chain = choose(&database.log_signature, logs);
     let faults = faults(database, required, &chain, &stream);
     let in_required =
         collect(required, &chain, &faults, |missing| Reason::RequiredMissing { missing });
@@ -231,9 +216,6 @@ pub fn judge_set(database: &DatabaseHeader, logs: &[LogMember]) -> SetReport {
     let (rolls_forward_to, needed) = roll_forward(required, &chain, &faults);
     SetReport { verdict, rolls_forward_to, needed, stream }
 }
-
-/// The one log of each generation that replay would read.
-type Chain<'a> = BTreeMap<Generation, &'a LogMember>;
 
 /// What makes a log that is there unusable, by generation.
 type Faults = BTreeMap<Generation, Reason>;

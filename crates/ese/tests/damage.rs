@@ -518,6 +518,61 @@ fn checkpoints() {
     assert_eq!(scan(&[]).findings.worst().unwrap().severity, Severity::Damage);
 }
 
+#[test]
+fn duplicates_neither_make_nor_hide_a_broken_chain() {
+    use StreamFindingKind as K;
+    let spec = stream(3, 9);
+    let all = members(&logs(&spec));
+    let database = header(
+        &DatabaseSpec::new(11)
+            .with_pages(4)
+            .with_page_size(PageSize::KIB_2)
+            .with_dirty(range(5, 7), generation(9)),
+    );
+    // Sorted before and after the log itself; none of them is what recovery would read.
+    for twin_of_6 in ["E0000000001.log", "E00.log", "E0000000099.log", "z/E00tmp.log"] {
+        let mut logs = all.clone();
+        let mut twin = logs[3].clone();
+        twin.file = twin_of_6.into();
+        twin.created = LogTime::default();
+        twin.previous_created = LogTime::default();
+        // One that is of another history spoils nothing, on either side.
+        logs.push(twin.clone());
+        let found = check_stream(&spec.signature(), &logs);
+        assert!(
+            !found.iter().any(|f| matches!(f.kind, K::SequenceBroken | K::AccumulatedMismatch)),
+            "{found:?}"
+        );
+        let twins: Vec<_> =
+            found.iter().filter(|f| matches!(f.kind, K::Duplicate { .. })).collect();
+        let [only] = twins.as_slice() else { panic!("{found:?}") };
+        assert_eq!(only.kind, K::Duplicate { other: "E0000000006.log".into() });
+        assert_eq!(only.file, twin_of_6);
+        let verdict = judge_set(&database, &logs).verdict;
+        assert!(verdict.is_lossless(), "{twin_of_6}: {verdict:?}");
+
+        // One that fits does not stand in for the log that recovery would read.
+        let (mut logs, mut twin) = (all.clone(), all[3].clone());
+        logs[3].created = LogTime::default();
+        logs[3].previous_created = LogTime::default();
+        twin.file = twin_of_6.into();
+        logs.push(twin);
+        let found = check_stream(&spec.signature(), &logs);
+        for number in [6, 7] {
+            let broken = |f: &&stillpoint_ese::StreamFinding| {
+                f.kind == K::SequenceBroken && f.generation == generation(number)
+            };
+            assert_eq!(found.iter().filter(broken).count(), 1, "{twin_of_6}: {found:?}");
+        }
+        let verdict = judge_set(&database, &logs).verdict;
+        assert!(!verdict.is_recoverable(), "{twin_of_6}: {verdict:?}");
+        // Whatever the order in which they were found.
+        logs.reverse();
+        assert_eq!(check_stream(&spec.signature(), &logs), found);
+        assert_eq!(judge_set(&database, &logs).verdict, verdict);
+    }
+}
+
 // Sets.
 
 fn header(spec: &DatabaseSpec) -> stillpoint_ese::DatabaseHeader {

@@ -1,6 +1,6 @@
 //! The rules that hold between the logs of one stream.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
@@ -62,6 +62,16 @@ impl LogMember {
         LogName::parse(name).map(|name| name.role)
     }
 
+    /// Of several files of one generation, recovery reads the one that ranks lowest: sound before
+    /// damaged, rightly named before wrongly, closed before any other; the name decides between
+    /// equals.
+    fn rank(&self) -> (bool, bool, bool, &str) {
+        let role = self.role();
+        let is_closed = matches!(role, Some(LogRole::Closed(_)));
+        let is_misnamed = matches!(role, Some(LogRole::Closed(named)) if named != self.generation);
+        (self.is_damaged, is_misnamed, !is_closed, &self.file)
+    }
+
     fn accumulated(&self) -> Option<u64> {
         match self.body {
             Some(LogBody::Checked { accumulated, .. }) => Some(accumulated),
@@ -80,9 +90,9 @@ pub enum StreamFindingKind {
         /// Generation by the name.
         named: Generation,
     },
-    /// Two files carry the same generation.
+    /// Another file of the same generation is the one that recovery would read.
     Duplicate {
-        /// The other file.
+        /// That file.
         other: String,
     },
     /// Generations before this one are missing.
@@ -141,10 +151,30 @@ impl fmt::Display for StreamFinding {
     }
 }
 
+/// The one log of each generation that replay would read.
+pub(crate) type Chain<'a> = BTreeMap<Generation, &'a LogMember>;
+
+/// Chooses the log of each generation.
+pub(crate) fn choose<'a>(signature: &Signature, logs: &'a [LogMember]) -> Chain<'a> {
+    let mut chain = Chain::new();
+    for log in logs.iter().filter(|log| log.signature == *signature) {
+        chain
+            .entry(log.generation)
+            .and_modify(|chosen| {
+                if log.rank() < chosen.rank() {
+                    *chosen = log;
+                }
+            })
+            .or_insert(log);
+    }
+    chain
+}
+
 /// Checks the rules between the logs of one stream. The order of `logs` does not matter.
 ///
 /// Which signature is the stream's own is the caller's word; logs of another are named and left
-/// out of the chain. Logs below or beyond what a database needs are checked as well.
+/// out of the chain. Of several files of one generation one is in the chain, and the others are
+/// told as its duplicates. Logs below or beyond what a database needs are checked as well.
 ///
 /// # Complexity
 /// Sorting.
@@ -158,17 +188,19 @@ pub fn check_stream(signature: &Signature, logs: &[LogMember]) -> Vec<StreamFind
             jet,
         });
     };
-    let mut chain: Vec<&LogMember> = Vec::with_capacity(logs.len());
+    let mut own: Vec<&LogMember> = Vec::with_capacity(logs.len());
     for log in logs {
         if log.signature == *signature {
-            chain.push(log);
+            own.push(log);
         } else {
             push(log, StreamFindingKind::ForeignSignature, JetError::BAD_LOG_SIGNATURE);
         }
     }
-    chain.sort_by(|one, other| (one.generation, &one.file).cmp(&(other.generation, &other.file)));
-    let highest = chain.last().map(|log| log.generation);
-    for (index, log) in chain.iter().enumerate() {
+    own.sort_by(|one, other| (one.generation, &one.file).cmp(&(other.generation, &other.file)));
+    let highest = own.last().map(|log| log.generation);
+    let chain = choose(signature, logs);
+    let mut previous: Option<&LogMember> = None;
+    for log in own {
         let role = log.role();
         if let Some(LogRole::Closed(named)) = role
             && named != log.generation
@@ -183,29 +215,42 @@ pub fn check_stream(signature: &Signature, logs: &[LogMember]) -> Vec<StreamFind
         if is_torn && matches!(role, Some(LogRole::Closed(_))) {
             push(log, StreamFindingKind::TornWhileClosed, JetError::LOG_FILE_CORRUPT);
         }
-        let Some(previous) = index.checked_sub(1).and_then(|index| chain.get(index)) else {
-            continue;
-        };
-        if previous.generation == log.generation {
-            let kind = StreamFindingKind::Duplicate { other: previous.file.clone() };
-            push(log, kind, JetError::LOG_GENERATION_MISMATCH);
-        } else if previous.generation.next() != log.generation {
-            let last = Generation::new(log.generation.number().saturating_sub(1));
-            if let Some(missing) = GenerationRange::new(previous.generation.next(), last) {
-                push(log, StreamFindingKind::Gap { missing }, JetError::MISSING_LOG_FILE);
+        match chain.get(&log.generation) {
+            Some(chosen) if !std::ptr::eq(*chosen, log) => {
+                let kind = StreamFindingKind::Duplicate { other: chosen.file.clone() };
+                push(log, kind, JetError::LOG_GENERATION_MISMATCH);
             }
-        } else {
-            if previous.created != log.previous_created {
-                push(log, StreamFindingKind::SequenceBroken, JetError::INVALID_LOG_SEQUENCE);
-            }
-            let differs = previous.accumulated().is_some_and(|sum| {
-                log.previous_accumulated != 0 && sum != log.previous_accumulated
-            });
-            if differs {
-                let jet = JetError::LOG_SEQUENCE_CHECKSUM_MISMATCH;
-                push(log, StreamFindingKind::AccumulatedMismatch, jet);
+            _ => {
+                if let Some(previous) = previous.replace(log) {
+                    follow(previous, log, &mut push);
+                }
             }
         }
     }
     findings
+}
+
+/// Checks that a log follows on the one before it in the chain.
+fn follow(
+    previous: &LogMember,
+    log: &LogMember,
+    push: &mut impl FnMut(&LogMember, StreamFindingKind, JetError),
+) {
+    if previous.generation.next() != log.generation {
+        let last = Generation::new(log.generation.number().saturating_sub(1));
+        if let Some(missing) = GenerationRange::new(previous.generation.next(), last) {
+            push(log, StreamFindingKind::Gap { missing }, JetError::MISSING_LOG_FILE);
+        }
+        return;
+    }
+    if previous.created != log.previous_created {
+        push(log, StreamFindingKind::SequenceBroken, JetError::INVALID_LOG_SEQUENCE);
+    }
+    let differs = previous
+        .accumulated()
+        .is_some_and(|sum| log.previous_accumulated != 0 && sum != log.previous_accumulated);
+    if differs {
+        let jet = JetError::LOG_SEQUENCE_CHECKSUM_MISMATCH;
+        push(log, StreamFindingKind::AccumulatedMismatch, jet);
+    }
 }
