@@ -7,28 +7,32 @@
 //! ```
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
 use stillpoint_context::{Cx, HostPath};
 use stillpoint_ese::{
-    CheckpointHeader, DatabaseHeader, EseError, FileKind, LogHeader, LogMember, LogName, LogRole,
-    SetVerdict, judge_set, read_checkpoint, read_database_header, read_log_header,
+    CheckpointHeader, DatabaseHeader, EseError, FileKind, LogHeader, LogName, LogRole,
+    read_checkpoint, read_database_header, read_log_header,
 };
 use stillpoint_exchange::{PluginError, PluginErrorKind, PluginResult};
 use stillpoint_model::{
     availability::Reason,
     id::{CopyId, DatabaseId},
-    inventory::{FileRole, Generation, LogSignature, LogState},
+    inventory::{FileRole, Generation, LogState},
 };
 
 use crate::{
     plugin::Place,
     walk::{Entry, interrupted, open, walk},
 };
+
+mod near;
+mod pair;
+
+use pair::pair_all;
 
 type Ranges = Vec<std::ops::RangeInclusive<Generation>>;
 
@@ -58,6 +62,8 @@ pub(crate) struct Found {
     pub(crate) log_state: Option<LogState>,
     pub(crate) is_circular: bool,
     pub(crate) reasons: Vec<Reason>,
+    /// What is worth telling though it stands in the way of nothing.
+    notes: Vec<String>,
 }
 
 struct Log {
@@ -65,13 +71,6 @@ struct Log {
     name: Option<LogName>,
     bytes: u64,
     header: LogHeader,
-}
-
-/// The logs of one signature, folder and base name.
-struct Stream<'a> {
-    folder: &'a Path,
-    base: &'a str,
-    logs: Vec<&'a Log>,
 }
 
 struct Checkpoint {
@@ -110,6 +109,8 @@ struct Finds {
     spoiled: Vec<Spoiled>,
     /// Files named as logs that cannot be used; told only where a log is missing.
     spoiled_logs: Vec<Spoiled>,
+    /// Checkpoints that cannot be used. Recovery does without: it begins at the first log that is required.
+    spoiled_checkpoints: Vec<Spoiled>,
 }
 
 /// Looks at everything under the place. Reads headers only.
@@ -131,15 +132,16 @@ pub(crate) fn survey(cx: &Cx, place: &Place) -> PluginResult<Vec<Found>> {
             }
         }
     }
-    let mut found: Vec<Found> = finds
-        .databases
-        .iter()
-        .map(|(native, bytes, header)| finds.pair(place, native, *bytes, header))
-        .collect::<PluginResult<_>>()?;
+    let mut found = pair_all(cx, place, &finds)?;
     for spoiled in &finds.spoiled {
         found.push(spoiled.as_database(place)?);
     }
     name_all(place, &mut found);
+    for found in &found {
+        for note in &found.notes {
+            tracing::warn!(database = %found.native.display(), "{note}");
+        }
+    }
     Ok(found)
 }
 
@@ -176,209 +178,11 @@ impl Finds {
                     self.spoiled.push(Spoiled { native, problem });
                 } else if is_log || kind == Some(FileKind::Log) {
                     self.spoiled_logs.push(Spoiled { native, problem });
+                } else if kind == Some(FileKind::Checkpoint) || is_checkpoint(&native) {
+                    self.spoiled_checkpoints.push(Spoiled { native, problem });
                 }
             }
         }
-    }
-
-    /// Gives a database its logs and checkpoint, and judges whether it can be recovered.
-    fn pair(
-        &self,
-        place: &Place,
-        native: &Path,
-        bytes: u64,
-        header: &DatabaseHeader,
-    ) -> PluginResult<Found> {
-        let id = place.database_id(native, Some(header.signature.as_bytes()));
-        let mut files = vec![FoundFile {
-            native: native.to_path_buf(),
-            path: place.host_path(native)?,
-            role: FileRole::Database,
-            bytes,
-            generation: None,
-            is_open_log: false,
-        }];
-        let mut found = Found {
-            id,
-            name: String::new(),
-            native: native.to_path_buf(),
-            header: Some(header.clone()),
-            files: Vec::new(),
-            log_folder: None,
-            log_prefix: None,
-            log_state: None,
-            is_circular: false,
-            reasons: Vec::new(),
-        };
-        let mut nearest = self.nearest_streams(native, header);
-        let stream = if nearest.len() > 1 { None } else { nearest.pop() };
-        if let Some(stream) = &stream {
-            for log in &stream.logs {
-                files.push(FoundFile {
-                    native: log.native.clone(),
-                    path: place.host_path(&log.native)?,
-                    role: FileRole::Log,
-                    bytes: log.bytes,
-                    generation: Some(Generation(log.header.generation.number())),
-                    is_open_log: role(log) == Some(LogRole::Current),
-                });
-            }
-            found.log_folder = Some(place.host_path(stream.folder)?);
-            found.log_prefix = Some(stream.base.to_owned()).filter(|base| !base.is_empty());
-            found.is_circular = stream.logs.last().is_some_and(|log| log.header.is_circular);
-            if let Some(checkpoint) = self.checkpoint_of(stream, header) {
-                files.push(FoundFile {
-                    native: checkpoint.native.clone(),
-                    path: place.host_path(&checkpoint.native)?,
-                    role: FileRole::Checkpoint,
-                    bytes: checkpoint.bytes,
-                    generation: None,
-                    is_open_log: false,
-                });
-            }
-        }
-        found.log_state = Some(log_state(header, stream.as_ref()));
-        found.files = files;
-        found.reasons = if nearest.is_empty() {
-            self.judge(place, native, header, stream.as_ref())?
-        } else if header.state.is_clean() {
-            // It needs no log, so it does not matter which are its own.
-            Vec::new()
-        } else {
-            vec![Reason::Ambiguous {
-                others: self.clones(place, native, header),
-                message: format!("{} log streams of its signature lie equally near", nearest.len()),
-            }]
-        };
-        Ok(found)
-    }
-
-    /// The log streams that may be the database's own: those of its signature that lie nearest, unless a clone of the
-    /// database lies nearer to them.
-    fn nearest_streams<'a>(&'a self, native: &Path, header: &DatabaseHeader) -> Vec<Stream<'a>> {
-        let mut streams: BTreeMap<(&Path, &str), Vec<&Log>> = BTreeMap::new();
-        let mut unnamed: BTreeMap<&Path, Vec<&Log>> = BTreeMap::new();
-        for log in self.logs.iter().filter(|log| log.header.signature == header.log_signature) {
-            let folder = folder_of(&log.native);
-            match &log.name {
-                Some(name) if matches!(name.role, LogRole::Closed(_) | LogRole::Current) => {
-                    streams.entry((folder, name.base.as_str())).or_default().push(log);
-                }
-                Some(_) => {}
-                None => unnamed.entry(folder).or_default().push(log),
-            }
-        }
-        // Renamed logs count only where no log kept its name: beside a stream they are leftovers.
-        let named: BTreeSet<&Path> = streams.keys().map(|(folder, _)| *folder).collect();
-        for (folder, logs) in unnamed {
-            if !named.contains(folder) {
-                streams.insert((folder, ""), logs);
-            }
-        }
-        let home = folder_of(native);
-        let is_of_clone = |folder: &Path| {
-            self.databases.iter().any(|(other, _, theirs)| {
-                other != native
-                    && theirs.signature == header.signature
-                    && nearness(folder_of(other), folder) < nearness(home, folder)
-            })
-        };
-        let mut best = None;
-        let mut nearest = Vec::new();
-        for ((folder, base), mut logs) in streams {
-            if is_of_clone(folder) {
-                continue;
-            }
-            let near = nearness(home, folder);
-            if best.is_none_or(|best| near < best) {
-                best = Some(near);
-                nearest.clear();
-            }
-            if best == Some(near) {
-                logs.sort_by_key(|log| {
-                    (log.header.generation, role(log) == Some(LogRole::Current))
-                });
-                nearest.push(Stream { folder, base, logs });
-            }
-        }
-        nearest
-    }
-
-    fn checkpoint_of(&self, stream: &Stream<'_>, header: &DatabaseHeader) -> Option<&Checkpoint> {
-        let mut all: Vec<&Checkpoint> = self
-            .checkpoints
-            .iter()
-            .filter(|checkpoint| {
-                checkpoint.header.log_signature == header.log_signature
-                    && folder_of(&checkpoint.native) == stream.folder
-            })
-            .collect();
-        let has_base = |checkpoint: &&Checkpoint| {
-            log_name(&checkpoint.native).is_some_and(|name| name.base == stream.base)
-        };
-        all.sort_by_key(|checkpoint| !has_base(checkpoint));
-        all.first().copied()
-    }
-
-    fn clones(&self, place: &Place, native: &Path, header: &DatabaseHeader) -> Vec<CopyId> {
-        self.databases
-            .iter()
-            .filter(|(other, _, theirs)| other != native && theirs.signature == header.signature)
-            .map(|(other, _, theirs)| {
-                place.copy_id(place.database_id(other, Some(theirs.signature.as_bytes())))
-            })
-            .collect()
-    }
-
-    fn judge(
-        &self,
-        place: &Place,
-        native: &Path,
-        header: &DatabaseHeader,
-        stream: Option<&Stream<'_>>,
-    ) -> PluginResult<Vec<Reason>> {
-        let members: Vec<LogMember> = stream
-            .map(|stream| stream.logs.as_slice())
-            .unwrap_or_default()
-            .iter()
-            .map(|log| LogMember::from_header(log.native.to_string_lossy(), &log.header))
-            .collect();
-        let (missing, reasons) = match judge_set(header, &members).verdict {
-            SetVerdict::NotRecoverable { missing, reasons } => (missing, reasons),
-            SetVerdict::RecoverableWithLoss { reasons, .. } => {
-                for reason in reasons {
-                    tracing::warn!(database = %native.display(), %reason, "work is lost");
-                }
-                return Ok(Vec::new());
-            }
-            _ => return Ok(Vec::new()),
-        };
-        let mut out = vec![Reason::NotRecoverable { missing: ranges(&missing) }];
-        // What is there under the name of a missing log, but of no use, explains why it is missing.
-        for spoiled in &self.spoiled_logs {
-            let is_of_stream =
-                stream.is_none_or(|stream| folder_of(&spoiled.native) == stream.folder);
-            let is_missing = match log_name(&spoiled.native).map(|name| name.role) {
-                Some(LogRole::Closed(generation)) => {
-                    missing.iter().any(|range| range.contains(generation))
-                }
-                _ => true,
-            };
-            if is_of_stream && is_missing {
-                out.push(spoiled.problem.reason(place.nearest_host_path(&spoiled.native)?));
-            }
-        }
-        for reason in reasons {
-            let file = match &reason {
-                stillpoint_ese::Reason::LogDamaged { file, .. }
-                | stillpoint_ese::Reason::CreationMismatch { file, .. } => file.clone(),
-                stillpoint_ese::Reason::Stream(finding) => finding.file.clone(),
-                _ => continue,
-            };
-            let file = place.host_path(Path::new(&file))?;
-            out.push(Reason::Damaged { file, message: reason.to_string() });
-        }
-        Ok(out)
     }
 }
 
@@ -409,6 +213,7 @@ impl Spoiled {
             log_state: None,
             is_circular: false,
             reasons: vec![self.problem.reason(path)],
+            notes: Vec::new(),
         })
     }
 }
@@ -464,6 +269,9 @@ fn classify(native: &Path) -> Result<Option<Kind>, (Option<FileKind>, Problem)> 
                 if bytes == 0 { "it is empty" } else { "it is no database by its content" };
             Err((None, Problem::Damaged(message.to_owned())))
         }
+        FileKind::Other if is_checkpoint(native) => {
+            Err((None, Problem::Damaged("it is no checkpoint by its content".to_owned())))
+        }
         FileKind::Other if log_name(native).is_some() => {
             Err((None, Problem::Damaged("it is no log by its content".to_owned())))
         }
@@ -479,40 +287,12 @@ fn log_name(native: &Path) -> Option<LogName> {
     LogName::parse(native.file_name()?.to_str()?)
 }
 
-fn role(log: &Log) -> Option<LogRole> {
-    log.name.as_ref().map(|name| name.role)
-}
-
 fn folder_of(file: &Path) -> &Path {
     file.parent().unwrap_or(file)
 }
 
-/// How near two folders are: the deeper their common folder the nearer, then the fewer steps between them. Less is nearer.
-fn nearness(one: &Path, other: &Path) -> (Reverse<usize>, usize) {
-    let common = one.components().zip(other.components()).take_while(|(a, b)| a == b).count();
-    let steps = one.components().count() + other.components().count() - 2 * common;
-    (Reverse(common), steps)
-}
-
-fn log_state(header: &DatabaseHeader, stream: Option<&Stream<'_>>) -> LogState {
-    let mut state = LogState::new(LogSignature(*header.log_signature.as_bytes()));
-    let generation = |generation: stillpoint_ese::Generation| Generation(generation.number());
-    state.required =
-        header.required().map(|range| generation(range.first())..=generation(range.last()));
-    if state.required.is_some() {
-        state.committed = Some(generation(header.committed()));
-    }
-    let logs = stream.map(|stream| stream.logs.as_slice()).unwrap_or_default();
-    state.oldest_present = logs.first().map(|log| generation(log.header.generation));
-    for log in logs {
-        let number = Some(generation(log.header.generation));
-        if role(log) == Some(LogRole::Current) {
-            state.open = state.open.max(number);
-        } else {
-            state.last_closed = state.last_closed.max(number);
-        }
-    }
-    state
+fn is_checkpoint(native: &Path) -> bool {
+    log_name(native).is_some_and(|name| name.role == LogRole::Checkpoint)
 }
 
 pub(crate) fn ranges(missing: &[stillpoint_ese::GenerationRange]) -> Ranges {

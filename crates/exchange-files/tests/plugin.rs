@@ -233,6 +233,53 @@ fn two_databases_of_one_signature_keep_to_their_own_logs() {
     assert!(copy_named(&inventory, "a/data/DB01.edb").availability.is_available());
 }
 
+/// Where the system files have a folder of their own, the checkpoint lies in neither of the others.
+#[test]
+fn a_checkpoint_is_paired_by_signature_and_then_by_what_is_nearest() {
+    let lab = Lab::new();
+    for place in ["a", "b"] {
+        let written = set().write_to(&lab.dir(place)).unwrap();
+        for sub in ["data", "logs", "system"] {
+            lab.dir(&format!("{place}/{sub}"));
+        }
+        fs::rename(&written.database, lab.path(&format!("{place}/data/DB01.edb"))).unwrap();
+        for log in &written.logs {
+            let name = log.file_name().unwrap();
+            fs::rename(log, lab.path(&format!("{place}/logs")).join(name)).unwrap();
+        }
+        fs::rename(&written.checkpoint, lab.path(&format!("{place}/system/E00.chk"))).unwrap();
+    }
+    // One of another stream, however near, and one of the right stream under another name, are not it.
+    let other = ExchangeSet::new(99).with_page_size(PageSize::KIB_4).with_pages(8);
+    let other = other.with_log_segments(8).write_to(&lab.dir("other")).unwrap();
+    fs::rename(&other.checkpoint, lab.path("a/logs/E00.chk")).unwrap();
+    fs::copy(lab.path("a/system/E00.chk"), lab.path("a/system/A-copy.chk")).unwrap();
+    let checkpoint = |name: &str| {
+        let inventory = lab.inventory();
+        let copy = copy_named(&inventory, name);
+        assert!(copy.availability.is_available(), "{:?}", copy.availability);
+        let files = copy.files.iter().filter(|file| file.role == FileRole::Checkpoint);
+        let paths: Vec<_> = files.map(|file| PathBuf::from(file.path.as_str())).collect();
+        assert!(paths.len() < 2, "{paths:?}");
+        paths.first().cloned()
+    };
+    for place in ["a", "b"] {
+        let expected = lab.path(&format!("{place}/system/E00.chk"));
+        assert_eq!(checkpoint(&format!("{place}/data/DB01.edb")), Some(expected));
+    }
+    // A clone that lost its own does not take the other's.
+    fs::remove_file(lab.path("b/system/E00.chk")).unwrap();
+    assert_eq!(checkpoint("b/data/DB01.edb"), None);
+    // In the stream's own folder it is nearest.
+    fs::copy(lab.path("a/system/E00.chk"), lab.path("b/logs/E00.chk")).unwrap();
+    fs::copy(lab.path("a/system/E00.chk"), lab.path("b/system/E00.chk")).unwrap();
+    assert_eq!(checkpoint("b/data/DB01.edb"), Some(lab.path("b/logs/E00.chk")));
+    // And beside the database as near.
+    fs::remove_file(lab.path("b/logs/E00.chk")).unwrap();
+    fs::rename(lab.path("b/system/E00.chk"), lab.path("b/data/E00.chk")).unwrap();
+    assert_eq!(checkpoint("b/data/DB01.edb"), Some(lab.path("b/data/E00.chk")));
+}
+
 #[test]
 fn streams_that_lie_equally_near_are_ambiguous() {
     let lab = Lab::with_set();
