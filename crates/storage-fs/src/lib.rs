@@ -72,8 +72,11 @@
 //! - `settle` syncs every file and folder, reads clones once to seal them, writes `set.json` and gives the set its name: all
 //!   or nothing. A set that was taken but not settled before the machine restarted is not trusted: it is `Partial`, and can
 //!   only be discarded.
-//! - `discard` moves the set's folder away under whoever works on it. A commit that is still running finds that out at the
-//!   next chunk, and removes what it made when it ends; until then the answer is `WatchUntil`.
+//! - `discard` moves the set's folder away under whoever works on it. A preparation or a commit that is still running finds
+//!   that out at the next file or chunk, and removes what it made when it ends; until then the answer is `WatchUntil`, as it
+//!   is while a preparation of this provider waits for a thread. Prepared again meanwhile, the set is `Busy`.
+//! - A set moves from `.partial` to its name to `.discarded`, never back. Calls look for it in that order, and again where
+//!   it moved between two looks. What is exposed cannot be removed, nor be exposed while it is removed.
 //! - A restore stages files in a hidden folder beside their targets and checks every byte before `publish` moves them to
 //!   their names, with what was there kept aside. Its journal is durable before each step.
 //! - Names are never followed out of their folder: `..` and NUL cannot be said, a link that leads out of its volume is

@@ -5,6 +5,7 @@ mod contract;
 mod crash;
 mod faults;
 mod format;
+mod moves;
 mod names;
 mod races;
 mod restore;
