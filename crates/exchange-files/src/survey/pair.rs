@@ -30,8 +30,6 @@ struct Stream<'a> {
     base: &'a str,
     /// Lowest generation first.
     logs: Vec<&'a Log>,
-    /// How near the nearest database lies, by the database's signature.
-    homes: BTreeMap<SignatureBytes, Nearness>,
 }
 
 /// Everything of one log signature.
@@ -50,6 +48,8 @@ struct Index<'a> {
     families: BTreeMap<SignatureBytes, Family<'a>>,
     /// Databases by their own signature: more than one are clones.
     clones: BTreeMap<SignatureBytes, Vec<&'a Path>>,
+    /// Where they lie.
+    homes: BTreeMap<SignatureBytes, Places<'a>>,
     /// Checkpoints that cannot be read.
     damaged_checkpoints: BTreeMap<(&'a Path, String), &'a Spoiled>,
 }
@@ -57,47 +57,46 @@ struct Index<'a> {
 /// Every database with what belongs to it.
 pub(super) fn pair_all(cx: &Cx, place: &Place, finds: &Finds) -> PluginResult<Vec<Found>> {
     let index = Index::new(cx, finds)?;
-    let mut found = Vec::with_capacity(finds.databases.len());
-    for (native, bytes, header) in &finds.databases {
-        cx.check().map_err(interrupted)?;
-        found.push(index.pair(place, native, *bytes, header)?);
+    // Those of one signature have the same rivals for their streams.
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (number, database) in finds.databases.iter().enumerate() {
+        let (_, _, header) = database;
+        let signatures = (header.signature.as_bytes(), header.log_signature.as_bytes());
+        groups.entry(signatures).or_default().push((number, database));
     }
-    Ok(found)
+    let mut found = Vec::with_capacity(finds.databases.len());
+    for ((own, of_logs), group) in groups {
+        cx.check().map_err(interrupted)?;
+        let rivals = index.rivals(own, of_logs);
+        for (number, (native, bytes, header)) in group {
+            cx.check().map_err(interrupted)?;
+            found.push((number, index.pair(place, native, *bytes, header, &rivals)?));
+        }
+    }
+    found.sort_by_key(|(number, _)| *number);
+    Ok(found.into_iter().map(|(_, found)| found).collect())
 }
 
 impl<'a> Index<'a> {
     fn new(cx: &Cx, finds: &'a Finds) -> PluginResult<Self> {
         let mut clones: BTreeMap<SignatureBytes, Vec<&Path>> = BTreeMap::new();
-        // The databases that may use a stream, by its signature and their own.
-        let mut homes: BTreeMap<SignatureBytes, BTreeSet<SignatureBytes>> = BTreeMap::new();
+        // A stream that is nobody's is of no use.
+        let mut used: BTreeSet<&SignatureBytes> = BTreeSet::new();
         for (native, _, header) in &finds.databases {
-            let own = *header.signature.as_bytes();
-            clones.entry(own).or_default().push(native);
-            homes.entry(*header.log_signature.as_bytes()).or_default().insert(own);
+            clones.entry(*header.signature.as_bytes()).or_default().push(native);
+            used.insert(header.log_signature.as_bytes());
         }
         let mut logs: BTreeMap<SignatureBytes, Vec<&Log>> = BTreeMap::new();
         for log in &finds.logs {
-            let signature = *log.header.signature.as_bytes();
-            // A stream that is nobody's is of no use.
-            if homes.contains_key(&signature) {
-                logs.entry(signature).or_default().push(log);
+            let signature = log.header.signature.as_bytes();
+            if used.contains(signature) {
+                logs.entry(*signature).or_default().push(log);
             }
         }
-        let near: BTreeMap<SignatureBytes, Places<'_>> = clones
-            .iter()
-            .map(|(own, natives)| (*own, natives.iter().copied().map(folder_of).collect()))
-            .collect();
         let mut families: BTreeMap<SignatureBytes, Family<'_>> = BTreeMap::new();
         for (signature, logs) in logs {
-            cx.check().map_err(interrupted)?;
-            let mut streams = streams(logs);
-            for stream in &mut streams {
-                let owners = homes.get(&signature).into_iter().flatten();
-                let nearest =
-                    |own: &SignatureBytes| Some((*own, near.get(own)?.nearest(stream.folder)?));
-                stream.homes = owners.filter_map(nearest).collect();
-            }
-            families.entry(signature).or_default().streams = streams;
+            let family = Family { streams: streams(logs), checkpoints: Vec::new() };
+            families.insert(signature, family);
         }
         for checkpoint in &finds.checkpoints {
             let signature = checkpoint.header.log_signature.as_bytes();
@@ -112,12 +111,16 @@ impl<'a> Index<'a> {
                 *nearest = near.nearest(folder_of(&checkpoint.native));
             }
         }
+        let homes = clones
+            .iter()
+            .map(|(own, natives)| (*own, natives.iter().copied().map(folder_of).collect()))
+            .collect();
         let named = |spoiled: &'a Spoiled| {
             let name = log_name(&spoiled.native)?;
             Some(((folder_of(&spoiled.native), name.base), spoiled))
         };
         let damaged_checkpoints = finds.spoiled_checkpoints.iter().filter_map(named).collect();
-        Ok(Self { finds, families, clones, damaged_checkpoints })
+        Ok(Self { finds, families, clones, homes, damaged_checkpoints })
     }
 
     /// Gives a database its logs and checkpoint, and judges whether it can be recovered.
@@ -127,6 +130,7 @@ impl<'a> Index<'a> {
         native: &Path,
         bytes: u64,
         header: &DatabaseHeader,
+        rivals: &[Option<Nearness>],
     ) -> PluginResult<Found> {
         let id = place.database_id(native, Some(header.signature.as_bytes()));
         let mut files = vec![FoundFile {
@@ -150,7 +154,7 @@ impl<'a> Index<'a> {
             reasons: Vec::new(),
             notes: Vec::new(),
         };
-        let nearest = self.nearest_streams(native, header);
+        let nearest = self.nearest_streams(native, header, rivals);
         let stream = if nearest.len() > 1 { None } else { nearest.first().copied() };
         if let Some(stream) = stream {
             for log in &stream.logs {
@@ -198,16 +202,28 @@ impl<'a> Index<'a> {
         self.families.get(header.log_signature.as_bytes())
     }
 
+    /// How near to each stream of a log signature the nearest database of a signature lies.
+    fn rivals(&self, own: &SignatureBytes, of_logs: &SignatureBytes) -> Vec<Option<Nearness>> {
+        let homes = self.homes.get(own);
+        let streams = self.families.get(of_logs).into_iter().flat_map(|family| &family.streams);
+        streams.map(|stream| homes.and_then(|homes| homes.nearest(stream.folder))).collect()
+    }
+
     /// The log streams that may be the database's own: those of its signature that lie nearest, unless a clone of the
     /// database lies nearer to them.
-    fn nearest_streams(&self, native: &Path, header: &DatabaseHeader) -> Vec<&Stream<'a>> {
+    fn nearest_streams(
+        &self,
+        native: &Path,
+        header: &DatabaseHeader,
+        rivals: &[Option<Nearness>],
+    ) -> Vec<&Stream<'a>> {
         let home = folder_of(native);
         let mut best = None;
         let mut nearest = Vec::new();
-        for stream in self.family(header).map(|family| &family.streams).into_iter().flatten() {
+        let streams = self.family(header).map(|family| &family.streams).into_iter().flatten();
+        for (stream, rival) in streams.zip(rivals) {
             let near = nearness(home, stream.folder);
-            let of_clone =
-                stream.homes.get(header.signature.as_bytes()).is_some_and(|clone| *clone < near);
+            let of_clone = rival.is_some_and(|rival| rival < near);
             if of_clone || best.is_some_and(|best| best < near) {
                 continue;
             }
@@ -333,7 +349,7 @@ fn streams<'a>(logs: Vec<&'a Log>) -> Vec<Stream<'a>> {
     }
     let sorted = |((folder, base), mut logs): ((&'a Path, &'a str), Vec<&'a Log>)| {
         logs.sort_by_key(|log| (log.header.generation, role(log) == Some(LogRole::Current)));
-        Stream { folder, base, logs, homes: BTreeMap::new() }
+        Stream { folder, base, logs }
     };
     streams.into_iter().map(sorted).collect()
 }
