@@ -2,6 +2,8 @@
 //! engine and its actions.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod hooked;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,7 @@ use futures_util::future::{Either, select};
 use stillpoint::context::{
     BoxFuture, Cx, Effect, ErrorClass, Failure, IdempotencyKey, RunId, Seams,
 };
-use stillpoint::exchange::Coordination;
+use stillpoint::exchange::{Coordination, ExchangePlugin};
 use stillpoint::model::group::Selector;
 use stillpoint::model::id::PolicyId;
 use stillpoint::model::job::Job;
@@ -45,6 +47,21 @@ pub fn two_arrays(databases: u32) -> World {
     builder.build()
 }
 
+/// One database on one volume whose snapshot takes this long, whatever it says.
+pub fn slow_world(commit: Duration) -> World {
+    World::builder()
+        .host(HOST)
+        .volume(
+            VolumeSpec::new("vol01")
+                .mounted(HOST, r"V:\Vol01")
+                .commit(commit)
+                .states_worst(Duration::from_millis(100)),
+        )
+        .database(DatabaseSpec::new("DB01").writes_every(Duration::from_millis(500)))
+        .copy(CopySpec::active("DB01", HOST).on("vol01", "vol01").preference(1))
+        .build()
+}
+
 /// A Stillpoint in a simulation. Its journal takes up to 2 ms for a commit, so that other things come between.
 pub fn stillpoint(
     sim: &Sim,
@@ -62,8 +79,18 @@ pub fn builder(
     mode: Coordination,
     tune: impl FnOnce(EngineBuilder) -> EngineBuilder + Send + 'static,
 ) -> Builder {
+    builder_over(sim, world, world.exchange().only(mode), tune)
+}
+
+/// The same over a plug-in that is made up.
+pub fn builder_over(
+    sim: &Sim,
+    world: &World,
+    plugin: impl ExchangePlugin,
+    tune: impl FnOnce(EngineBuilder) -> EngineBuilder + Send + 'static,
+) -> Builder {
     let journal = HookJournal::jitter(MemoryJournal::new(), sim, Duration::from_millis(2));
-    let mut builder = Stillpoint::builder(Arc::new(world.exchange().only(mode)))
+    let mut builder = Stillpoint::builder(Arc::new(plugin))
         .journal(Arc::new(journal))
         .seams(sim.seams())
         .lanes(sim.lanes())
