@@ -215,7 +215,8 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Armed {
     rules: Vec<(Rule, u32, Option<RunId>)>,
-    fired: u32,
+    /// How often each rule was hit, in their order.
+    fired: Vec<u32>,
 }
 
 /// Sits between the engine and its actions, and does what its rules say.
@@ -236,8 +237,9 @@ impl Saboteur {
     /// A saboteur, and where it asks for cancels.
     pub fn new(rules: impl IntoIterator<Item = Rule>) -> (Self, mpsc::UnboundedReceiver<()>) {
         let (cancels, asked) = mpsc::unbounded_channel();
-        let rules = rules.into_iter().map(|rule| (rule, 0, None)).collect();
-        let armed = Arc::new(Mutex::new(Armed { rules, fired: 0 }));
+        let rules: Vec<_> = rules.into_iter().map(|rule| (rule, 0, None)).collect();
+        let fired = vec![0; rules.len()];
+        let armed = Arc::new(Mutex::new(Armed { rules, fired }));
         (Self { armed, cancels, code: "test.sabotage" }, asked)
     }
 
@@ -246,8 +248,9 @@ impl Saboteur {
         move |engine| engine.interpose(&this)
     }
 
-    pub fn fired(&self) -> u32 {
-        self.armed.lock().unwrap().fired
+    /// How often each rule was hit, in their order.
+    pub fn fired(&self) -> Vec<u32> {
+        self.armed.lock().unwrap().fired.clone()
     }
 
     pub fn clear(&self) {
@@ -256,18 +259,18 @@ impl Saboteur {
 
     fn pick(&self, cx: &Cx, action: &str, part: Part, after: bool) -> Option<Blow> {
         let mut armed = self.armed.lock().unwrap();
-        let hit = armed.rules.iter_mut().find(|(rule, hits, run)| {
+        let hit = armed.rules.iter_mut().enumerate().find(|(_, (rule, hits, run))| {
             (rule.step.is_empty() || rule.step == cx.step().as_str())
                 && (rule.action.is_empty() || rule.action == action)
                 && (rule.part, rule.after) == (part, after)
                 && *hits < rule.times
                 && (rule.step.is_empty() || run.is_none_or(|run| run == cx.run()))
         });
-        let (rule, hits, run) = hit?;
+        let (index, (rule, hits, run)) = hit?;
         *hits += 1;
         run.get_or_insert(cx.run());
         let blow = rule.blow.clone();
-        armed.fired += 1;
+        armed.fired[index] += 1;
         Some(blow)
     }
 
