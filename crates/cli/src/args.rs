@@ -116,6 +116,7 @@ pub(crate) struct BackupArgs {
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct RestoreArgs {
     /// The restore point: the beginning of its id, or latest:NAME for the newest of a database.
     pub(crate) point: String,

@@ -23,7 +23,7 @@ pub(crate) struct Interrupts(Arc<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    heard: AtomicU64,
+    came: AtomicU64,
     taken: AtomicU64,
     is_followed: AtomicBool,
     news: Notify,
@@ -50,7 +50,7 @@ impl Interrupts {
     }
 
     fn hear(&self) {
-        let heard = self.0.heard.fetch_add(1, Ordering::SeqCst) + 1;
+        let heard = self.0.came.fetch_add(1, Ordering::SeqCst) + 1;
         let is_patient = self.0.is_followed.load(Ordering::SeqCst)
             || heard - self.0.taken.load(Ordering::SeqCst) < 2;
         match out::stage() {
@@ -62,8 +62,8 @@ impl Interrupts {
     }
 
     fn take(&self) -> bool {
-        let (heard, taken) = (&self.0.heard, &self.0.taken);
-        let waits = taken.load(Ordering::SeqCst) < heard.load(Ordering::SeqCst);
+        let (came, taken) = (&self.0.came, &self.0.taken);
+        let waits = taken.load(Ordering::SeqCst) < came.load(Ordering::SeqCst);
         if waits {
             taken.fetch_add(1, Ordering::SeqCst);
         }

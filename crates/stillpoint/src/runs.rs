@@ -89,12 +89,11 @@ impl Stillpoint {
         if let Begun::Existing(known) = self.services().catalog.begin_job(&job).await? {
             // Under way here, or over, or begun by a process that is gone. One that is not found here may have ended since
             // it was read: it is stored before it is forgotten.
-            let live = match self.live().find(known.id) {
-                Some(live) => live,
-                None => {
-                    let now = self.services().catalog.job(known.id).await?;
-                    LiveJob::ended(now.unwrap_or(*known))
-                }
+            let live = if let Some(live) = self.live().find(known.id) {
+                live
+            } else {
+                let now = self.services().catalog.job(known.id).await?;
+                LiveJob::ended(now.unwrap_or(*known))
             };
             return Ok(JobHandle::new(live));
         }

@@ -102,9 +102,10 @@ fn crossed() -> World {
             let volume = format!("{name}-{place}");
             builder = builder
                 .volume(VolumeSpec::new(&volume).mounted(host, format!(r"D:\{volume}")))
-                .copy(match number == place {
-                    true => CopySpec::active(name, host).on(&volume, &volume),
-                    false => CopySpec::passive(name, host).on(&volume, &volume),
+                .copy(if number == place {
+                    CopySpec::active(name, host).on(&volume, &volume)
+                } else {
+                    CopySpec::passive(name, host).on(&volume, &volume)
                 });
         }
     }
@@ -189,7 +190,7 @@ fn a_catalogue_that_panics_or_hangs_fails_the_job_and_does_not_keep_it_open() {
                         if panics {
                             std::panic::resume_unwind(Box::new("sabotaged"));
                         }
-                        std::future::pending().await
+                        std::future::pending::<()>().await;
                     })
                 })
             });
@@ -381,7 +382,7 @@ fn the_points_of_a_run_whose_completion_is_resolved_by_hand_can_be_used() {
             let this = stillpoint(&sim, &world, mode, |engine| engine);
             let job = parked(&this, &world).await;
             let run = this.engine().run(job.job().runs[0].run).unwrap();
-            let nothing = Payload::of(&BTreeMap::<CopyId, ()>::new()).unwrap();
+            let nothing = Payload::of(&BTreeMap::<CopyId, u8>::new()).unwrap();
             run.resolve("an operator", "complete", Resolution::Done(nothing)).await.unwrap();
             let job = settled_by_hand(&this, &job).await;
             assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
@@ -404,7 +405,7 @@ fn a_session_outlives_all_that_its_backup_may_take() {
             this.save_policy(&policy).await.unwrap();
             let short = Duration::from_secs(10);
             let slow = |call: &str, limit: Duration| {
-                world.faults().on(call).nth(1).inject(Fault::Slow(limit - short));
+                world.faults().on(call).nth(1).inject(Fault::Slow(limit.saturating_sub(short)));
             };
             slow("prepare", limits.prepare);
             slow("settle", limits.settle);

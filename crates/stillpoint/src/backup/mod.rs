@@ -159,7 +159,7 @@ impl Stillpoint {
             let plan = self.plan_round(request, &survey, job, &round)?;
             let sets: Vec<SetPlan> =
                 plan.sets.iter().filter_map(|set| set.without(&round.done)).collect();
-            self.note_plan(live, &plan, &sets, &round);
+            note_plan(live, &plan, &sets, &round);
             let outcomes = join_all(sets.iter().map(|set| {
                 self.carry_out_set(&survey, &plan, set, live, round.superseded_by(set))
             }))
@@ -185,34 +185,6 @@ impl Stillpoint {
         let limit = self.timeouts().inventory;
         let survey = within(self.seams(), limit, "looking at what there is", survey);
         unless_cancelled(live.cancel_token(), survey).await
-    }
-
-    /// Notes in the job what a plan leaves out.
-    fn note_plan(&self, live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round) {
-        live.change(|job| {
-            if round.number == 0 {
-                job.skipped = skipped(plan);
-                job.warnings.clone_from(&plan.warnings);
-                if plan.is_empty() {
-                    job.failure = Some(nothing(plan));
-                }
-                return;
-            }
-            // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
-            for stale in &round.stale {
-                let taken = |database: &DatabaseId| sets.iter().any(|set| has(set, *database));
-                if !stale.databases.iter().any(taken) {
-                    continue;
-                }
-                for (database, failure) in plan.refused() {
-                    let Some(id) = database.database else { continue };
-                    if stale.databases.contains(&id) && !taken(&id) {
-                        let member = JobMember::skipped(id, database.name.clone(), failure.clone());
-                        job.skipped.push(member);
-                    }
-                }
-            }
-        });
     }
 
     /// Runs one set, again if a missed freeze is to be retried.
@@ -361,6 +333,34 @@ impl Stillpoint {
             }
         }
     }
+}
+
+/// Notes in the job what a plan leaves out.
+fn note_plan(live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round) {
+    live.change(|job| {
+        if round.number == 0 {
+            job.skipped = skipped(plan);
+            job.warnings.clone_from(&plan.warnings);
+            if plan.is_empty() {
+                job.failure = Some(nothing(plan));
+            }
+            return;
+        }
+        // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
+        for stale in &round.stale {
+            let taken = |database: &DatabaseId| sets.iter().any(|set| has(set, *database));
+            if !stale.databases.iter().any(taken) {
+                continue;
+            }
+            for (database, failure) in plan.refused() {
+                let Some(id) = database.database else { continue };
+                if stale.databases.contains(&id) && !taken(&id) {
+                    let member = JobMember::skipped(id, database.name.clone(), failure.clone());
+                    job.skipped.push(member);
+                }
+            }
+        }
+    });
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
