@@ -44,7 +44,7 @@ fn the_damage_that_a_provider_finds_is_looked_for_among_its_own_files() {
             let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
             let point = point(&this).await;
             let database = point.files.iter().find(|file| file.role == FileRole::Database).unwrap();
-            world.damage().stored_file(&database.snapshot, &database.path, 40_000);
+            world.damage().stored_file(&database.snapshot, &database.path, 325);
             let damaged = Fault::fail(ProviderErrorKind::Damaged);
             let step = format!("stage:{provider}");
             world.faults().on("restore.stage").step(step).inject(damaged);
