@@ -43,6 +43,8 @@ pub enum DebrisKind {
     Session(SessionId),
     /// A manifest beside the data, of a restore point that was never completed.
     Manifest(PointId),
+    /// Files that a restore staged beside their targets, by the key of the restore.
+    Staged(String),
     /// Something else, in words.
     Other(String),
 }
@@ -54,6 +56,7 @@ impl fmt::Display for DebrisKind {
             Self::Exposure(key) => write!(f, "exposure {key}"),
             Self::Session(session) => write!(f, "session {session}"),
             Self::Manifest(point) => write!(f, "manifest of {point}"),
+            Self::Staged(restore) => write!(f, "staged files of restore {restore}"),
             Self::Other(what) => f.write_str(what),
         }
     }

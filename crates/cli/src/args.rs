@@ -8,6 +8,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 /// Application-consistent snapshot backup of Exchange databases.
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 done with warnings, 4 needs attention or parked.
+///
+/// An interrupt cancels the job that is under way, which undoes what it did; a second one leaves it at once. While no job is
+/// under way it ends the command, with exit code 1.
 #[derive(Debug, Parser)]
 #[command(name = "stillpoint", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -94,7 +97,7 @@ pub(crate) struct FolderArgs {
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// The group, by name or id. [default: the default group]
+    /// The group, by name or id. [default: the one that came with the state file]
     #[arg(long, short, value_name = "NAME", conflicts_with = "database")]
     pub(crate) group: Option<String>,
     /// Databases, by name or id, instead of a group.
@@ -113,6 +116,7 @@ pub(crate) struct BackupArgs {
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct RestoreArgs {
     /// The restore point: the beginning of its id, or latest:NAME for the newest of a database.
     pub(crate) point: String,
@@ -125,6 +129,9 @@ pub(crate) struct RestoreArgs {
     /// Restore a suspect point all the same; damage still stops it.
     #[arg(long)]
     pub(crate) accept_suspect: bool,
+    /// Restore a point whose backup is not over; every byte is checked all the same.
+    #[arg(long)]
+    pub(crate) accept_provisional: bool,
     /// Show the plan and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -8,19 +8,20 @@ use stillpoint::model::job::{Job, JobState, MemberEnd};
 
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
-use crate::out::Out;
+use crate::out::Talk;
 use crate::progress::Display;
 
 /// Waits for a job. The first interrupt cancels it, and it unwinds; the second gives up on it.
 ///
 /// # Errors
 /// What the job itself could not say, and `cli.interrupted` after the second interrupt.
-pub(crate) async fn follow(out: Out, handle: &JobHandle, title: &str) -> Outcome<Job> {
+pub(crate) async fn follow(talk: &Talk, handle: &JobHandle, title: &str) -> Outcome<Job> {
+    let out = talk.out;
     let mut display = Display::begin(out, title);
     let mut watch = handle.watch();
     let mut is_watched = true;
     let mut end = pin!(handle.wait());
-    let mut interrupts = Interrupts::listen()?;
+    let interrupts = talk.interrupts.follow();
     let mut is_cancelled = false;
     loop {
         tokio::select! {
@@ -61,7 +62,7 @@ pub(crate) fn failure_of(job: &Job) -> Option<Failure> {
     if matches!(job.state(), JobState::Succeeded | JobState::SucceededWithWarnings) {
         return None;
     }
-    let runs = || job.runs.iter().filter(|run| run.superseded_by.is_none());
+    let runs = || job.counted();
     let of_member = |end: &Option<MemberEnd>| match end {
         Some(MemberEnd::Failed { failure } | MemberEnd::Skipped { failure }) => {
             Some(failure.clone())
@@ -79,50 +80,4 @@ pub(crate) fn failure_of(job: &Job) -> Option<Failure> {
         Failure::new("job.not_succeeded", ErrorClass::Conflict, message)
             .with_remedy("`stillpoint jobs` with the beginning of its id tells more.")
     }))
-}
-
-/// Interrupts from the keyboard, and polite requests to end.
-#[derive(Debug)]
-struct Interrupts {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Interrupts {
-    #[cfg(unix)]
-    fn listen() -> Outcome<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                let message = format!("cannot listen for interrupts: {error}");
-                CliError::of_class("cli.internal", ErrorClass::Internal, message, "")
-            })
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn listen() -> Outcome<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
 }

@@ -14,6 +14,7 @@ mod demo;
 mod error;
 mod exit;
 mod follow;
+mod interrupt;
 mod out;
 mod pick;
 mod place;
@@ -34,7 +35,8 @@ use tracing_subscriber::EnvFilter;
 use args::Cli;
 use error::{CliError, Outcome};
 use exit::Exit;
-use out::Out;
+use interrupt::Interrupts;
+use out::{Out, Talk};
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -56,8 +58,15 @@ fn run(cli: Cli, out: Out) -> Outcome<Exit> {
             let message = format!("cannot start: {error}");
             CliError::of_class("cli.internal", context::ErrorClass::Unavailable, message, "")
         })?;
-    let exit = runtime.block_on(command::run(cli, out));
-    // After a second interrupt something may still be at work; it is not waited for.
+    let exit = runtime.block_on(async {
+        let interrupts = Interrupts::listen()?;
+        let talk = Talk { out, interrupts: interrupts.clone() };
+        tokio::select! {
+            exit = command::run(cli, &talk) => exit,
+            error = interrupts.outside() => Err(error),
+        }
+    });
+    // After an interrupt something may still be at work; it is not waited for.
     runtime.shutdown_background();
     exit
 }

@@ -6,13 +6,53 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::Serialize;
 
 use crate::context::Failure;
 use crate::exit::Exit;
+use crate::interrupt::Interrupts;
 use crate::text::printable;
 use crate::view::{FailureView, Report};
+
+/// How far the command has come with telling its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is none yet.
+    Working,
+    /// It is being written.
+    Telling,
+    /// It is written.
+    Told,
+}
+
+static STAGE: AtomicU8 = AtomicU8::new(0);
+
+/// How far this process has come with telling its result.
+pub(crate) fn stage() -> Stage {
+    match STAGE.load(Ordering::SeqCst) {
+        0 => Stage::Working,
+        1 => Stage::Telling,
+        _ => Stage::Told,
+    }
+}
+
+/// Writes the result.
+fn last(write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    STAGE.store(1, Ordering::SeqCst);
+    let written = write();
+    // What could not be written is followed by an error.
+    STAGE.store(if written.is_ok() { 2 } else { 0 }, Ordering::SeqCst);
+    written
+}
+
+/// How a command speaks and what it listens to.
+#[derive(Clone, Debug)]
+pub(crate) struct Talk {
+    pub(crate) out: Out,
+    pub(crate) interrupts: Interrupts,
+}
 
 /// How to speak.
 #[derive(Clone, Copy, Debug)]
@@ -54,22 +94,26 @@ impl Out {
         exit: Exit,
         failure: Option<&Failure>,
     ) -> io::Result<()> {
-        if self.json {
-            return document(R::SCHEMA, exit, failure, report);
-        }
-        let mut text = String::new();
-        report.text(&mut text);
-        to(&mut io::stdout().lock(), printable(&text).as_bytes())?;
-        failure.map_or(Ok(()), tell)
+        last(|| {
+            if self.json {
+                return document(R::SCHEMA, exit, failure, report);
+            }
+            let mut text = String::new();
+            report.text(&mut text);
+            to(&mut io::stdout().lock(), printable(&text).as_bytes())?;
+            failure.map_or(Ok(()), tell)
+        })
     }
 
     /// Something that went wrong before there was a result.
     pub(crate) fn error(self, failure: &Failure, exit: Exit) -> io::Result<()> {
-        if self.json {
-            document("stillpoint.error/1", exit, Some(failure), &Nothing {})
-        } else {
-            tell(failure)
-        }
+        last(|| {
+            if self.json {
+                document("stillpoint.error/1", exit, Some(failure), &Nothing {})
+            } else {
+                tell(failure)
+            }
+        })
     }
 
     /// A line for whoever watches; lost without harm.

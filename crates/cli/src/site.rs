@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stillpoint::Stillpoint;
-use stillpoint::catalog::Catalog;
+use stillpoint::catalog::{Catalog, Page, PointQuery};
 use stillpoint::context::{Cx, ErrorClass, HostId, IdempotencyKey};
 use stillpoint::exchange::{ExchangePlugin as _, Scope};
 use stillpoint::exchange_files::FilesPlugin;
@@ -24,11 +24,12 @@ use stillpoint::model::kind::BackupKind;
 use stillpoint::model::policy::Policy;
 use stillpoint::model::topology::Topology;
 use stillpoint::storage::SnapshotProvider;
-use stillpoint::storage_fs::{FsConfig, FsProvider};
+use stillpoint::storage_fs::{FsConfig, FsProvider, is_store};
 use stillpoint::store_sqlite::SqliteStore;
 use stillpoint::workflow::TokioSeams;
 
 use crate::error::{CliError, Outcome};
+use crate::pick;
 use crate::place::{Places, check_apart, check_source};
 
 /// The name of the group and of the policy that are made with a state file.
@@ -76,18 +77,39 @@ impl Site {
             group.tags.get(tag).map(PathBuf::from)
         };
         let source = source_of(places, remembered(SOURCE_TAG))?;
-        let store = store_of(places, remembered(STORE_TAG))?;
+        let store = store_of(places, remembered(STORE_TAG), has_points(&*catalog).await?)?;
         check_apart(&source, &store)?;
+        if absent == Absent::Refuse && !is_store(&store) {
+            return Err(no_store(&store));
+        }
         let (stillpoint, clones) = compose(&source, &store, Some(catalog))?;
         let site = Self { stillpoint, state: places.state.clone(), store, source, clones };
         if absent == Absent::Make {
-            site.remember(group).await?;
+            site.remember(group, places.store.is_some()).await?;
         }
         Ok(site)
     }
 
-    /// Makes the default policy and group if they are not there, and notes where things are.
-    async fn remember(&self, group: Option<ResourceGroup>) -> Outcome<()> {
+    /// Makes the default policy and group if they are not there, and notes where things are. Where the store is remembered to
+    /// be changes only if the operator `names` one.
+    async fn remember(&self, group: Option<ResourceGroup>, names: bool) -> Outcome<()> {
+        let known = group.clone();
+        let mut group = match group {
+            Some(group) => group,
+            None => self.new_group().await?,
+        };
+        group.tags.insert(SOURCE_TAG.to_owned(), text(&self.source)?);
+        if names || !group.tags.contains_key(STORE_TAG) {
+            group.tags.insert(STORE_TAG.to_owned(), text(&self.store)?);
+        }
+        if known.as_ref() != Some(&group) {
+            self.stillpoint.save_group(&group).await?;
+        }
+        Ok(())
+    }
+
+    /// The group that comes with a state file, and its policy.
+    async fn new_group(&self) -> Outcome<ResourceGroup> {
         let policies = self.stillpoint.policies().await?;
         let policy = if let Some(policy) = policies.iter().find(|policy| policy.name == DEFAULT) {
             policy.id
@@ -98,20 +120,19 @@ impl Site {
             self.stillpoint.save_policy(&policy).await?;
             policy.id
         };
-        let known = group.clone();
-        let mut group = group.unwrap_or_else(|| {
-            let id = GroupId(self.stillpoint.seams().ids.uuid());
-            let mut group = ResourceGroup::new(id, DEFAULT, vec![Selector::Everything]);
-            group.policies.push(policy);
-            group
-        });
-        for (tag, path) in [(SOURCE_TAG, &self.source), (STORE_TAG, &self.store)] {
-            group.tags.insert(tag.to_owned(), text(path)?);
+        let id = GroupId(self.stillpoint.seams().ids.uuid());
+        let mut group = ResourceGroup::new(id, DEFAULT, vec![Selector::Everything]);
+        group.policies.push(policy);
+        Ok(group)
+    }
+
+    /// The group that came with the state file, whatever it is called now.
+    pub(crate) async fn default_group(&self) -> Outcome<ResourceGroup> {
+        let groups = self.stillpoint.groups().await?;
+        match groups.iter().find(|group| group.tags.contains_key(SOURCE_TAG)) {
+            Some(group) => Ok(group.clone()),
+            None => Ok(pick::group(&groups, DEFAULT)?.clone()),
         }
-        if known.as_ref() != Some(&group) {
-            self.stillpoint.save_group(&group).await?;
-        }
-        Ok(())
     }
 
     /// A key for a request that nobody repeats.
@@ -142,7 +163,10 @@ pub(crate) fn compose(
     let plugin = FilesPlugin::new(source, host()?)?;
     let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
     let provider = ProviderId::new("fs").map_err(|error| unusable(store, &error))?;
-    let config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
+    let mut config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
+    if is_store(store) {
+        config = config.with_existing_store();
+    }
     let provider: Arc<dyn SnapshotProvider> = Arc::new(FsProvider::open(&config)?);
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
@@ -211,11 +235,15 @@ fn source_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<PathBuf> {
     }
 }
 
-/// The store: the named one, the remembered one while it is there, else the one beside the state file (state and store may
-/// have been moved together).
-fn store_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<PathBuf> {
-    match (&places.store, remembered.filter(|known| known.is_dir())) {
-        (Some(named), Some(known)) if *named != known => Err(CliError::of_class(
+/// The store: the one that the operator names, else the remembered one, else the one beside the state file if that is a store
+/// (state and store may have been moved together). A remembered store that is not there is never replaced unasked: the disk
+/// that holds it may just not be mounted.
+fn store_of(places: &Places, remembered: Option<PathBuf>, has_points: bool) -> Outcome<PathBuf> {
+    let Some(known) = remembered else { return Ok(places.store()) };
+    // A folder without a store in it may be an empty mount point.
+    let is_there = is_store(&known) || (known.is_dir() && !has_points);
+    match (&places.store, is_there) {
+        (Some(named), true) if *named != known => Err(CliError::of_class(
             "state.other_store",
             ErrorClass::Conflict,
             format!(
@@ -226,8 +254,24 @@ fn store_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<PathBuf> {
             ),
             "Leave --store out, or use another state file: --state.",
         )),
-        (Some(named), _) => Ok(named.clone()),
-        (None, Some(known)) => Ok(known),
-        (None, None) => Ok(places.store()),
+        (_, true) => Ok(known),
+        (Some(named), false) if *named != known => Ok(named.clone()),
+        (None, false) if is_store(&places.store()) => Ok(places.store()),
+        (_, false) => Err(no_store(&known)),
     }
+}
+
+fn no_store(store: &Path) -> CliError {
+    CliError::of_class(
+        "store.missing",
+        ErrorClass::Unavailable,
+        format!("there is no store at {}", store.display()),
+        "Mount the disk that holds it; if it lies elsewhere now, name the folder with --store.",
+    )
+    .about("path", store.display())
+}
+
+async fn has_points(catalog: &dyn Catalog) -> Outcome<bool> {
+    let first = catalog.points(&PointQuery::all(), &Page::first(1)).await?;
+    Ok(!first.items.is_empty())
 }

@@ -67,6 +67,66 @@ fn stores_in_the_wrong_place() {
 }
 
 #[test]
+fn a_store_that_is_missing_is_never_replaced_unasked() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail", "--store", "kept"]).code, 0);
+    let (kept, gone, beside) = (lab.path("kept"), lab.path("gone"), lab.path("state.store"));
+    fs::rename(&kept, &gone).unwrap();
+    let made = || {
+        let mut names = names(&lab.root());
+        names.retain(|name| name == "state.db" || !name.starts_with("state.db"));
+        names
+    };
+    let commands = [
+        &["topology"][..],
+        &["verify", "--all"],
+        &["restore", "latest:DB01", "--to", "back"],
+        &["backup"],
+        &["backup", "--dry-run"],
+        &["protect", "mail"],
+        &["protect", "mail", "--store", "kept"],
+        &["policy", "create", "another"],
+    ];
+    for args in commands {
+        let message = refused(&lab, args, 1, "store.missing");
+        assert!(message.contains("kept"), "{message}");
+        assert_eq!(made(), ["gone", "mail", "state.db"], "{args:?}: nothing was made");
+    }
+    // The disk is not mounted: what is there is an empty folder.
+    fs::create_dir(&kept).unwrap();
+    for args in commands {
+        refused(&lab, args, 1, "store.missing");
+        assert_eq!(names(&kept), Vec::<String>::new(), "{args:?}: nothing was made");
+        assert!(!beside.exists(), "{args:?}");
+    }
+    let (code, shown) = lab.json(["doctor"]);
+    assert_eq!(code, 1, "{shown:#}");
+    assert!(text(&list(&shown, "findings")[0], "message").contains("[store.missing]"), "{shown:#}");
+    // Commands that only read make no store where the operator says that it is, either.
+    for args in [&["topology", "--store", "fresh"][..], &["verify", "--all", "--store", "fresh"]] {
+        refused(&lab, args, 1, "store.missing");
+        assert!(!lab.path("fresh").exists(), "{args:?}");
+    }
+
+    // Moved beside the state file it is found, and what is remembered stays.
+    fs::remove_dir(&kept).unwrap();
+    fs::rename(&gone, &beside).unwrap();
+    assert_eq!(lab.run(["verify", "--all"]).code, 0);
+    assert_eq!(lab.run(["backup"]).code, 0);
+    fs::rename(&beside, &kept).unwrap();
+    assert_eq!(lab.run(["verify", "--all"]).code, 0);
+    // Moved elsewhere the operator says where to, once.
+    let elsewhere = lab.path("elsewhere");
+    fs::rename(&kept, &elsewhere).unwrap();
+    assert_eq!(lab.run(["verify", "--all", "--store", "elsewhere"]).code, 0);
+    refused(&lab, &["topology"], 1, "store.missing");
+    assert_eq!(lab.run(["backup", "--store", "elsewhere"]).code, 0);
+    assert_eq!(lab.run(["verify", "--all"]).code, 0);
+    assert_eq!(made(), ["elsewhere", "mail", "state.db"]);
+}
+
+#[test]
 fn state_files_that_are_none() {
     let lab = Lab::new();
     lab.mail(&["DB01"]);
@@ -115,6 +175,35 @@ fn a_state_file_that_another_process_uses() {
     assert!(text(state, "message").contains("[state.in_use]"), "{shown:#}");
     drop(held);
     assert_eq!(lab.run(["topology"]).code, 0);
+}
+
+/// A point whose backup is not over, as a process that died before the end of it leaves one.
+#[tokio::test]
+async fn a_provisional_point_is_restored_only_if_that_is_accepted() {
+    use stillpoint::catalog::{Catalog as _, CatalogExt as _, PointQuery};
+    use stillpoint::model::point::{PointFact, PointState};
+
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let store = stillpoint::store_sqlite::SqliteStore::open(lab.path("state.db")).unwrap();
+    let mut point = store.all_points(&PointQuery::all()).await.unwrap().remove(0);
+    let removed = PointFact::Removed { point: point.id, at: point.taken_at };
+    point.id = "11111111-2222-4333-8444-555555555555".parse().unwrap();
+    point.state = PointState::Provisional;
+    let facts = [removed, PointFact::Published(Box::new(point))];
+    store.apply(&facts, None).await.unwrap();
+    drop(store);
+    let (_, topology) = lab.json(["topology"]);
+    assert_eq!(database(&topology, "DB01")["protection"], "not_protected", "{topology:#}");
+    let restore = ["restore", "11111111", "--to", "back"];
+    refused(&lab, &restore, 1, "restore.provisional");
+    assert!(!lab.path("back").exists());
+    let (code, shown) = lab.json(restore.into_iter().chain(["--accept-provisional"]));
+    assert_eq!(code, 3, "{shown:#}");
+    let warnings = list(&shown["job"], "warnings");
+    assert_eq!(warnings[0]["code"], "restore.provisional", "{shown:#}");
+    assert!(lab.path("back").is_dir());
 }
 
 #[test]

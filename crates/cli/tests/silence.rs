@@ -48,6 +48,17 @@ fn change(line: &str) -> Option<Change<'_>> {
 
 #[test]
 fn nothing_is_written_inside_a_freeze_but_the_set_itself() {
+    nothing_inside(&["--quiet"]);
+}
+
+/// Logs are written as well, as many as can be asked for, but not while anything is frozen.
+#[test]
+fn nothing_is_logged_inside_a_freeze() {
+    // Progress is for whoever watches, and may be told late; logs are the programs' own.
+    nothing_inside(&["--quiet", "-vvv"]);
+}
+
+fn nothing_inside(options: &[&str]) {
     if Command::new("strace").arg("--version").output().is_err() {
         skip("strace", "there is no strace");
         return;
@@ -57,14 +68,18 @@ fn nothing_is_written_inside_a_freeze_but_the_set_itself() {
     let log = lab.path("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-y", "-s", "16", "-e", &format!("trace={CHANGING}"), "-o"]);
-    command.arg(&log).arg(STILLPOINT).args(["--quiet", "protect"]).arg(&mail);
+    command.arg(&log).arg(STILLPOINT).args(options).arg("protect").arg(&mail);
     lab.tame(&mut command);
+    // A file: what is written to a pipe is no change of a file system.
+    let errors = lab.path("errors");
+    command.stderr(fs::File::create(&errors).unwrap());
     let done = command.output().expect("strace runs");
-    if String::from_utf8_lossy(&done.stderr).contains("PTRACE") {
+    let told = fs::read_to_string(&errors).unwrap();
+    if told.contains("PTRACE") {
         skip("strace", "this process may not trace another");
         return;
     }
-    assert!(done.status.success(), "{done:?}");
+    assert!(done.status.success(), "{done:?} {told}");
 
     let trace = fs::read_to_string(&log).unwrap();
     let all = changes(&trace);
@@ -87,6 +102,12 @@ fn nothing_is_written_inside_a_freeze_but_the_set_itself() {
         outside.filter(|change| durable(change)).count() > 2,
         "the trace shows no fsync at all"
     );
+
+    let logged = |change: &&Change<'_>| change.line.contains(&format!("<{}>", errors.display()));
+    let is_loud = options.contains(&"-vvv");
+    assert_eq!(all.iter().filter(logged).count() > 0, is_loud, "{told}");
+    let inside_logs: Vec<_> = inside.iter().filter(logged).collect();
+    assert!(inside_logs.is_empty(), "logged inside the freeze: {inside_logs:#?}");
 
     let own_set = format!("{}/", lab.path("stillpoint.store/sets").display());
     let mut set_writes = 0;

@@ -259,8 +259,11 @@ pub struct Job {
     pub on_partial: OnPartial,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
-    /// When all was planned; until then more runs may come.
+    /// When the last of its runs was begun; until then more may come, and the job is not over, whatever its runs say.
     pub planned_at: Option<DateTime<Utc>>,
+    /// Who had it stopped before everything that it was for was begun.
+    #[serde(default)]
+    pub stopped_by: Option<String>,
     /// When it was over.
     pub ended_at: Option<DateTime<Utc>>,
     /// Its runs, in order of their making.
@@ -294,6 +297,7 @@ impl Job {
             on_partial: OnPartial::Warn,
             created_at,
             planned_at: None,
+            stopped_by: None,
             ended_at: None,
             runs: Vec::new(),
             skipped: Vec::new(),
@@ -307,13 +311,17 @@ impl Job {
         roll_up(self)
     }
 
+    /// The runs whose end counts: not those that another run of the job has taken the place of. One that was to have a
+    /// successor which never came to be counts.
+    pub fn counted(&self) -> impl Iterator<Item = &JobRun> {
+        self.runs.iter().filter(|run| {
+            run.superseded_by.is_none_or(|next| self.runs.iter().all(|known| known.run != next))
+        })
+    }
+
     /// How many databases came out well, and how many there were.
     pub fn tally(&self) -> (usize, usize) {
-        let members = self
-            .runs
-            .iter()
-            .filter(|run| run.superseded_by.is_none() && !run.follow_up)
-            .flat_map(|run| &run.members);
+        let members = self.counted().filter(|run| !run.follow_up).flat_map(|run| &run.members);
         let mut good = 0;
         let mut all = self.skipped.len();
         for member in members {
@@ -328,9 +336,8 @@ impl Job {
 }
 
 /// The state of a job. While a run is open the most telling one shows: parked, cancelling,
-/// running, queued. Then debris needs attention; then cancelled; then all failed is failed, all
-/// good is success, and anything between is success with warnings (or failed, if the policy's
-/// `on_partial` says so and a database failed).
+/// running, queued. While more runs may come the job is running, also between two of them. Then
+/// debris needs attention; then cancelled; then all failed is failed, all good is success, and anything between is success with warnings (or failed, if the policy's `on_partial` says so and a database failed).
 fn roll_up(job: &Job) -> JobState {
     let open = |state: RunState| job.runs.iter().any(|run| run.state == state);
     for (run, shown) in [
@@ -343,20 +350,20 @@ fn roll_up(job: &Job) -> JobState {
             return shown;
         }
     }
-    if open(RunState::Ended(RunEnd::NeedsAttention)) {
-        return JobState::NeedsAttention;
-    }
-    if job.failure.is_some() && job.runs.is_empty() {
+    let is_stopped = job.stopped_by.is_some();
+    if job.failure.is_some() && job.runs.is_empty() && !is_stopped {
         return JobState::Failed;
     }
     if job.planned_at.is_none() {
-        return JobState::Queued;
+        return if job.runs.is_empty() { JobState::Queued } else { JobState::Running };
     }
-    let counted: Vec<&JobRun> =
-        job.runs.iter().filter(|run| run.superseded_by.is_none() && !run.follow_up).collect();
+    if open(RunState::Ended(RunEnd::NeedsAttention)) {
+        return JobState::NeedsAttention;
+    }
+    let counted: Vec<&JobRun> = job.counted().filter(|run| !run.follow_up).collect();
     let ended =
         |end: RunEnd| counted.iter().filter(|run| run.state == RunState::Ended(end)).count();
-    if ended(RunEnd::Cancelled) > 0 {
+    if is_stopped || ended(RunEnd::Cancelled) > 0 {
         return JobState::Cancelled;
     }
     let failed_runs = ended(RunEnd::Failed);

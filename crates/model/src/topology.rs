@@ -20,13 +20,13 @@ use crate::quiesce::Consistency;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protection {
-    /// It has a good restore point.
+    /// It has a restore point whose backup is over and which is not suspect.
     Protected,
-    /// All its restore points are suspect.
+    /// It has suspect restore points and none that is better.
     SuspectOnly,
-    /// It could be backed up and has no restore point.
+    /// It could be backed up and has no restore point, or only one whose backup is not over.
     NotProtected,
-    /// It has no restore point and cannot be backed up.
+    /// The same, and it cannot be backed up.
     NotAvailable,
 }
 
@@ -163,9 +163,11 @@ fn view(
         })
         .collect();
     let whole = || points.iter().filter(|point| point.has_database());
-    let protection = if whole().any(|point| !matches!(point.trust, Trust::Suspect { .. })) {
+    let is_suspect = |point: &RestorePoint| matches!(point.trust, Trust::Suspect { .. });
+    let is_good = |point: &RestorePoint| point.state == PointState::Available && !is_suspect(point);
+    let protection = if whole().any(|point| is_good(point)) {
         Protection::Protected
-    } else if whole().next().is_some() {
+    } else if whole().any(|point| is_suspect(point)) {
         Protection::SuspectOnly
     } else if copies.iter().any(|copy| copy.reasons.is_empty()) {
         Protection::NotProtected

@@ -8,7 +8,7 @@ mod world;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use stillpoint_context::ErrorFacts;
+use stillpoint_context::{ErrorClass, ErrorFacts, Failure};
 use stillpoint_model::capability::{Coordination, ProviderCoordination};
 use stillpoint_model::group::Selector;
 use stillpoint_model::id::{DagId, ProviderId};
@@ -16,7 +16,7 @@ use stillpoint_model::inventory::{
     CopyRole, CopyStatus, Dag, HostState, LogSignature, LogState, WriterState,
 };
 use stillpoint_model::kind::BackupKind;
-use stillpoint_model::planning::{BackupPlan, BaseFull, Decision, LeftWhy};
+use stillpoint_model::planning::{BackupPlan, BaseFull, Claim, Decision, LeftWhy};
 use stillpoint_model::point::MemberRole;
 use stillpoint_model::policy::{CopySelection, MultipleTruncating};
 use stillpoint_model::quiesce::{Consistency, QuiesceLevel};
@@ -52,6 +52,34 @@ fn one_snapshot_a_volume_and_truncation_is_said() {
     // The token is found again in run and first point.
     let set = &plan.sets[0];
     assert_eq!(set.token.parts(), Some((set.run, set.members[0].point)));
+}
+
+#[test]
+fn a_set_without_some_copies_needs_less() {
+    let mut world = World::new();
+    world.copy(1, "ex1", Active, "sim:d1", "sim:shared");
+    world.copy(2, "ex1", Active, "sim:d2", "sim:shared");
+    let plan = world.plan();
+    let set = &plan.sets[0];
+    assert_eq!(set.without(&[].into()), Some(set.clone()));
+    let first = set.members[0].copy.clone();
+    let rest = set.without(&[first.clone()].into()).unwrap();
+    assert!(rest.members.iter().all(|member| member.copy != first));
+    let volumes: Vec<_> = rest.snapshots.iter().map(|shot| shot.volume.to_string()).collect();
+    assert_eq!(volumes, ["sim:d2", "sim:shared"]);
+    let gone: Vec<_> = set.claims.iter().filter(|claim| !rest.claims.contains(claim)).collect();
+    assert_eq!(gone, [&Claim::live(first.database), &Claim::volume(&"sim:d1".parse().unwrap())]);
+    let all = set.members.iter().map(|member| member.copy.clone()).collect();
+    assert_eq!(set.without(&all), None);
+
+    let mut refused = plan.clone();
+    let failure = Failure::new("x.y", ErrorClass::Invalid, "no");
+    refused.refuse_kind(BackupKind::Copy, &failure);
+    assert_eq!(refused, plan, "there is none of that kind");
+    refused.refuse_kind(set.kind, &failure);
+    assert!(refused.is_empty() && refused.budgets.is_empty());
+    assert!(refused.refused().all(|(_, why)| why.code == "x.y"));
+    assert_eq!(refused.refused().count(), 2);
 }
 
 #[test]

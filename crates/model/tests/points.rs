@@ -268,7 +268,11 @@ fn the_topology_shows_what_exists_and_what_is_kept() {
     world.copy(1, "ex1", CopyRole::Active, "sim:d1", "sim:l1");
     world.copy(1, "ex2", CopyRole::Passive, "sim:d2", "sim:l2");
     world.copy(2, "ex1", CopyRole::Active, "sim:d3", "sim:l3");
-    let points = [point(1, 0, 3, 5), point(2, 10, 6, 7)];
+    let mut points = [point(1, 0, 3, 5), point(2, 10, 6, 7)];
+    // A backup that is not over protects nobody.
+    let early = Topology::of(Some(&world.inventory), &points);
+    assert_eq!(early.databases[0].protection, Protection::NotProtected);
+    points[0].state = PointState::Available;
     let topology = Topology::of(Some(&world.inventory), &points);
     let words: Vec<_> =
         topology.databases.iter().map(|d| (d.name.as_str(), d.protection)).collect();
@@ -382,6 +386,36 @@ fn the_state_of_a_job_is_that_of_its_runs() {
     let mut retried = job(&[Ended(Failed), Ended(Succeeded)]);
     retried.runs[0].superseded_by = Some(retried.runs[1].run);
     assert_eq!(retried.state(), JobState::Succeeded);
+
+    // One whose successor never came to be counts.
+    retried.runs[0].superseded_by = Some(RunId(Uuid::from_u128(99)));
+    assert_eq!(retried.state(), JobState::SucceededWithWarnings);
+    assert_eq!(retried.counted().count(), 2);
+    let mut paused = job(&[Ended(Failed)]);
+    paused.runs[0].superseded_by = Some(RunId(Uuid::from_u128(99)));
+    assert_eq!(paused.state(), JobState::Failed);
+
+    // While more runs may come the job is not over, whatever its runs say.
+    for end in [Failed, Cancelled, Succeeded, NeedsAttention] {
+        let mut between = job(&[Ended(end)]);
+        between.planned_at = None;
+        assert_eq!(between.state(), JobState::Running, "{end:?}");
+    }
+
+    // Stopped before everything was begun: what was left out was cancelled.
+    for (end, state) in [
+        (Failed, JobState::Cancelled),
+        (Succeeded, JobState::Cancelled),
+        (NeedsAttention, JobState::NeedsAttention),
+    ] {
+        let mut stopped = job(&[Ended(end)]);
+        stopped.stopped_by = Some("somebody".to_owned());
+        assert_eq!(stopped.state(), state, "{end:?}");
+    }
+    let mut never = job(&[]);
+    never.stopped_by = Some("somebody".to_owned());
+    never.failure = Some(failure.clone());
+    assert_eq!(never.state(), JobState::Cancelled);
 
     // A failing follow-up is a warning.
     let mut follow_up = job(&[Ended(Succeeded), Ended(Failed)]);

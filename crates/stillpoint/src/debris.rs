@@ -6,13 +6,14 @@ use stillpoint_catalog::{CatalogExt, Debris, DebrisKind, PointQuery};
 use stillpoint_context::{Effect, ErrorClass, Failure};
 use stillpoint_exchange::SessionState;
 use stillpoint_model::id::{ExposureKey, PointId, SessionId, SetToken};
-use stillpoint_model::job::RunState;
-use stillpoint_storage::Discarded;
+use stillpoint_model::job::{JobRun, RunState};
+use stillpoint_storage::{Discarded, RestoreKey};
 use stillpoint_workflow::{RunPhase, RunReport};
 
 use crate::Stillpoint;
 use crate::backup::points::doc_name;
 use crate::error::Error;
+use crate::restore::steps::located;
 
 /// What the steps of a plan leave outside, so that debris names the object and not only the step.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,7 @@ pub(crate) struct Leaves {
     pub(crate) session: Option<SessionId>,
     pub(crate) exposure: Option<ExposureKey>,
     pub(crate) points: Vec<PointId>,
+    pub(crate) restore: Option<RestoreKey>,
 }
 
 impl Leaves {
@@ -33,6 +35,11 @@ impl Leaves {
             }
             "begin" | "freeze" => self.session.into_iter().map(DebrisKind::Session).collect(),
             "expose" => self.exposure.iter().cloned().map(DebrisKind::Exposure).collect(),
+            "stage" => self.restore.iter().map(|key| DebrisKind::Staged(key.to_string())).collect(),
+            "place" => {
+                let placed = |key| format!("files of restore {key} under their targets' names");
+                self.restore.iter().map(|key| DebrisKind::Other(placed(key))).collect()
+            }
             "publish" => self.points.iter().copied().map(DebrisKind::Manifest).collect(),
             _ => Vec::new(),
         }
@@ -148,6 +155,16 @@ impl Stillpoint {
                 }
                 Ok(true)
             }
+            DebrisKind::Staged(restore) => {
+                let key = RestoreKey::new(restore).map_err(|error| {
+                    let what = error.to_string();
+                    Failure::new("debris.unknown", ErrorClass::Internal, what)
+                })?;
+                for side in services.providers.values().filter_map(|known| known.restore()) {
+                    side.unstage(&cx, &key).await?;
+                }
+                Ok(true)
+            }
             DebrisKind::Manifest(point) => {
                 let known = services.catalog.point(*point).await;
                 if known.map_err(|error| Failure::of(&error))?.is_some() {
@@ -171,8 +188,10 @@ impl Stillpoint {
         let jobs = self.jobs().await.map_err(|error| Failure::of(&error))?;
         let over = jobs.iter().flat_map(|job| &job.runs);
         let over = over.filter(|run| matches!(run.state, RunState::Ended(_)));
-        let over: BTreeSet<String> =
-            over.map(|run| format!("verify-{}", run.run.0.simple())).collect();
+        let of_run = |run: &JobRun| {
+            [format!("verify-{}", run.run.0.simple()), located(&RestoreKey::of(run.run))]
+        };
+        let over: BTreeSet<String> = over.flat_map(of_run).collect();
         for provider in services.providers.values() {
             for exposure in provider.exposures(&cx).await? {
                 if over.contains(exposure.key.as_str()) {

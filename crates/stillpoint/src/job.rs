@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use stillpoint_catalog::Catalog;
 use stillpoint_context::{Cancel, JobId, Progress, RunId, StepName};
 use stillpoint_model::job::{Job, JobRun, JobState};
 use stillpoint_workflow::{CancelAnswer, RunHandle};
@@ -132,6 +131,12 @@ impl LiveJob {
     /// Who cancelled it, if somebody did.
     pub(crate) fn cancelled_by(&self) -> Option<String> {
         lock(&self.cancelled_by).clone()
+    }
+
+    /// Notes that the cancel has left something undone that was not begun yet.
+    pub(crate) fn stop_short(&self) {
+        let by = self.cancelled_by();
+        self.change(|job| job.stopped_by = by);
     }
 
     /// Marks the end: the job does not change any more.
@@ -271,13 +276,9 @@ impl LiveJobs {
         lock(&self.0).values().filter(|live| !live.is_ended()).map(|live| live.snapshot()).collect()
     }
 
-    /// Ends a job: stored in the catalogue first, then forgotten here.
-    pub(crate) async fn close(&self, live: &LiveJob, catalog: &dyn Catalog) {
-        let job = live.snapshot();
-        if let Err(error) = catalog.put_job(&job).await {
-            tracing::error!(job = %job.id, %error, "the job could not be stored");
-        }
+    /// Ends a job, which has been stored, and forgets it here.
+    pub(crate) fn close(&self, live: &LiveJob) {
         live.finish();
-        let _gone = lock(&self.0).remove(&job.id);
+        let _gone = lock(&self.0).remove(&live.snapshot().id);
     }
 }

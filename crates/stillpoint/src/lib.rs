@@ -100,6 +100,7 @@
 #![forbid(unsafe_code)]
 
 mod backup;
+mod bounds;
 mod builder;
 mod claims;
 mod debris;

@@ -69,10 +69,16 @@ impl Stillpoint {
     /// # Errors
     /// Of the catalogue.
     pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
+        // Those under way first: one that ends meanwhile is stored before it is forgotten here, so it is not missed.
+        let open = self.live().open();
         let mut jobs = self.services().catalog.all_jobs(&JobQuery::all()).await?;
-        for open in self.live().open() {
-            jobs.retain(|job| job.id != open.id);
-            jobs.push(open);
+        for open in open {
+            match jobs.iter_mut().find(|job| job.id == open.id) {
+                // It has ended meanwhile.
+                Some(stored) if stored.ended_at.is_some() => {}
+                Some(stored) => *stored = open,
+                None => jobs.push(open),
+            }
         }
         jobs.sort_by_key(|job| std::cmp::Reverse((job.created_at, job.id)));
         Ok(jobs)

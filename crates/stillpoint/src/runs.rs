@@ -1,12 +1,15 @@
 //! Jobs begun, and runs of the engine followed for them.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::{Either, select};
 use serde::Serialize;
 use stillpoint_catalog::Begun;
-use stillpoint_context::{BoxFuture, Cx, ErrorClass, Failure, IdempotencyKey, JobId, RunId};
+use stillpoint_context::{
+    BoxFuture, Cx, ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId, RunId,
+};
 use stillpoint_model::job::{Job, JobKind, JobRun, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
@@ -17,6 +20,7 @@ use stillpoint_workflow::{
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::Stillpoint;
+use crate::bounds::{CANCELLED, caught, within};
 use crate::debris::Leaves;
 use crate::error::Error;
 use crate::job::{JobEvent, JobHandle, LiveJob};
@@ -29,6 +33,23 @@ pub(crate) struct Ask {
     pub(crate) trigger: Trigger,
     /// The request as text: another text under the same key is another request.
     pub(crate) body: String,
+}
+
+/// A run about to be given to the engine.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) run: JobRun,
+    pub(crate) plan: Plan,
+    pub(crate) leaves: Leaves,
+    /// The runs of the job that it takes the place of: they no longer count once it exists.
+    pub(crate) supersedes: Vec<RunId>,
+}
+
+impl Launch {
+    /// A run that takes nobody's place.
+    pub(crate) fn new(run: JobRun, plan: Plan, leaves: Leaves) -> Self {
+        Self { run, plan, leaves, supersedes: Vec::new() }
+    }
 }
 
 /// The body of a request.
@@ -66,8 +87,14 @@ impl Stillpoint {
         job.request_digest = Manifest::digest(&ask.body);
         describe(&mut job);
         if let Begun::Existing(known) = self.services().catalog.begin_job(&job).await? {
-            // Under way here, or over, or begun by a process that is gone.
-            let live = self.live().find(known.id).unwrap_or_else(|| LiveJob::ended(*known));
+            // Under way here, or over, or begun by a process that is gone. One that is not found here may have ended since
+            // it was read: it is stored before it is forgotten.
+            let live = if let Some(live) = self.live().find(known.id) {
+                live
+            } else {
+                let now = self.services().catalog.job(known.id).await?;
+                LiveJob::ended(now.unwrap_or(*known))
+            };
             return Ok(JobHandle::new(live));
         }
         let live = LiveJob::new(job);
@@ -76,21 +103,69 @@ impl Stillpoint {
         self.seams().spawner.spawn(
             "job",
             Box::pin(async move {
-                let ended = work(this.clone(), Arc::clone(&task)).await;
-                let now = this.seams().clock.now();
-                task.change(|job| {
-                    if let Err(error) = ended {
-                        let _kept = job.failure.get_or_insert(Failure::of(&error));
-                    }
-                    let _kept = job.planned_at.get_or_insert(now);
-                    if job.state().is_final() {
-                        job.ended_at = Some(now);
-                    }
-                });
-                this.live().close(&task, &*this.services().catalog).await;
+                let ended = caught(async { work(this.clone(), Arc::clone(&task)).await }).await;
+                if let Err(error) = &ended {
+                    this.end_open_runs(&task, &Failure::of(error)).await;
+                }
+                this.end_job(&task, ended.err()).await;
             }),
         );
         Ok(JobHandle::new(live))
+    }
+
+    /// The end of a job: stored first, then told.
+    async fn end_job(&self, live: &Arc<LiveJob>, error: Option<Error>) {
+        let now = self.seams().clock.now();
+        let cancelled_by = live.cancelled_by();
+        live.change(|job| {
+            match error {
+                Some(error) if error.code() == CANCELLED => job.stopped_by = cancelled_by,
+                Some(error) => {
+                    let _kept = job.failure.get_or_insert(Failure::of(&error));
+                }
+                None => {}
+            }
+            job.planned_at = Some(now);
+            if job.state().is_final() {
+                job.ended_at = Some(now);
+            }
+        });
+        let job = live.snapshot();
+        let stored = self.catalogue(async { Ok(self.services().catalog.put_job(&job).await?) });
+        if let Err(error) = stored.await {
+            tracing::error!(job = %job.id, %error, "the job could not be stored");
+        }
+        self.live().close(live);
+    }
+
+    /// Runs that were left open because the work around them failed: nobody follows them any more, so they are stopped.
+    async fn end_open_runs(&self, live: &LiveJob, why: &Failure) {
+        for run in live.snapshot().runs {
+            if matches!(run.state, RunState::Ended(_)) {
+                continue;
+            }
+            let report = match self.engine().run(run.run) {
+                Some(handle) => {
+                    // One that has ended already does not mind.
+                    drop(handle.cancel("its job, which has failed").await);
+                    handle.wait().await.ok()
+                }
+                None => None,
+            };
+            live.change_run(run.run, |run| {
+                let end = report.as_ref().map_or(RunEnd::Failed, |report| run_end(report.end()));
+                run.state = RunState::Ended(end);
+                let _kept = run.failure.get_or_insert_with(|| why.clone());
+            });
+        }
+    }
+
+    /// A call of the catalogue on behalf of a job: it may fail, but not keep the job open.
+    pub(crate) async fn catalogue<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        within(self.seams(), self.timeouts().publish, "the catalogue", call).await
     }
 
     /// Runs a plan for a job, and records in it what became of the run.
@@ -100,14 +175,18 @@ impl Stillpoint {
     pub(crate) async fn run(
         &self,
         live: &Arc<LiveJob>,
-        run: JobRun,
-        plan: Plan,
-        leaves: Leaves,
+        launch: Launch,
         conclude: impl FnOnce(&mut JobRun, &RunReport),
     ) -> Result<RunReport, Failure> {
+        let Launch { run, plan, leaves, supersedes } = launch;
         let id = run.run;
         let job = live.snapshot().id;
-        live.change(|job| job.runs.push(run));
+        live.change(|job| {
+            for old in job.runs.iter_mut().filter(|old| supersedes.contains(&old.run)) {
+                old.superseded_by = Some(id);
+            }
+            job.runs.push(run);
+        });
         let news = self.engine().notices();
         let submission = Submission::new(plan).run(id).label("job", job.to_string());
         let report = match self.engine().submit(submission).await {
@@ -122,28 +201,24 @@ impl Stillpoint {
             });
             failure
         })?;
-        if let Err(failure) = self.services().pump.run(&*self.services().catalog).await {
-            tracing::error!(run = %id, %failure, "the catalogue could not be fed");
+        let fed = async { Ok(self.services().pump.run(&*self.services().catalog).await?) };
+        if let Err(error) = self.catalogue(fed).await {
+            tracing::error!(run = %id, %error, "the catalogue could not be fed");
             live.change(|job| {
-                let _kept = job.failure.get_or_insert(failure);
+                let _kept = job.failure.get_or_insert(Failure::of(&error));
             });
         }
         let now = self.seams().clock.now();
         let debris = leaves.debris(&report, now);
         for left in &debris {
             // The run has ended and holds nothing: what it left must be in plain sight by then.
-            if let Err(error) = self.services().catalog.put_debris(left).await {
+            let noted = async { Ok(self.services().catalog.put_debris(left).await?) };
+            if let Err(error) = self.catalogue(noted).await {
                 tracing::error!(run = %id, debris = %left.key, %error, "the debris could not be stored");
             }
         }
         live.change_run(id, |run| {
-            run.state = RunState::Ended(match report.end() {
-                End::Succeeded => RunEnd::Succeeded,
-                End::SucceededWithWarnings => RunEnd::SucceededWithWarnings,
-                End::Failed => RunEnd::Failed,
-                End::Cancelled => RunEnd::Cancelled,
-                End::NeedsAttention => RunEnd::NeedsAttention,
-            });
+            run.state = RunState::Ended(run_end(report.end()));
             run.failure = report.failure().cloned();
             run.warnings =
                 report.warnings().iter().map(|warned| warning(&warned.failure)).collect();
@@ -219,7 +294,9 @@ impl Stillpoint {
         });
         if news && state == RunState::Parked {
             // A parked run may outlast this process: what is known of it is stored now.
-            if let Err(error) = self.services().catalog.put_job(&live.snapshot()).await {
+            let job = live.snapshot();
+            let stored = async { Ok(self.services().catalog.put_job(&job).await?) };
+            if let Err(error) = self.catalogue(stored).await {
                 tracing::error!(run = %handle.id(), %error, "the parked run's job could not be stored");
             }
         }
@@ -245,6 +322,16 @@ impl Stillpoint {
             }
             _ => {}
         }
+    }
+}
+
+const fn run_end(end: End) -> RunEnd {
+    match end {
+        End::Succeeded => RunEnd::Succeeded,
+        End::SucceededWithWarnings => RunEnd::SucceededWithWarnings,
+        End::Failed => RunEnd::Failed,
+        End::Cancelled => RunEnd::Cancelled,
+        End::NeedsAttention => RunEnd::NeedsAttention,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stillpoint_catalog::{CatalogExt, PointQuery};
-use stillpoint_context::HostPath;
+use stillpoint_context::{Cx, HostPath};
 use stillpoint_exchange::Scope;
 use stillpoint_model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
 use stillpoint_model::group::ResourceGroup;
@@ -67,11 +67,14 @@ pub(crate) async fn subjects(
 }
 
 impl Survey {
-    /// Looks at everything that a backup of this request needs to know. Read only.
-    pub(crate) async fn take(this: &Stillpoint, request: &BackupRequest) -> Result<Self, Error> {
+    /// Looks at everything that a backup of this request needs to know. Read only: may be dropped at any time.
+    pub(crate) async fn take(
+        this: &Stillpoint,
+        cx: &Cx,
+        request: &BackupRequest,
+    ) -> Result<Self, Error> {
         let (policy, group) = subjects(this, request).await?;
-        let Discovery { inventory, placement, volumes } = this.discover().await?;
-        let places = places(this, &inventory).await?;
+        let (Discovery { inventory, placement, volumes }, places) = discover(this, cx).await?;
         let services = this.services();
         let mut fulls = BTreeMap::new();
         for database in inventory.databases.keys() {
@@ -106,8 +109,7 @@ impl Survey {
 }
 
 /// Each file of each copy with its volume; files that no provider knows are left out.
-async fn places(this: &Stillpoint, inventory: &Inventory) -> Result<Places, Error> {
-    let cx = this.cx();
+async fn places(this: &Stillpoint, cx: &Cx, inventory: &Inventory) -> Result<Places, Error> {
     let mut places = Places::new();
     let files: Vec<HostPath> = inventory
         .copies
@@ -116,7 +118,7 @@ async fn places(this: &Stillpoint, inventory: &Inventory) -> Result<Places, Erro
         .collect();
     let mut volumes: BTreeMap<HostPath, VolumeRef> = BTreeMap::new();
     for provider in this.services().providers.values() {
-        for placed in provider.resolve(&cx, &files).await? {
+        for placed in provider.resolve(cx, &files).await? {
             let _before = volumes.insert(placed.file, placed.volume);
         }
     }
@@ -162,25 +164,28 @@ impl Stillpoint {
     /// # Errors
     /// When the plug-in or a provider cannot be asked as a whole.
     pub async fn discover(&self) -> Result<Discovery, Error> {
-        let cx = self.cx();
-        let services = self.services();
-        let inventory = services.plugin.inventory(&cx, &Scope::Everything).await?;
-        let places = places(self, &inventory).await?;
-        let placement = placement(&inventory, &places);
-        let mut volumes = BTreeMap::new();
-        for (id, provider) in &services.providers {
-            let mut mine: Vec<VolumeRef> = places
-                .values()
-                .flatten()
-                .map(|(_, volume)| volume.clone())
-                .filter(|volume| volume.provider == *id)
-                .collect();
-            mine.sort();
-            mine.dedup();
-            for facts in provider.volumes(&cx, &mine).await? {
-                let _none = volumes.insert(facts.volume.clone(), facts);
-            }
-        }
-        Ok(Discovery { inventory, placement, volumes })
+        Ok(discover(self, &self.cx()).await?.0)
     }
+}
+
+async fn discover(this: &Stillpoint, cx: &Cx) -> Result<(Discovery, Places), Error> {
+    let services = this.services();
+    let inventory = services.plugin.inventory(cx, &Scope::Everything).await?;
+    let places = places(this, cx, &inventory).await?;
+    let placement = placement(&inventory, &places);
+    let mut volumes = BTreeMap::new();
+    for (id, provider) in &services.providers {
+        let mut mine: Vec<VolumeRef> = places
+            .values()
+            .flatten()
+            .map(|(_, volume)| volume.clone())
+            .filter(|volume| volume.provider == *id)
+            .collect();
+        mine.sort();
+        mine.dedup();
+        for facts in provider.volumes(cx, &mine).await? {
+            let _none = volumes.insert(facts.volume.clone(), facts);
+        }
+    }
+    Ok((Discovery { inventory, placement, volumes }, places))
 }

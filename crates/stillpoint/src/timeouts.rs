@@ -15,7 +15,8 @@ pub struct Timeouts {
     pub inventory: Duration,
     /// Beginning, and aborting, a session.
     pub begin: Duration,
-    /// How long a session lives when nobody renews it. Longer than the whole backup may take.
+    /// How long a session lives at least when nobody renews it. It is asked to live as long as all that follows its beginning
+    /// may take, if that is longer.
     pub lease: Duration,
     /// Getting a provider ready.
     pub prepare: Duration,
@@ -69,9 +70,22 @@ impl Default for Timeouts {
     }
 }
 
+/// The longest wait between two tries of a step.
+const PAUSE: Duration = Duration::from_secs(30);
+
 impl Timeouts {
     pub(crate) fn retry(&self) -> Retry {
-        Retry::times(self.attempts).backoff(Duration::from_millis(500), Duration::from_secs(30))
+        Retry::times(self.attempts).backoff(Duration::from_millis(500), PAUSE)
+    }
+
+    /// The longest that one try of a step with this time-out takes.
+    pub(crate) fn once(&self, time: Duration) -> Duration {
+        time.saturating_add(self.grace)
+    }
+
+    /// The longest that all tries of it take.
+    pub(crate) fn tried(&self, time: Duration) -> Duration {
+        self.once(time).saturating_add(PAUSE).saturating_mul(self.attempts.max(1))
     }
 
     /// How long one try of discarding a set may take, waiting for late snapshots included.

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::exposure::{Check, Expose, ExposeParams, Inspection, Unexpose};
 use crate::job::{JobHandle, LiveJob};
 use crate::pump;
-use crate::runs::{Ask, output};
+use crate::runs::{Ask, Launch, output};
 use crate::services::Services;
 
 /// What is to be verified.
@@ -72,10 +72,9 @@ impl Stillpoint {
             move |job: &mut Job| job.title = title,
             move |this, live| {
                 Box::pin(async move {
-                    let now = this.seams().clock.now();
-                    live.change(|job| job.planned_at = Some(now));
                     for point in request.points {
                         if live.cancel_token().is_cancelled() {
+                            live.stop_short();
                             break;
                         }
                         this.verify_point(&live, point, false).await?;
@@ -105,7 +104,7 @@ impl Stillpoint {
         run.members = vec![member];
         let leaves = Leaves { exposure: Some(exposure_key(id)?), ..Leaves::default() };
         let _report = self
-            .run(live, run, plan, leaves, |run, report| {
+            .run(live, Launch::new(run, plan, leaves), |run, report| {
                 let checked: Option<VerifyReport> = output(report, "verify");
                 let end = match (report.failure(), checked) {
                     (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },

@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ fn two_backups_of_one_database_never_overlap() {
 #[test]
 fn a_backup_and_a_restore_of_one_database_never_overlap() {
     let name = "a_backup_and_a_restore_of_one_database_never_overlap";
+    let (tried, begun) = (Cell::new(0_u64), Cell::new(0_u64));
     for_seeds("exclusion", name, SEEDS, |sim| {
         let mode = if sim.seed() % 2 == 0 { Coordination::Engine } else { Coordination::Plugin };
         let world = two_arrays(1);
@@ -100,13 +102,23 @@ fn a_backup_and_a_restore_of_one_database_never_overlap() {
                 (this.backup(request("again")).await.unwrap(), restore)
             };
             let (backup, restore) = (backup.wait().await, restore.wait().await);
-            let ended = [backup.state(), restore.state()];
-            assert!(ended.iter().all(|state| state.is_final()), "{ended:?}");
             assert_eq!(restore.state(), JobState::Succeeded, "{restore:#?}");
+            tried.set(tried.get() + 1);
+            if world.calls().count("begin") > 0 {
+                begun.set(begun.get() + 1);
+                assert_eq!(backup.state(), JobState::Succeeded, "{backup:#?}");
+            } else {
+                // It was planned while the restore had the database out of service: there was nothing to back up.
+                assert_eq!((backup.state(), backup.runs.len()), (JobState::Failed, 0));
+                let code = backup.failure.as_ref().map(|failure| failure.code.as_str());
+                assert_eq!(code, Some("backup.nothing_to_do"), "{backup:#?}");
+            }
             let runs: Vec<_> = backup.runs.iter().chain(&restore.runs).map(|run| run.run).collect();
             one_after_another(&world, &runs);
         });
     });
+    println!("the backup began under {} of {} seeds", begun.get(), tried.get());
+    assert!(begun.get() * 2 > tried.get() || tried.get() == 1, "they hardly ever meet");
 }
 
 #[test]

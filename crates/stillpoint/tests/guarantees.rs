@@ -63,21 +63,6 @@ fn one_bad_database_in_three_is_completed_as_bad_and_the_others_as_good() {
     }
 }
 
-/// One database on one volume whose snapshot takes this long, whatever it says.
-fn slow_world(commit: Duration) -> World {
-    World::builder()
-        .host(HOST)
-        .volume(
-            VolumeSpec::new("vol01")
-                .mounted(HOST, r"V:\Vol01")
-                .commit(commit)
-                .states_worst(Duration::from_millis(100)),
-        )
-        .database(DatabaseSpec::new("DB01").writes_every(Duration::from_millis(500)))
-        .copy(CopySpec::active("DB01", HOST).on("vol01", "vol01").preference(1))
-        .build()
-}
-
 #[test]
 fn a_commit_that_outlasts_the_limit_is_thawed_by_the_cutoff_and_never_published() {
     let (sim, world) = (Sim::new(5), slow_world(Duration::from_secs(25)));

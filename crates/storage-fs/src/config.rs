@@ -53,16 +53,26 @@ pub struct FsConfig {
     /// folder is a volume of its own, whose files do not belong to the outer one. A folder that is gone can be restored
     /// from, not snapped.
     pub volumes: Vec<(VolumeId, PathBuf)>,
-    /// The folder of the store. It is made if it is not there.
+    /// The folder of the store.
     pub store: PathBuf,
     /// How files get into the store.
     pub mode: CloneMode,
+    /// Whether the store is made if it is not there. Without it, opening fails where there is none.
+    pub make: bool,
 }
 
 impl FsConfig {
     /// A provider without volumes, with its store in this folder.
     pub fn new(provider: ProviderId, host: HostId, store: impl Into<PathBuf>) -> Self {
-        Self { provider, host, volumes: Vec::new(), store: store.into(), mode: CloneMode::Auto }
+        let (store, mode) = (store.into(), CloneMode::Auto);
+        Self { provider, host, volumes: Vec::new(), store, mode, make: true }
+    }
+
+    /// The same over a store that is there: none is made, so that a store which is missing (a disk that is not mounted) is not
+    /// taken for an empty one.
+    pub fn with_existing_store(mut self) -> Self {
+        self.make = false;
+        self
     }
 
     /// The same with one more volume.
@@ -76,6 +86,14 @@ impl FsConfig {
         self.mode = mode;
         self
     }
+}
+
+/// The file by which a store is known.
+const MARK: &str = "store.json";
+
+/// Whether a folder is a store, by its mark.
+pub fn is_store(folder: &Path) -> bool {
+    folder.join(MARK).is_file()
 }
 
 fn invalid(text: impl Into<String>) -> ProviderError {
@@ -192,8 +210,16 @@ fn place_store(config: &FsConfig, volumes: &[Volume], disk: &Disk) -> ProviderRe
             .with_remedy("Choose a store folder beside what is protected, not inside it."));
     }
     let _checked = host_path(&config.host, &root)?;
+    if !config.make && !is_store(&root) {
+        let text = format!("there is no store at {}", root.display());
+        return Err(ProviderError::new(ProviderErrorKind::NotFound, text)
+            .with_remedy(
+                "Mount the disk that holds the store, or name the folder that it is in now.",
+            )
+            .without_effect());
+    }
     disk.make_dirs(&existing, &root).map_err(|error| ProviderError::io(doing("make"), error))?;
-    let mark = root.join("store.json");
+    let mark = root.join(MARK);
     // Read for its version; a store of a newer program is left alone.
     if format::read::<StoreMark>(&mark)?.is_none() {
         if fs::symlink_metadata(&mark).is_ok() {

@@ -108,5 +108,5 @@ mod store;
 mod tests;
 mod volume;
 
-pub use config::{CloneMode, FsConfig};
+pub use config::{CloneMode, FsConfig, is_store};
 pub use provider::FsProvider;

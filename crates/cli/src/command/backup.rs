@@ -10,7 +10,7 @@ use crate::args::{BackupArgs, Kind};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::follow::{failure_of, follow};
-use crate::out::Out;
+use crate::out::Talk;
 use crate::pick;
 use crate::place::{Places, check_source};
 use crate::site::{Absent, DEFAULT, Site};
@@ -28,7 +28,8 @@ impl From<Kind> for BackupKind {
 }
 
 /// Backs up, or shows the plan.
-pub(super) async fn run(args: &BackupArgs, places: &Places, out: Out) -> Outcome<Exit> {
+pub(super) async fn run(args: &BackupArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
+    let out = talk.out;
     // A dry run changes nothing, so it makes no state file either.
     let absent = if args.dry_run { Absent::Refuse } else { Absent::Make };
     let site = Site::open(places, absent).await?;
@@ -45,22 +46,26 @@ pub(super) async fn run(args: &BackupArgs, places: &Places, out: Out) -> Outcome
         return tell(out, &BackupView::plan(&plan), exit, None);
     }
     let handle = site.stillpoint.backup(request).await?;
-    let job = follow(out, &handle, "backup").await?;
+    let job = follow(talk, &handle, "backup").await?;
     tell(out, &BackupView::job(&job), Exit::of(job.state()), failure_of(&job).as_ref())
 }
 
 async fn request(site: &Site, args: &BackupArgs) -> Outcome<BackupRequest> {
     let policies = site.stillpoint.policies().await?;
+    let default = site.default_group().await?;
     let (target, own) = if args.database.is_empty() {
-        let groups = site.stillpoint.groups().await?;
-        let group = pick::group(&groups, args.group.as_deref().unwrap_or(DEFAULT))?;
-        (Target::Group(group.id), group.policies.first().copied())
+        let group = match &args.group {
+            Some(name) => pick::group(&site.stillpoint.groups().await?, name)?.clone(),
+            None => default,
+        };
+        let own = group.policies.first().copied();
+        (Target::Group(group.id), own)
     } else {
         let inventory = site.stillpoint.discover().await?.inventory;
         let ids = args.database.iter().map(|name| pick::database(&inventory, name));
         let selectors =
             ids.map(|id| id.map(Selector::Database)).collect::<Result<_, CliError>>()?;
-        (Target::Selected(selectors), None)
+        (Target::Selected(selectors), default.policies.first().copied())
     };
     let policy: PolicyId = match (&args.policy, own) {
         (Some(name), _) => pick::policy(&policies, name)?.id,

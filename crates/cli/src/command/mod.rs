@@ -16,23 +16,24 @@ use crate::args::{Cli, Command};
 use crate::context::{ErrorClass, Failure};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
-use crate::out::Out;
+use crate::out::{Out, Talk};
 use crate::place::Places;
 use crate::view::Report;
 
 /// Carries out what the command line says.
-pub(crate) async fn run(cli: Cli, out: Out) -> Outcome<Exit> {
+pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
+    let out = talk.out;
     let global = &cli.global;
     let places = || Places::of(global, None);
     match cli.command {
-        Command::Protect(args) => protect::run(&args, global, out).await,
+        Command::Protect(args) => protect::run(&args, global, talk).await,
         Command::Discover(args) => discover::run(&args, global, out).await,
         Command::Doctor(args) => doctor::run(&args, global, out).await,
         Command::Policy(command) => policy::run(command, &places()?, out).await,
         Command::Group(command) => group::run(command, &places()?, out).await,
-        Command::Backup(args) => backup::run(&args, &places()?, out).await,
-        Command::Restore(args) => restore::run(&args, &places()?, out).await,
-        Command::Verify(args) => verify::run(&args, &places()?, out).await,
+        Command::Backup(args) => backup::run(&args, &places()?, talk).await,
+        Command::Restore(args) => restore::run(&args, &places()?, talk).await,
+        Command::Verify(args) => verify::run(&args, &places()?, talk).await,
         Command::Jobs(args) => show::jobs(&args, &places()?, out).await,
         Command::Topology => show::topology(&places()?, out).await,
     }

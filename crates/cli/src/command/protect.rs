@@ -20,14 +20,15 @@ use crate::demo::{Demo, same_bytes};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::follow::{failure_of, follow};
-use crate::out::Out;
+use crate::out::Talk;
 use crate::pick;
 use crate::place::{Places, check_source};
 use crate::site::{self, Absent, DEFAULT, Site};
 use crate::view::{ComparisonView, JobView, JobsView, ProtectView, TopologyView, refused};
 
 /// Protects a folder, or one of our own making.
-pub(super) async fn run(args: &ProtectArgs, global: &Global, out: Out) -> Outcome<Exit> {
+pub(super) async fn run(args: &ProtectArgs, global: &Global, talk: &Talk) -> Outcome<Exit> {
+    let out = talk.out;
     let is_named = args.dir.is_some() || global.source.is_some();
     let has_state = global.state.as_ref().is_some_and(|state| state.exists());
     if is_named || has_state {
@@ -35,7 +36,7 @@ pub(super) async fn run(args: &ProtectArgs, global: &Global, out: Out) -> Outcom
             return Err(CliError::usage("--keep is for a run without DIR"));
         }
         let places = Places::of(global, args.dir.as_deref())?;
-        let (view, exit, failure) = protect(&places, None, out).await?;
+        let (view, exit, failure) = protect(&places, None, talk).await?;
         return tell(out, &view, exit, failure.as_ref());
     }
     if global.store.is_some() && global.state.is_none() {
@@ -46,7 +47,7 @@ pub(super) async fn run(args: &ProtectArgs, global: &Global, out: Out) -> Outcom
     let is_inside = global.state.is_none();
     global.state.get_or_insert_with(|| demo.state());
     let places = Places::of(&global, Some(&demo.source()))?;
-    let (mut view, exit, failure) = protect(&places, Some(&demo), out).await?;
+    let (mut view, exit, failure) = protect(&places, Some(&demo), talk).await?;
     view.kept = args.keep || !is_inside;
     if args.keep {
         let _place = demo.keep();
@@ -59,7 +60,7 @@ pub(super) async fn run(args: &ProtectArgs, global: &Global, out: Out) -> Outcom
 async fn protect(
     places: &Places,
     demo: Option<&Demo>,
-    out: Out,
+    talk: &Talk,
 ) -> Outcome<(ProtectView, Exit, Option<Failure>)> {
     let site = Site::open(places, Absent::Make).await?;
     check_source(&site.source)?;
@@ -73,8 +74,7 @@ async fn protect(
         )
         .about("path", site.source.display()));
     }
-    let groups = site.stillpoint.groups().await?;
-    let group = pick::group(&groups, DEFAULT)?;
+    let group = site.default_group().await?;
     let policies = site.stillpoint.policies().await?;
     let policy = match group.policies.first() {
         Some(id) => pick::policy(&policies, &id.to_string())?,
@@ -82,13 +82,13 @@ async fn protect(
     };
     let request = BackupRequest::new(site.key("protect")?, Target::Group(group.id), policy.id);
     let handle = site.stillpoint.backup(request).await?;
-    let backup = follow(out, &handle, "backup").await?;
+    let backup = follow(talk, &handle, "backup").await?;
     let mut exit = Exit::of(backup.state());
     let mut failure = failure_of(&backup);
 
     let mut proof = Proof::default();
     if let (Some(demo), true) = (demo, failure.is_none()) {
-        proof = prove(&site, demo, &backup, out).await?;
+        proof = prove(&site, demo, &backup, talk).await?;
         exit = exit.worse(proof.exit);
         failure = proof.failure.take();
     }
@@ -130,7 +130,7 @@ impl Proof {
 }
 
 /// Verifies the restore points, restores each beside the original, and compares.
-async fn prove(site: &Site, demo: &Demo, backup: &Job, out: Out) -> Outcome<Proof> {
+async fn prove(site: &Site, demo: &Demo, backup: &Job, talk: &Talk) -> Outcome<Proof> {
     let mut proof = Proof::default();
     let points: Vec<(PointId, String)> = backup
         .runs
@@ -143,7 +143,7 @@ async fn prove(site: &Site, demo: &Demo, backup: &Job, out: Out) -> Outcome<Proo
         .collect();
     let ids = points.iter().map(|(point, _)| *point).collect();
     let handle = site.stillpoint.verify(VerifyRequest::new(site.key("verify")?, ids)).await?;
-    let verification = follow(out, &handle, "verify").await?;
+    let verification = follow(talk, &handle, "verify").await?;
     let is_good = proof.takes(&verification);
     proof.verification = Some(verification);
     if !is_good {
@@ -170,7 +170,7 @@ async fn prove(site: &Site, demo: &Demo, backup: &Job, out: Out) -> Outcome<Proo
         let plan = site.stillpoint.plan_restore(&request).await?;
         let originals = site.stillpoint.point(point).await?.map(|point| point.files);
         let handle = site.stillpoint.restore(request).await?;
-        let restore = follow(out, &handle, &format!("restore of {name}")).await?;
+        let restore = follow(talk, &handle, &format!("restore of {name}")).await?;
         let is_good = proof.takes(&restore);
         proof.restores.push(restore);
         if !is_good {

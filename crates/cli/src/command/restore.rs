@@ -8,14 +8,15 @@ use crate::args::RestoreArgs;
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::follow::{failure_of, follow};
-use crate::out::Out;
+use crate::out::Talk;
 use crate::pick;
 use crate::place::{Places, absolute};
 use crate::site::{self, Absent, Site};
 use crate::view::RestoreView;
 
 /// Restores, or shows the plan.
-pub(super) async fn run(args: &RestoreArgs, places: &Places, out: Out) -> Outcome<Exit> {
+pub(super) async fn run(args: &RestoreArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
+    let out = talk.out;
     let target = match &args.to {
         None => RestoreTarget::InPlace,
         Some(folder) => {
@@ -40,12 +41,13 @@ pub(super) async fn run(args: &RestoreArgs, places: &Places, out: Out) -> Outcom
     let point = pick::point(&site.stillpoint.topology_of_catalog().await?, &args.point)?;
     let mut request = RestoreRequest::new(site.key("restore")?, point, target);
     request.accept_suspect = args.accept_suspect;
+    request.accept_provisional = args.accept_provisional;
     let plan = site.stillpoint.plan_restore(&request).await?;
     if args.dry_run {
         return tell(out, &RestoreView::of(&plan, None), Exit::Done, None);
     }
     let handle = site.stillpoint.restore(request).await?;
-    let job = follow(out, &handle, "restore").await?;
+    let job = follow(talk, &handle, "restore").await?;
     let view = RestoreView::of(&plan, Some(&job));
     tell(out, &view, Exit::of(job.state()), failure_of(&job).as_ref())
 }

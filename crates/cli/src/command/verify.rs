@@ -8,14 +8,15 @@ use crate::args::VerifyArgs;
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::follow::{failure_of, follow};
-use crate::out::Out;
+use crate::out::Talk;
 use crate::pick;
 use crate::place::Places;
 use crate::site::{Absent, Site};
 use crate::view::{PointView, VerifyView};
 
 /// Checks the bytes of restore points, and shows them as they are then.
-pub(super) async fn run(args: &VerifyArgs, places: &Places, out: Out) -> Outcome<Exit> {
+pub(super) async fn run(args: &VerifyArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
+    let out = talk.out;
     let site = Site::open(places, Absent::Refuse).await?;
     let topology = site.stillpoint.topology_of_catalog().await?;
     let mut points: Vec<PointId> = if args.all {
@@ -36,7 +37,7 @@ pub(super) async fn run(args: &VerifyArgs, places: &Places, out: Out) -> Outcome
     }
     let request = VerifyRequest::new(site.key("verify")?, points.clone());
     let handle = site.stillpoint.verify(request).await?;
-    let job = follow(out, &handle, "verify").await?;
+    let job = follow(talk, &handle, "verify").await?;
     let checked = PointView::some(&site.stillpoint.topology_of_catalog().await?, &points);
     let view = VerifyView::of(&job, checked);
     tell(out, &view, Exit::of(job.state()), failure_of(&job).as_ref())

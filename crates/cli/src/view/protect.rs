@@ -26,7 +26,7 @@ pub(crate) struct ProtectView {
     pub(crate) verification: Option<JobView>,
     pub(crate) restores: Vec<JobView>,
     pub(crate) comparison: Option<ComparisonView>,
-    #[serde(skip)]
+    #[serde(flatten)]
     pub(crate) jobs: JobsView,
     pub(crate) topology: TopologyView,
 }

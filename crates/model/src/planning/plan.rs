@@ -319,6 +319,24 @@ impl BackupPlan {
         self.sets.iter().flat_map(|set| &set.members).any(|member| member.truncates)
     }
 
+    /// Takes back every set of a kind, for this reason: whoever carries the plan out cannot do it.
+    pub fn refuse_kind(&mut self, kind: BackupKind, failure: &Failure) {
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.sets).into_iter().partition(|set| set.kind == kind);
+        self.sets = kept;
+        for set in gone {
+            for member in &set.members {
+                refuse(&mut self.databases, &member.copy, failure);
+            }
+            for snapshot in &set.snapshots {
+                for budget in self.budgets.iter_mut().filter(|b| b.volume == snapshot.volume) {
+                    budget.makes = budget.makes.saturating_sub(1);
+                }
+            }
+        }
+        self.budgets.retain(|budget| budget.makes > 0);
+    }
+
     /// Whether it still holds.
     ///
     /// # Errors
@@ -414,6 +432,29 @@ impl fmt::Display for BackupPlan {
 }
 
 impl SetPlan {
+    /// The set without these copies, and without the snapshots and claims that only they need; none if nothing is left.
+    pub fn without(&self, copies: &BTreeSet<CopyId>) -> Option<Self> {
+        let mut rest = self.clone();
+        rest.members.retain(|member| !copies.contains(&member.copy));
+        if rest.members.len() == self.members.len() {
+            return Some(rest);
+        }
+        let databases: BTreeSet<DatabaseId> =
+            rest.members.iter().map(|member| member.copy.database).collect();
+        for snapshot in &mut rest.snapshots {
+            snapshot.databases.retain(|database| databases.contains(database));
+        }
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            rest.snapshots.into_iter().partition(|snapshot| !snapshot.databases.is_empty());
+        rest.snapshots = kept;
+        let mut idle: BTreeSet<String> =
+            gone.iter().map(|snapshot| Claim::volume(&snapshot.volume).key).collect();
+        let left = self.members.iter().map(|member| member.copy.database);
+        idle.extend(left.filter(|id| !databases.contains(id)).map(|id| Claim::live(id).key));
+        rest.claims.retain(|claim| !idle.contains(&claim.key));
+        (!rest.members.is_empty()).then_some(rest)
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, number: usize) -> fmt::Result {
         write!(f, "set {number} on {}: {}", self.host, self.kind)?;
         match (&self.coordination, &self.freeze) {

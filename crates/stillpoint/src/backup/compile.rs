@@ -11,13 +11,15 @@
 //! discarded, the exposure is ended, the points are withdrawn.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use stillpoint_context::{ErrorClass, Failure, HostPath};
+use stillpoint_context::{Effect, ErrorClass, Failure, HostPath};
 use stillpoint_exchange::{Session, SessionSpec};
 use stillpoint_model::capability::Coordination;
 use stillpoint_model::handover::Prepared;
 use stillpoint_model::id::{CopyId, DatabaseId, ExposureKey, ProviderId, SessionId, VolumeRef};
 use stillpoint_model::inventory::Inventory;
+use stillpoint_model::kind::BackupKind;
 use stillpoint_model::planning::{BackupPlan, SetPlan};
 use stillpoint_model::policy::{Policy, Verification};
 use stillpoint_workflow::{Action, GuardVerdict, OnBroken, Out, Plan, PlanBuilder};
@@ -60,9 +62,12 @@ pub(crate) fn session_of(set: &SetPlan) -> SessionId {
 /// The engine's plan for a set.
 ///
 /// # Errors
-/// `plan.internal` when the engine refuses it, which is a defect of ours.
+/// `plan.log_unsupported` for a set of logs; `plan.internal` when the engine refuses the plan, which is a defect of ours.
 pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
     let Sources { set, timeouts, .. } = sources;
+    if set.kind == BackupKind::Log {
+        return Err(log_unsupported());
+    }
     let mut plan = PlanBuilder::new(format!("backup on {}", set.host));
     let _plan = plan.grace(timeouts.grace);
     claims(&mut plan, set)?;
@@ -76,7 +81,7 @@ pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
         session_of(set),
         set.kind,
         set.members.iter().map(|member| member.copy.clone()).collect(),
-        timeouts.lease,
+        lease(sources),
     );
     let begin = plan
         .step("begin", Begin::with(spec))
@@ -111,6 +116,42 @@ pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
         Failure::new("plan.internal", ErrorClass::Internal, error.to_string())
             .with_remedy("Report it to the makers of Stillpoint.")
     })
+}
+
+/// Log backups have no plan of their own yet, and this one, with its session and its freeze, is not for them.
+pub(crate) fn log_unsupported() -> Failure {
+    Failure::new(
+        "plan.log_unsupported",
+        ErrorClass::Invalid,
+        "log backups cannot be carried out yet",
+    )
+    .with_effect(Effect::None)
+    .with_remedy("Make a backup of another kind: a full one takes the logs as well.")
+}
+
+/// How long the session has to live without being renewed: as long as all that follows its beginning may take, one after
+/// the other, each step with all its tries.
+fn lease(sources: &Sources<'_>) -> Duration {
+    let Sources { set, policy, timeouts: t, .. } = sources;
+    let budget = set.freeze;
+    let exit = t.tried(budget.map_or(t.thaw, |budget| budget.exit_timeout));
+    let frozen = match (set.coordination, budget.and_then(|budget| budget.limit)) {
+        (Some(Coordination::Plugin), _) => vec![t.once(t.snap), t.tried(t.settle)],
+        (_, Some(limit)) => vec![limit, exit],
+        // Data at rest: there is no limit, and what is copied is copied whole.
+        (_, None) => vec![budget.and_then(|known| known.worst_case).unwrap_or(t.restore), exit],
+    };
+    let looked = match policy.verification {
+        Verification::BeforeCompletion { cap, .. } => {
+            let verify = t.once(cap.unwrap_or(t.verify));
+            vec![t.once(t.evidence), t.tried(t.expose), verify, t.tried(t.expose)]
+        }
+        _ => Vec::new(),
+    };
+    let told = [t.tried(t.evidence), t.once(t.evidence), t.tried(t.publish), t.tried(t.publish)];
+    let ends = [t.tried(t.prepare), t.tried(t.settle), t.tried(t.complete)];
+    let all = frozen.into_iter().chain(looked).chain(told).chain(ends);
+    all.fold(Duration::ZERO, Duration::saturating_add).max(t.lease)
 }
 
 /// The snapshots, settled, and what is known of the freeze on the engine's side.
@@ -313,6 +354,7 @@ pub(crate) fn leaves(set: &SetPlan) -> Leaves {
         session: Some(session_of(set)),
         exposure: exposure_key(set).ok(),
         points: set.members.iter().map(|member| member.point).collect(),
+        restore: None,
     }
 }
 

@@ -21,21 +21,25 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use stillpoint_context::{Effect, ErrorClass, Failure, JobId, RunId};
+use stillpoint_model::group::Selector;
 use stillpoint_model::id::{CopyId, DatabaseId, PointId, SetToken};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
+use stillpoint_model::kind::BackupKind;
 use stillpoint_model::planning::{BackupPlan, Inputs, SetPlan, plan_backup};
-use stillpoint_model::point::{PointFact, PointState};
+use stillpoint_model::point::{PointFact, PointState, RestorePoint, Truncation};
 use stillpoint_model::policy::{OnMiss, Verification};
 use stillpoint_model::request::{BackupRequest, Target};
+use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{Cause, Plan, RunReport};
 use uuid::Uuid;
 
 use self::compile::{Sources, compile};
 use self::judge::Judgement;
 use crate::Stillpoint;
+use crate::bounds::{unless_cancelled, within};
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
-use crate::runs::{Ask, output};
+use crate::runs::{Ask, Launch, output};
 use crate::survey::Survey;
 
 /// How often a job plans again because its plan went out of date.
@@ -49,8 +53,8 @@ impl Stillpoint {
     /// What cannot be found, and what concerns the whole request: a policy or group that breaks a rule, an inventory or a
     /// catalogue that cannot be read. What concerns one database is in the plan.
     pub async fn plan(&self, request: &BackupRequest) -> Result<BackupPlan, Error> {
-        let survey = Survey::take(self, request).await?;
-        self.plan_round(request, &survey, self.new_job_id(), 0)
+        let survey = Survey::take(self, &self.cx(), request).await?;
+        self.plan_round(request, &survey, self.new_job_id(), &Round::first())
     }
 
     /// The plans that the engine would be given, one for each set of [`plan`](Self::plan): every step with its retries, its
@@ -59,8 +63,8 @@ impl Stillpoint {
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn engine_plans(&self, request: &BackupRequest) -> Result<Vec<Plan>, Error> {
-        let survey = Survey::take(self, request).await?;
-        let plan = self.plan_round(request, &survey, self.new_job_id(), 0)?;
+        let survey = Survey::take(self, &self.cx(), request).await?;
+        let plan = self.plan_round(request, &survey, self.new_job_id(), &Round::first())?;
         let compiled = plan.sets.iter().map(|set| compile(&self.sources(&survey, &plan, set)));
         Ok(compiled.collect::<Result<_, Failure>>()?)
     }
@@ -114,17 +118,19 @@ impl Stillpoint {
         request: &BackupRequest,
         survey: &Survey,
         job: JobId,
-        round: u32,
+        round: &Round,
     ) -> Result<BackupPlan, Error> {
         let group = survey.group.as_ref();
+        let again: Vec<Selector> = round.databases().map(Selector::Database).collect();
         let members = match &request.target {
+            _ if round.number > 0 => again.as_slice(),
             Target::Selected(selectors) => selectors.as_slice(),
             _ => group.map_or(&[][..], |group| group.members.as_slice()),
         };
         let inputs = Inputs {
             now: self.seams().clock.now(),
             job,
-            round,
+            round: round.number,
             members,
             group,
             policy: &survey.policy,
@@ -139,69 +145,46 @@ impl Stillpoint {
             fulls: &survey.fulls,
             reserve: 0,
         };
-        Ok(plan_backup(&inputs)?)
+        let mut plan = plan_backup(&inputs)?;
+        plan.refuse_kind(BackupKind::Log, &compile::log_unsupported());
+        Ok(plan)
     }
 
     /// Carries a job out to its end: plans, runs every set, plans again what went out of date.
     async fn carry_out(&self, request: &BackupRequest, live: &Arc<LiveJob>) -> Result<(), Error> {
         let job = live.snapshot().id;
-        // What is planned again: the databases of each run whose plan went out of date, wherever their copies are now.
-        let mut stale: Vec<(RunId, BTreeSet<DatabaseId>)> = Vec::new();
-        let mut done: BTreeSet<CopyId> = BTreeSet::new();
-        for round in 0..ROUNDS {
-            let survey = Survey::take(self, request).await?;
-            let plan = self.plan_round(request, &survey, job, round)?;
-            let sets: Vec<&SetPlan> = plan
-                .sets
-                .iter()
-                .filter(|set| {
-                    round == 0
-                        || set.members.iter().any(|member| {
-                            !done.contains(&member.copy)
-                                && stale.iter().any(|(_, old)| old.contains(&member.copy.database))
-                        })
-                })
-                .collect();
-            for (run, databases) in &stale {
-                // Only a run that another one takes the place of no longer counts; without one the job has failed there.
-                let again = |set: &&&SetPlan| {
-                    set.members.iter().any(|member| databases.contains(&member.copy.database))
-                };
-                if let Some(set) = sets.iter().find(again) {
-                    live.change_run(*run, |run| run.superseded_by = Some(set.run));
+        let mut round = Round::first();
+        loop {
+            let survey = self.survey(request, live).await?;
+            let plan = self.plan_round(request, &survey, job, &round)?;
+            let sets: Vec<SetPlan> =
+                plan.sets.iter().filter_map(|set| set.without(&round.done)).collect();
+            note_plan(live, &plan, &sets, &round);
+            let outcomes = join_all(sets.iter().map(|set| {
+                self.carry_out_set(&survey, &plan, set, live, round.superseded_by(set))
+            }))
+            .await;
+            round.conclude(&sets, &outcomes);
+            if round.is_last() || live.cancel_token().is_cancelled() {
+                let left_out = !round.is_last() || outcomes.contains(&SetOutcome::Stopped);
+                if left_out {
+                    live.stop_short();
                 }
-            }
-            live.change(|job| {
-                if round == 0 {
-                    job.skipped = skipped(&plan);
-                    job.warnings.clone_from(&plan.warnings);
-                    if plan.is_empty() {
-                        job.failure = Some(nothing(&plan));
-                    }
-                }
-                job.planned_at = Some(plan.made_at);
-            });
-            let outcomes =
-                join_all(sets.iter().map(|set| self.carry_out_set(&survey, &plan, set, live)))
-                    .await;
-            stale.clear();
-            for (outcome, set) in outcomes.iter().zip(&sets) {
-                let copies = set.members.iter().map(|member| &member.copy);
-                match outcome {
-                    SetOutcome::Stale(run) => {
-                        stale.push((*run, copies.map(|copy| copy.database).collect()));
-                    }
-                    SetOutcome::Over => done.extend(copies.cloned()),
-                }
-            }
-            if stale.is_empty() || live.cancel_token().is_cancelled() || round + 1 == ROUNDS {
                 if survey.policy.verification == Verification::AfterCompletion {
                     self.verify_after(live).await;
                 }
                 return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// What has to be known for a plan; a side that panics or hangs does not keep the job open.
+    async fn survey(&self, request: &BackupRequest, live: &LiveJob) -> Result<Survey, Error> {
+        let cx = self.cx_of(live);
+        let survey = Survey::take(self, &cx, request);
+        let limit = self.timeouts().inventory;
+        let survey = within(self.seams(), limit, "looking at what there is", survey);
+        unless_cancelled(live.cancel_token(), survey).await
     }
 
     /// Runs one set, again if a missed freeze is to be retried.
@@ -211,14 +194,16 @@ impl Stillpoint {
         plan: &BackupPlan,
         set: &SetPlan,
         live: &Arc<LiveJob>,
+        mut supersedes: Vec<RunId>,
     ) -> SetOutcome {
         let (retries, pause) = match survey.policy.quiesce.on_miss {
             OnMiss::Retry { times, pause } => (times.get(), pause),
             OnMiss::Fail => (0, Duration::ZERO),
         };
         let mut set = set.clone();
-        for attempt in 0..=retries {
-            let report = match self.run_set(survey, plan, &set, live).await {
+        let mut attempt = 0;
+        loop {
+            let report = match self.run_set(survey, plan, &set, live, supersedes).await {
                 Ok(report) => report,
                 Err(failure) => {
                     live.change(|job| {
@@ -227,25 +212,21 @@ impl Stillpoint {
                     return SetOutcome::Over;
                 }
             };
-            let code = report.failure().map(|failure| failure.code.clone());
-            let missed = report.failure().is_some_and(|failure| {
-                failure.retryable && failure.code.as_str().starts_with("quiesce.")
-            });
-            let again = missed && attempt < retries && !live.cancel_token().is_cancelled();
-            if code.is_some_and(|code| code == "plan.stale") {
+            let Some(failure) = report.failure() else { return SetOutcome::Over };
+            if failure.code == "plan.stale" {
                 return SetOutcome::Stale(set.run);
             }
-            if !again {
+            let missed = failure.retryable && failure.code.as_str().starts_with("quiesce.");
+            if !missed || attempt == retries {
                 return SetOutcome::Over;
             }
-            let before = set.run;
-            set = next_attempt(&set, attempt + 1);
-            live.change_run(before, |run| run.superseded_by = Some(set.run));
-            if self.cx_of(live).sleep(pause).await.is_err() {
-                return SetOutcome::Over;
+            if self.cx_of(live).sleep(pause).await.is_err() || live.cancel_token().is_cancelled() {
+                return SetOutcome::Stopped;
             }
+            attempt += 1;
+            supersedes = vec![set.run];
+            set = next_attempt(&set, attempt);
         }
-        SetOutcome::Over
     }
 
     async fn run_set(
@@ -254,6 +235,7 @@ impl Stillpoint {
         plan: &BackupPlan,
         set: &SetPlan,
         live: &Arc<LiveJob>,
+        supersedes: Vec<RunId>,
     ) -> Result<RunReport, Failure> {
         let compiled = compile(&self.sources(survey, plan, set))?;
         let mut run = JobRun::new(set.run, self.seams().clock.now());
@@ -266,33 +248,62 @@ impl Stillpoint {
                 named
             })
             .collect();
-        let leaves = compile::leaves(set);
+        let launch = Launch { run, plan: compiled, leaves: compile::leaves(set), supersedes };
         let report = self
-            .run(live, run, compiled, leaves, |run, report| {
+            .run(live, launch, |run, report| {
                 for member in &mut run.members {
                     member.end = Some(member_end(member, set, report));
                 }
             })
             .await?;
-        if report.cause().is_some() {
-            self.withdraw(set).await?;
-        }
+        let closed = async {
+            match report.cause() {
+                Some(_) => self.withdraw(set).await,
+                None => self.conclude_points(set, live).await,
+            }
+        };
+        self.catalogue(closed).await.map_err(|error| Failure::of(&error))?;
         Ok(report)
     }
 
     /// Withdraws restore points that a run has published and could not take back itself. Its snapshots are discarded or
     /// listed as debris: no point may lie on them.
-    async fn withdraw(&self, set: &SetPlan) -> Result<(), Failure> {
+    async fn withdraw(&self, set: &SetPlan) -> Result<(), Error> {
         let catalog = &self.services().catalog;
-        for member in &set.members {
-            let known = catalog.point(member.point).await.map_err(|error| Failure::of(&error))?;
-            if known.is_some_and(|point| point.state == PointState::Provisional) {
-                let at = self.seams().clock.now();
-                let removed = PointFact::Removed { point: member.point, at };
-                catalog.apply(&[removed], None).await.map_err(|error| Failure::of(&error))?;
-            }
+        for point in self.provisional(set).await? {
+            let removed = PointFact::Removed { point: point.id, at: self.seams().clock.now() };
+            catalog.apply(&[removed], None).await?;
         }
         Ok(())
+    }
+
+    /// A run that ended past its point of no return without an answer to its completion (it was abandoned, or resolved by
+    /// hand) leaves good points whose session is over. Whether Exchange truncates nobody can say.
+    async fn conclude_points(&self, set: &SetPlan, live: &LiveJob) -> Result<(), Error> {
+        let catalog = &self.services().catalog;
+        for point in self.provisional(set).await? {
+            let at = self.seams().clock.now();
+            let truncation = Truncation::Unknown;
+            let over = PointFact::Completed { point: point.id, at, truncation };
+            catalog.apply(&[over], None).await?;
+            let warning = Warning::new(
+                "complete.unconfirmed",
+                format!("nobody knows whether Exchange completed the backup of {}", point.copy),
+                "The restore point can be used. Look at the backup state of the database in Exchange.",
+            );
+            live.change(|job| job.warnings.push(warning.about("restore point", point.id)));
+        }
+        Ok(())
+    }
+
+    /// The points of a set whose backup is not over.
+    async fn provisional(&self, set: &SetPlan) -> Result<Vec<RestorePoint>, Error> {
+        let mut found = Vec::new();
+        for member in &set.members {
+            found.extend(self.services().catalog.point(member.point).await?);
+        }
+        found.retain(|point| point.state == PointState::Provisional);
+        Ok(found)
     }
 
     /// The follow-up of a policy that verifies at leisure.
@@ -308,6 +319,15 @@ impl Stillpoint {
             })
             .collect();
         for point in points {
+            if live.cancel_token().is_cancelled() {
+                let warning = Warning::new(
+                    "verify.not_done",
+                    format!("{point} was not verified: the job was cancelled"),
+                    "Verify it at leisure.",
+                );
+                live.change(|job| job.warnings.push(warning.about("restore point", point)));
+                continue;
+            }
             if let Err(error) = self.verify_point(live, point, true).await {
                 tracing::warn!(%point, %error, "the verification after the backup could not be done");
             }
@@ -315,11 +335,100 @@ impl Stillpoint {
     }
 }
 
+/// Notes in the job what a plan leaves out.
+fn note_plan(live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round) {
+    live.change(|job| {
+        if round.number == 0 {
+            job.skipped = skipped(plan);
+            job.warnings.clone_from(&plan.warnings);
+            if plan.is_empty() {
+                job.failure = Some(nothing(plan));
+            }
+            return;
+        }
+        // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
+        for stale in &round.stale {
+            let taken = |database: &DatabaseId| sets.iter().any(|set| has(set, *database));
+            if !stale.databases.iter().any(taken) {
+                continue;
+            }
+            for (database, failure) in plan.refused() {
+                let Some(id) = database.database else { continue };
+                if stale.databases.contains(&id) && !taken(&id) {
+                    let member = JobMember::skipped(id, database.name.clone(), failure.clone());
+                    job.skipped.push(member);
+                }
+            }
+        }
+    });
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SetOutcome {
     Over,
+    /// The job was cancelled before the set was tried again.
+    Stopped,
     /// The plan of this run went out of date.
     Stale(RunId),
+}
+
+/// A run whose plan went out of date, and the databases of it.
+#[derive(Debug)]
+struct Stale {
+    run: RunId,
+    databases: BTreeSet<DatabaseId>,
+}
+
+/// One planning of a job: the first, or that of what went out of date since the one before.
+#[derive(Debug)]
+struct Round {
+    number: u32,
+    /// What is planned again, wherever its copies are now.
+    stale: Vec<Stale>,
+    /// What must not be backed up again.
+    done: BTreeSet<CopyId>,
+}
+
+impl Round {
+    fn first() -> Self {
+        Self { number: 0, stale: Vec::new(), done: BTreeSet::new() }
+    }
+
+    fn databases(&self) -> impl Iterator<Item = DatabaseId> {
+        let all = self.stale.iter().flat_map(|stale| stale.databases.iter().copied());
+        all.collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The runs that a set takes the place of.
+    fn superseded_by(&self, set: &SetPlan) -> Vec<RunId> {
+        let of_set = |stale: &&Stale| stale.databases.iter().any(|database| has(set, *database));
+        self.stale.iter().filter(of_set).map(|stale| stale.run).collect()
+    }
+
+    /// Goes on to the next one.
+    fn conclude(&mut self, sets: &[SetPlan], outcomes: &[SetOutcome]) {
+        self.number += 1;
+        self.stale.clear();
+        for (set, outcome) in sets.iter().zip(outcomes) {
+            let copies = set.members.iter().map(|member| &member.copy);
+            match outcome {
+                SetOutcome::Stale(run) => {
+                    let databases = copies.map(|copy| copy.database).collect();
+                    self.stale.push(Stale { run: *run, databases });
+                }
+                SetOutcome::Over | SetOutcome::Stopped => self.done.extend(copies.cloned()),
+            }
+        }
+    }
+
+    /// Whether none follows.
+    fn is_last(&self) -> bool {
+        self.stale.is_empty() || self.number == ROUNDS
+    }
+}
+
+fn has(set: &SetPlan, database: DatabaseId) -> bool {
+    set.members.iter().any(|member| member.copy.database == database)
 }
 
 /// The same set as another run, with restore points and a token of its own.

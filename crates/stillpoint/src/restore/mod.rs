@@ -31,7 +31,7 @@ use crate::Stillpoint;
 use crate::debris::Leaves;
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
-use crate::runs::Ask;
+use crate::runs::{Ask, Launch};
 use crate::verify::Load;
 
 impl Stillpoint {
@@ -76,18 +76,18 @@ impl Stillpoint {
 
     async fn carry_back(&self, request: &RestoreRequest, live: &Arc<LiveJob>) -> Result<(), Error> {
         let now = self.seams().clock.now();
-        live.change(|job| job.planned_at = Some(now));
         let point =
             self.point(request.point).await?.ok_or_else(|| Error::no_point(request.point))?;
         let plan = plan_restore(request, &point)?;
         let id = RunId(Uuid::new_v5(&live.snapshot().id.0, b"restore"));
         let compiled = self.compile_restore(id, &point, &plan)?;
+        let leaves = Leaves { restore: Some(RestoreKey::of(id)), ..Leaves::default() };
         let mut run = JobRun::new(id, now);
         let mut member = JobMember::new(point.database, point.database_name.clone());
         member.copy = Some(point.copy.clone());
         run.members = vec![member];
         let _report = self
-            .run(live, run, compiled, Leaves::default(), |run, report| {
+            .run(live, Launch::new(run, compiled, leaves), |run, report| {
                 let end = match report.failure() {
                     Some(failure) => MemberEnd::Failed { failure: failure.clone() },
                     None => MemberEnd::Done,

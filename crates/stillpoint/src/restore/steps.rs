@@ -114,18 +114,22 @@ impl Stage {
     ) -> Failure {
         let plain = damaged(params.point, &error.to_string(), None);
         let plain = error.subjects().into_iter().fold(plain, Failure::with_subject);
-        let (Ok(provider), Ok(key)) = (
-            self.0.provider(&params.provider),
-            ExposureKey::new(format!("locate-{}", params.spec.key)),
-        ) else {
+        let (Ok(provider), Ok(key)) =
+            (self.0.provider(&params.provider), ExposureKey::new(located(&params.spec.key)))
+        else {
             return plain;
         };
         let mine = |snapshot: &&SnapshotRef| snapshot.volume.provider == params.provider;
         let snapshots: Vec<SnapshotRef> =
             inspection.snapshots.iter().filter(mine).cloned().collect();
+        // The files of other providers are not in this exposure, and are not what is damaged.
+        let files = &params.spec.files;
+        let mut spec = inspection.spec.clone();
+        spec.files.retain(|file| files.iter().any(|mine| mine.original == file.file.path));
+        spec.recoverable = false;
         let host = &params.host;
         let found = match provider.expose(cx, &snapshots, host, &key).await {
-            Ok(exposure) => self.0.plugin.verify(cx, &exposure, &inspection.spec).await.ok(),
+            Ok(exposure) => self.0.plugin.verify(cx, &exposure, &spec).await.ok(),
             Err(_) => None,
         };
         // An exposure that stays open is listed by the provider; the failure to tell is the damage.
@@ -139,6 +143,11 @@ impl Stage {
             });
         bad.map_or(plain, |(reason, findings)| damaged(params.point, &reason, findings.first()))
     }
+}
+
+/// The key of the exposure in which the damage of a restore is looked for.
+pub(crate) fn located(key: &RestoreKey) -> String {
+    format!("locate-{key}")
 }
 
 /// What the check of staged files is about.

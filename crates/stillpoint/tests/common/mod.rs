@@ -2,6 +2,8 @@
 //! engine and its actions.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod hooked;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,7 @@ use futures_util::future::{Either, select};
 use stillpoint::context::{
     BoxFuture, Cx, Effect, ErrorClass, Failure, IdempotencyKey, RunId, Seams,
 };
-use stillpoint::exchange::Coordination;
+use stillpoint::exchange::{Coordination, ExchangePlugin};
 use stillpoint::model::group::Selector;
 use stillpoint::model::id::PolicyId;
 use stillpoint::model::job::Job;
@@ -45,6 +47,21 @@ pub fn two_arrays(databases: u32) -> World {
     builder.build()
 }
 
+/// One database on one volume whose snapshot takes this long, whatever it says.
+pub fn slow_world(commit: Duration) -> World {
+    World::builder()
+        .host(HOST)
+        .volume(
+            VolumeSpec::new("vol01")
+                .mounted(HOST, r"V:\Vol01")
+                .commit(commit)
+                .states_worst(Duration::from_millis(100)),
+        )
+        .database(DatabaseSpec::new("DB01").writes_every(Duration::from_millis(500)))
+        .copy(CopySpec::active("DB01", HOST).on("vol01", "vol01").preference(1))
+        .build()
+}
+
 /// A Stillpoint in a simulation. Its journal takes up to 2 ms for a commit, so that other things come between.
 pub fn stillpoint(
     sim: &Sim,
@@ -62,8 +79,18 @@ pub fn builder(
     mode: Coordination,
     tune: impl FnOnce(EngineBuilder) -> EngineBuilder + Send + 'static,
 ) -> Builder {
+    builder_over(sim, world, world.exchange().only(mode), tune)
+}
+
+/// The same over a plug-in that is made up.
+pub fn builder_over(
+    sim: &Sim,
+    world: &World,
+    plugin: impl ExchangePlugin,
+    tune: impl FnOnce(EngineBuilder) -> EngineBuilder + Send + 'static,
+) -> Builder {
     let journal = HookJournal::jitter(MemoryJournal::new(), sim, Duration::from_millis(2));
-    let mut builder = Stillpoint::builder(Arc::new(world.exchange().only(mode)))
+    let mut builder = Stillpoint::builder(Arc::new(plugin))
         .journal(Arc::new(journal))
         .seams(sim.seams())
         .lanes(sim.lanes())
@@ -188,7 +215,8 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Armed {
     rules: Vec<(Rule, u32, Option<RunId>)>,
-    fired: u32,
+    /// How often each rule was hit, in their order.
+    fired: Vec<u32>,
 }
 
 /// Sits between the engine and its actions, and does what its rules say.
@@ -209,8 +237,9 @@ impl Saboteur {
     /// A saboteur, and where it asks for cancels.
     pub fn new(rules: impl IntoIterator<Item = Rule>) -> (Self, mpsc::UnboundedReceiver<()>) {
         let (cancels, asked) = mpsc::unbounded_channel();
-        let rules = rules.into_iter().map(|rule| (rule, 0, None)).collect();
-        let armed = Arc::new(Mutex::new(Armed { rules, fired: 0 }));
+        let rules: Vec<_> = rules.into_iter().map(|rule| (rule, 0, None)).collect();
+        let fired = vec![0; rules.len()];
+        let armed = Arc::new(Mutex::new(Armed { rules, fired }));
         (Self { armed, cancels, code: "test.sabotage" }, asked)
     }
 
@@ -219,8 +248,9 @@ impl Saboteur {
         move |engine| engine.interpose(&this)
     }
 
-    pub fn fired(&self) -> u32 {
-        self.armed.lock().unwrap().fired
+    /// How often each rule was hit, in their order.
+    pub fn fired(&self) -> Vec<u32> {
+        self.armed.lock().unwrap().fired.clone()
     }
 
     pub fn clear(&self) {
@@ -229,18 +259,18 @@ impl Saboteur {
 
     fn pick(&self, cx: &Cx, action: &str, part: Part, after: bool) -> Option<Blow> {
         let mut armed = self.armed.lock().unwrap();
-        let hit = armed.rules.iter_mut().find(|(rule, hits, run)| {
+        let hit = armed.rules.iter_mut().enumerate().find(|(_, (rule, hits, run))| {
             (rule.step.is_empty() || rule.step == cx.step().as_str())
                 && (rule.action.is_empty() || rule.action == action)
                 && (rule.part, rule.after) == (part, after)
                 && *hits < rule.times
                 && (rule.step.is_empty() || run.is_none_or(|run| run == cx.run()))
         });
-        let (rule, hits, run) = hit?;
+        let (index, (rule, hits, run)) = hit?;
         *hits += 1;
         run.get_or_insert(cx.run());
         let blow = rule.blow.clone();
-        armed.fired += 1;
+        armed.fired[index] += 1;
         Some(blow)
     }
 

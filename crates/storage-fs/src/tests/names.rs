@@ -310,3 +310,26 @@ fn names_that_look_like_ours_are_files_like_any_other() {
     });
     assert_eq!(tree(&lab.path("target/data")), tree(&lab.path("data")));
 }
+
+#[test]
+fn a_store_that_has_to_be_there_is_not_made() {
+    let lab = tempfile::tempdir().unwrap();
+    let (data, store) = (lab.path().join("data"), lab.path().join("store"));
+    fs::create_dir(&data).unwrap();
+    let config = FsConfig::new("fs".parse().unwrap(), "lab".parse().unwrap(), &store)
+        .with_volume("data".parse().unwrap(), &data);
+    let existing = config.clone().with_existing_store();
+    let refused = || {
+        let error = FsProvider::open(&existing).unwrap_err();
+        assert_eq!(*error.kind(), ProviderErrorKind::NotFound, "{error}");
+    };
+    refused();
+    assert!(!store.exists());
+    fs::create_dir(&store).unwrap();
+    refused();
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
+    assert!(!crate::is_store(&store));
+    drop(FsProvider::open(&config).unwrap());
+    assert!(crate::is_store(&store));
+    drop(FsProvider::open(&existing).unwrap());
+}

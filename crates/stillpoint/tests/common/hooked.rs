@@ -1,0 +1,120 @@
+//! A catalogue with a hook before and after each of its calls.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use stillpoint::catalog::{
+    Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, MemoryCatalog, Page,
+    PointQuery,
+};
+use stillpoint::context::{BoxFuture, JobId};
+use stillpoint::model::group::ResourceGroup;
+use stillpoint::model::id::{GroupId, PointId, PolicyId};
+use stillpoint::model::job::Job;
+use stillpoint::model::point::{PointFact, RestorePoint};
+use stillpoint::model::policy::Policy;
+
+type Hook = dyn Fn(&'static str, When) -> Option<BoxFuture<'static, ()>> + Send + Sync;
+
+/// When a hook is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Before,
+    After,
+}
+
+/// Asks its hook before and after each call, by the name of the method.
+pub struct Hooked {
+    inner: MemoryCatalog,
+    hook: Arc<Hook>,
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+impl Hooked {
+    pub fn new(
+        hook: impl Fn(&'static str, When) -> Option<BoxFuture<'static, ()>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { inner: MemoryCatalog::new(), hook: Arc::new(hook) })
+    }
+
+    async fn around<T>(&self, name: &'static str, call: impl Future<Output = T>) -> T {
+        if let Some(hooked) = (self.hook)(name, When::Before) {
+            hooked.await;
+        }
+        let result = call.await;
+        if let Some(hooked) = (self.hook)(name, When::After) {
+            hooked.await;
+        }
+        result
+    }
+}
+
+type Answer<T> = Result<T, CatalogError>;
+
+#[async_trait]
+impl Catalog for Hooked {
+    async fn apply(&self, facts: &[PointFact], cursor: Option<Cursor>) -> Answer<()> {
+        self.around("apply", self.inner.apply(facts, cursor)).await
+    }
+    async fn cursor(&self) -> Answer<Option<Cursor>> {
+        self.around("cursor", self.inner.cursor()).await
+    }
+    async fn point(&self, id: PointId) -> Answer<Option<RestorePoint>> {
+        self.around("point", self.inner.point(id)).await
+    }
+    async fn points(&self, query: &PointQuery, page: &Page) -> Answer<Listing<RestorePoint>> {
+        self.around("points", self.inner.points(query, page)).await
+    }
+    async fn begin_job(&self, job: &Job) -> Answer<Begun> {
+        self.around("begin_job", self.inner.begin_job(job)).await
+    }
+    async fn put_job(&self, job: &Job) -> Answer<()> {
+        self.around("put_job", self.inner.put_job(job)).await
+    }
+    async fn job(&self, id: JobId) -> Answer<Option<Job>> {
+        self.around("job", self.inner.job(id)).await
+    }
+    async fn jobs(&self, query: &JobQuery, page: &Page) -> Answer<Listing<Job>> {
+        self.around("jobs", self.inner.jobs(query, page)).await
+    }
+    async fn put_policy(&self, policy: &Policy) -> Answer<()> {
+        self.around("put_policy", self.inner.put_policy(policy)).await
+    }
+    async fn policy(&self, id: PolicyId, version: Option<NonZeroU32>) -> Answer<Option<Policy>> {
+        self.around("policy", self.inner.policy(id, version)).await
+    }
+    async fn policies(&self) -> Answer<Vec<Policy>> {
+        self.around("policies", self.inner.policies()).await
+    }
+    async fn remove_policy(&self, id: PolicyId) -> Answer<()> {
+        self.around("remove_policy", self.inner.remove_policy(id)).await
+    }
+    async fn put_group(&self, group: &ResourceGroup) -> Answer<()> {
+        self.around("put_group", self.inner.put_group(group)).await
+    }
+    async fn group(&self, id: GroupId) -> Answer<Option<ResourceGroup>> {
+        self.around("group", self.inner.group(id)).await
+    }
+    async fn groups(&self) -> Answer<Vec<ResourceGroup>> {
+        self.around("groups", self.inner.groups()).await
+    }
+    async fn remove_group(&self, id: GroupId) -> Answer<()> {
+        self.around("remove_group", self.inner.remove_group(id)).await
+    }
+    async fn put_debris(&self, debris: &Debris) -> Answer<()> {
+        self.around("put_debris", self.inner.put_debris(debris)).await
+    }
+    async fn debris(&self) -> Answer<Vec<Debris>> {
+        self.around("debris", self.inner.debris()).await
+    }
+    async fn remove_debris(&self, key: &str) -> Answer<()> {
+        self.around("remove_debris", self.inner.remove_debris(key)).await
+    }
+}
