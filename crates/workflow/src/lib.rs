@@ -72,6 +72,7 @@ mod driver;
 mod engine;
 mod journal;
 mod lane;
+mod lease;
 mod machine;
 mod payload;
 mod plan;
@@ -89,14 +90,15 @@ pub use engine::{
     RunStatus, StepReport, Submission, Subscription,
 };
 pub use journal::{
-    Append, Batch, Fact, FactDraft, Journal, JournalError, MemoryJournal, Now, Position, Seq,
-    Stored, StreamId, Topic,
+    Append, Batch, Fact, FactDraft, Journal, JournalError, MemoryJournal, Now, OpenStream,
+    Position, RECORD_FORMAT, Seq, Stored, StreamId, Topic, decode_records, encode_records,
 };
 pub use lane::{LaneThread, Lanes, ThreadLanes};
+pub use lease::{Fencing, Lease, Leases};
 pub use machine::{
     ArbiterRecord, CancelAnswer, Cause, Debris, End, GrantPolicy, GuardEntry, GuardRecord,
-    GuardVerdict, Hold, Next, NodeProgress, ParkReason, Parked, PartOutcome, Record, Resolution,
-    RunRecord, RunState, Submitted, Waiting, Warning,
+    GuardVerdict, Hold, KeyRecord, Next, NodeProgress, ParkReason, Parked, PartOutcome, Record,
+    Resolution, RunRecord, RunState, Submitted, Waiting, Warning,
 };
 pub use payload::Payload;
 pub use plan::{

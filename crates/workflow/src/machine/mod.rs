@@ -22,8 +22,8 @@ pub(crate) use guard::{GuardCommand, GuardInput, GuardMachine};
 pub use guard::{GuardEntry, GuardRecord, GuardVerdict, Hold, PartOutcome};
 pub(crate) use record::Ticket;
 pub use record::{
-    CancelAnswer, Cause, Debris, End, Next, ParkReason, Parked, Record, Resolution, RunRecord,
-    Submitted, Warning,
+    CancelAnswer, Cause, Debris, End, KeyRecord, Next, ParkReason, Parked, Record, Resolution,
+    RunRecord, Submitted, Warning,
 };
 pub(crate) use run::{Answer, Command, Input, Outcome, Round, RunMachine, UndoOutcome};
 pub use run::{NodeProgress, RunState};

@@ -20,6 +20,19 @@ pub enum Record {
     Run(RunRecord),
     /// Of the arbiter.
     Arbiter(ArbiterRecord),
+    /// Of a submission key: the one record of its stream.
+    Key(KeyRecord),
+}
+
+/// Which run a submission key belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// The run.
+    pub run: RunId,
+    /// What tells the submission from another one: the BLAKE3 hash, in hex, of plan, inputs and claims as stored.
+    pub digest: String,
 }
 
 impl Record {

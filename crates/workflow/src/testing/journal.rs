@@ -9,7 +9,9 @@ use stillpoint_context::BoxFuture;
 use tokio::sync::watch;
 
 use super::Sim;
-use crate::journal::{Batch, Fact, Journal, JournalError, Position, Seq, Stored, StreamId, Topic};
+use crate::journal::{
+    Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
+};
 
 type Before = dyn Fn(&Batch) -> BoxFuture<'static, Result<(), JournalError>> + Send + Sync;
 
@@ -101,6 +103,10 @@ impl<J: Journal> Journal for HookJournal<J> {
         self.inner.is_durable()
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
         (self.before)(&batch).await?;
         self.inner.commit(batch).await
@@ -115,11 +121,15 @@ impl<J: Journal> Journal for HookJournal<J> {
         self.inner.read(stream, from, max).await
     }
 
+    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
+        self.inner.head(stream).await
+    }
+
     async fn open(
         &self,
         after: Option<StreamId>,
         max: usize,
-    ) -> Result<Vec<StreamId>, JournalError> {
+    ) -> Result<Vec<OpenStream>, JournalError> {
         self.inner.open(after, max).await
     }
 
