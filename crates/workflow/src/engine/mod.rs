@@ -136,7 +136,7 @@ impl EngineBuilder {
             seams: self.seams,
             lanes: self.lanes,
             owner,
-            epoch: 1,
+            epoch: 0,
             arbiter,
             notices,
             audit: self.audit,
