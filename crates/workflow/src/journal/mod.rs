@@ -28,7 +28,7 @@ use uuid::Uuid;
 pub use codec::{RECORD_FORMAT, decode_records, encode_records};
 pub use memory::MemoryJournal;
 
-use crate::machine::Record;
+use crate::machine::{Record, RunState};
 
 /// A stream of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -360,4 +360,43 @@ pub trait Journal: Debug + Send + Sync + 'static {
         after: Position,
         max: usize,
     ) -> Result<Vec<Fact>, JournalError>;
+}
+
+/// How many records are read at once.
+const PAGE: usize = 1024;
+
+/// A whole stream, without a hole.
+pub(crate) async fn read_stream(
+    journal: &dyn Journal,
+    stream: StreamId,
+) -> Result<Vec<Stored>, JournalError> {
+    let mut stored: Vec<Stored> = Vec::new();
+    loop {
+        let from = stored.len() as u64;
+        let page = journal.read(&stream, Seq(from), PAGE).await?;
+        if page.is_empty() {
+            return Ok(stored);
+        }
+        if page.iter().zip(from..).any(|(stored, seq)| stored.seq.0 != seq) {
+            return Err(JournalError::Corrupt(format!("stream {stream} has a hole after {from}")));
+        }
+        stored.extend(page);
+    }
+}
+
+/// The state of a run as the journal has it, and its records.
+pub(crate) async fn read_run(
+    journal: &dyn Journal,
+    run: RunId,
+) -> Result<Option<(RunState, Vec<Stored>)>, JournalError> {
+    let stored = read_stream(journal, StreamId::Run(run)).await?;
+    if stored.is_empty() {
+        return Ok(None);
+    }
+    match RunState::replay(stored.iter().map(|stored| (stored.at.mono, &stored.record))) {
+        Some(state) => Ok(Some((state, stored))),
+        None => {
+            Err(JournalError::Corrupt(format!("the stream of run {run} does not begin with one")))
+        }
+    }
 }
