@@ -41,7 +41,8 @@ impl Lease {
 
     /// Whether it has ended by itself, and `margin` has gone by since.
     ///
-    /// A lease that would last longer than its term is one of an earlier boot of the machine, whose clock began anew.
+    /// A lease that would last longer than its term and the margin is one of an earlier boot of the machine, whose clock
+    /// began anew. The margin covers that another process may have renewed it after `now` was read.
     ///
     /// ```
     /// use std::time::Duration;
@@ -56,7 +57,7 @@ impl Lease {
     /// assert!(lease.is_over(at(5), margin), "the machine has been restarted");
     /// ```
     pub fn is_over(&self, now: Mono, margin: Duration) -> bool {
-        now >= self.until + margin || self.until > now + self.term
+        now >= self.until + margin || self.until > now + self.term + margin
     }
 }
 

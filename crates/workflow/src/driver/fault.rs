@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use stillpoint_context::Mono;
 
+use tokio::sync::oneshot;
+
 use super::attempt::Work;
-use super::{Mail, RunTask};
+use super::{ArbiterMail, Mail, Request, RunTask};
 use crate::engine::RunPhase;
 use crate::journal::{JournalError, Seq, read_run};
 use crate::machine::{Input, RunMachine, RunState};
@@ -135,6 +137,19 @@ impl RunTask {
         kept
     }
 
+    /// Asks for the claims once more: the grant may have been in a round that was never written.
+    fn ask_again(&self) {
+        let submitted = self.machine.state().submitted();
+        let request = Request {
+            run: submitted.run,
+            claims: submitted.claims.clone(),
+            head_start: submitted.head_start,
+            mail: self.mail.clone(),
+        };
+        let (reply, _) = oneshot::channel();
+        let _ = self.shared.arbiter.send(ArbiterMail::Adopt { requests: vec![request], reply });
+    }
+
     /// Keeps what comes until then.
     async fn wait_for_mail(&mut self, until: Mono, kept: &mut VecDeque<Mail>) {
         let mut timer = self.shared.seams.clock.sleep_until(until);
@@ -160,8 +175,8 @@ impl RunTask {
         self.head = head;
         self.unfit = false;
         self.shadow = self.shadow.is_some().then(|| Box::new(state.clone()));
-        let held = self.machine.held();
-        self.machine = RunMachine::new(state).with_held(held);
+        let why = self.machine.held();
+        self.machine = RunMachine::new(state).with_held(why);
         if ended {
             // The append that seemed to fail was the last one.
             self.over = true;
@@ -169,7 +184,14 @@ impl RunTask {
         }
         // A guard that was being prepared is prepared anew.
         let kept = kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. }));
-        let inputs: Vec<_> = kept.filter_map(|mail| self.open(mail)).collect();
+        // What was asked in rounds that were never written is asked again.
+        let again: Vec<_> =
+            self.tickets.iter().map(|(ticket, (ask, _))| ask.clone().into_input(*ticket)).collect();
+        let inputs: Vec<_> =
+            again.into_iter().chain(kept.filter_map(|mail| self.open(mail))).collect();
+        if !self.machine.state().has_started() {
+            self.ask_again();
+        }
         // What was dropped and has not come off its thread may still act.
         let mut lingering = BTreeSet::new();
         for (node, attempt) in self.attempts.drain() {

@@ -33,7 +33,7 @@ use crate::action::{ActionRegistry, AnyAction};
 use crate::engine::{Notice, RunPhase};
 use crate::journal::{Append, Batch, Journal, JournalError, Now, Position, Seq};
 use crate::lane::Lanes;
-use crate::machine::{Answer, Input, Parked, Resolution, RunState};
+use crate::machine::{Answer, Input, Parked, Resolution, RunState, Ticket};
 use crate::plan::NodeNo;
 
 /// What everything of one engine reaches: the journal in its name, the seams, those who listen.
@@ -165,12 +165,25 @@ pub(crate) enum Mail {
 }
 
 /// What a person asks of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Cancel { by: String },
     Resume { by: String },
     Resolve { by: String, node: NodeNo, resolution: Resolution },
     Abandon { by: String },
+}
+
+impl Ask {
+    fn into_input(self, ticket: Ticket) -> Input {
+        match self {
+            Self::Cancel { by } => Input::Cancel { by, ticket },
+            Self::Resume { by } => Input::Resume { by, ticket },
+            Self::Resolve { by, node, resolution } => {
+                Input::Resolve { by, node, resolution, ticket }
+            }
+            Self::Abandon { by } => Input::Abandon { by, ticket },
+        }
+    }
 }
 
 /// The actions of a plan, by node.

@@ -45,7 +45,8 @@ pub(crate) struct RunTask {
     pub(super) serial: u64,
     pub(super) prepared: BTreeMap<NodeNo, PreparedLane>,
     pub(super) lanes: BTreeMap<NodeNo, Lane>,
-    tickets: HashMap<Ticket, oneshot::Sender<Answer>>,
+    /// What was asked and is not answered yet.
+    pub(super) tickets: HashMap<Ticket, (Ask, oneshot::Sender<Answer>)>,
     last_ticket: u64,
     pub(super) timer: Option<(Mono, BoxFuture<'static, ()>)>,
     /// What all contexts of the run have in common.
@@ -239,15 +240,8 @@ impl RunTask {
             Mail::Ask { ask, reply } => {
                 self.last_ticket += 1;
                 let ticket = Ticket(self.last_ticket);
-                self.tickets.insert(ticket, reply);
-                match ask {
-                    Ask::Cancel { by } => Input::Cancel { by, ticket },
-                    Ask::Resume { by } => Input::Resume { by, ticket },
-                    Ask::Resolve { by, node, resolution } => {
-                        Input::Resolve { by, node, resolution, ticket }
-                    }
-                    Ask::Abandon { by } => Input::Abandon { by, ticket },
-                }
+                self.tickets.insert(ticket, (ask.clone(), reply));
+                ask.into_input(ticket)
             }
         })
     }
@@ -431,7 +425,7 @@ impl RunTask {
             Command::ReleaseUntil { node } => self.release_until(node),
             Command::Finish => self.over = true,
             Command::Answer { ticket, answer } => {
-                if let Some(reply) = self.tickets.remove(&ticket) {
+                if let Some((_, reply)) = self.tickets.remove(&ticket) {
                     // Whoever asked may have gone.
                     drop(reply.send(answer));
                 }
@@ -467,7 +461,7 @@ impl RunTask {
     }
 
     fn set_timer(&mut self) {
-        let Some(wake) = self.machine.state().next_wake() else {
+        let Some(wake) = self.machine.next_wake() else {
             self.timer = None;
             return;
         };

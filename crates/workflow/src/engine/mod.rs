@@ -191,8 +191,10 @@ impl Engine {
         actions: Actions,
     ) -> Result<RunHandle, EngineError> {
         let shared = &self.0.shared;
-        shared.lease.ensure(&shared.seams).await.map_err(EngineError::Journal)?;
         let run = state.run();
+        if self.is_open() {
+            shared.lease.ensure(&shared.seams).await.map_err(EngineError::Journal)?;
+        }
         let (link, mailbox) = self.link(&state);
         if let Some(earlier) = self.enter(&link, digest.as_deref())? {
             return Ok(RunHandle::new(earlier));

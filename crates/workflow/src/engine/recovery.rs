@@ -201,7 +201,9 @@ impl Engine {
         let tokens = match tokens {
             Ok(tokens) => tokens,
             Err(error) => {
-                taken.iter().for_each(|taken| self.leave(&taken.link, error.clone()));
+                for taken in &taken {
+                    self.leave(&taken.link, error.clone());
+                }
                 return Err(error);
             }
         };

@@ -39,6 +39,18 @@ impl MemoryJournal {
         Self::default()
     }
 
+    /// How the runs ended that have.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn ends(&self) -> Vec<crate::machine::End> {
+        let state = self.lock();
+        let last = state.streams.values().filter_map(|stored| stored.last());
+        last.filter_map(|stored| match stored.record {
+            crate::machine::Record::Run(crate::machine::RunRecord::Ended { end }) => Some(end),
+            _ => None,
+        })
+        .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,7 +71,8 @@ impl State {
         }
         let conflict = JournalError::Conflict { stream: append.stream, head };
         let Ok(from) = usize::try_from(append.expected.0) else { return Err(conflict) };
-        match stored.get(from..from + append.records.len()) {
+        let to = from.saturating_add(append.records.len());
+        match stored.get(from..to) {
             Some(there) if there.iter().map(|stored| &stored.record).eq(&append.records) => {
                 Ok(Fit::Repeated(there.last().map_or(self.position, |last| last.position)))
             }
@@ -288,7 +301,7 @@ mod tests {
         let journal = MemoryJournal::new();
         let process = ProcessId(Uuid::nil());
         let at = |seconds| Mono(Duration::from_secs(seconds));
-        let (term, margin) = (Duration::from_secs(60), Duration::from_secs(10));
+        let (term, margin) = (Duration::from_mins(1), Duration::from_secs(10));
         let lease = now(journal.acquire(process, at(0), term)).unwrap();
         assert!(now(journal.commit(batch(lease.epoch, vec![append(1, 0, 7)]))).is_ok());
         let early = now(journal.fence(process, at(69), margin)).unwrap();

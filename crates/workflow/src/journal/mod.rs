@@ -163,7 +163,7 @@ pub struct Batch {
     pub owner: ProcessId,
     /// Its epoch: the journal refuses one that has been fenced off.
     pub epoch: u64,
-    /// What is appended.
+    /// What is appended; each stream at most once.
     pub appends: Vec<Append>,
     /// What is stated along with it, and by which run.
     pub facts: Vec<(RunId, FactDraft)>,
@@ -360,6 +360,51 @@ pub trait Journal: Debug + Send + Sync + 'static {
         after: Position,
         max: usize,
     ) -> Result<Vec<Fact>, JournalError>;
+}
+
+#[async_trait]
+impl<J: Journal + ?Sized> Journal for Arc<J> {
+    fn is_durable(&self) -> bool {
+        (**self).is_durable()
+    }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
+        (**self).commit(batch).await
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamId,
+        from: Seq,
+        max: usize,
+    ) -> Result<Vec<Stored>, JournalError> {
+        (**self).read(stream, from, max).await
+    }
+
+    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
+        (**self).head(stream).await
+    }
+
+    async fn open(
+        &self,
+        after: Option<StreamId>,
+        max: usize,
+    ) -> Result<Vec<OpenStream>, JournalError> {
+        (**self).open(after, max).await
+    }
+
+    async fn facts(
+        &self,
+        topic: &Topic,
+        after: Position,
+        max: usize,
+    ) -> Result<Vec<Fact>, JournalError> {
+        (**self).facts(topic, after, max).await
+    }
 }
 
 /// How many records are read at once.

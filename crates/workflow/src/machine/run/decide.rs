@@ -122,7 +122,7 @@ impl RunMachine {
                 self.recover(now, fence, elapsed, lingering, round);
             }
             Input::Suspend => {
-                self.held.get_or_insert(Held::Suspended);
+                self.held = Some(Held::Suspended);
                 for index in 0..self.state.nodes.len() {
                     if self.state.nodes[index].stage == Stage::Armed {
                         let guard = NodeNo::at(index);
@@ -176,18 +176,30 @@ impl RunMachine {
         }
     }
 
-    /// The first timer that is due. While the engine is suspended, what would begin something waits.
+    /// When the next thing happens by itself.
+    pub(crate) fn next_wake(&self) -> Option<Mono> {
+        if self.state.exiting > 0 || matches!(self.held, Some(Held::Unknown(_))) {
+            return None;
+        }
+        let mut timers = self.state.timers.iter();
+        timers.find(|(_, node, timer)| self.counts(*node, *timer)).map(|(at, ..)| *at)
+    }
+
+    /// Whether a timer means something now: while the engine is suspended, what would begin something waits.
+    fn counts(&self, node: NodeNo, timer: Timer) -> bool {
+        self.held.is_none()
+            || timer == Timer::Thread
+            || !self.state.nodes[node.index()].stage.is_at_rest()
+    }
+
+    /// The first timer that is due.
     fn next_due(&self, now: Mono) -> Option<(NodeNo, Timer)> {
         if self.state.end().is_some() {
             return None;
         }
-        let due = self.state.timers.range(..=(now, NodeNo(u32::MAX), Timer::Thread));
-        let mut due = due.filter(|(_, node, timer)| {
-            self.held.is_none()
-                || *timer == Timer::Thread
-                || !self.state.nodes[node.index()].stage.is_at_rest()
-        });
-        due.next().map(|&(_, node, timer)| (node, timer))
+        let mut due = self.state.timers.range(..=(now, NodeNo(u32::MAX), Timer::Thread));
+        due.find(|(_, node, timer)| self.counts(*node, *timer))
+            .map(|&(_, node, timer)| (node, timer))
     }
 
     /// A dropped attempt is no longer waited for.

@@ -42,6 +42,9 @@ struct Budget {
     crashes: u32,
 }
 
+/// Records with their times, and the commands that wait for them.
+type Gathered = (Vec<(Mono, Record)>, Vec<Command>);
+
 #[derive(Clone)]
 struct World {
     machine: RunMachine,
@@ -52,9 +55,9 @@ struct World {
     now: Mono,
     at: Vec<At>,
     /// The append that is under way, and the commands that wait for it.
-    writing: Option<(Vec<(Mono, Record)>, Vec<Command>)>,
+    writing: Option<Gathered>,
     /// What gathers for the next one.
-    round: (Vec<(Mono, Record)>, Vec<Command>),
+    round: Gathered,
     /// Steps whose run may have changed something and whose undo has not succeeded since.
     touched: BTreeMap<NodeNo, bool>,
     /// Guards that were entered and not exited since.
@@ -349,7 +352,7 @@ impl World {
             }
         }
         // Time goes on only if nothing else may happen first, or as a fault of its own.
-        if let Some(wake) = state.next_wake().filter(|_| state.exiting == 0) {
+        if let Some(wake) = self.machine.next_wake() {
             let busy =
                 writing || self.at.iter().any(|at| !matches!(at, At::Stuck(..) | At::StuckUndo(_)));
             let fault = u32::from(busy);

@@ -115,7 +115,7 @@ impl RunState {
             match reason {
                 ParkReason::ExitOwed => self.set(node, Stage::Armed),
                 ParkReason::PastNoReturn if self.guards.contains_key(&node) => {
-                    self.begin_anew(node)
+                    self.begin_anew(node);
                 }
                 ParkReason::PastNoReturn => {
                     self.nodes[node.index()].tries = 0;

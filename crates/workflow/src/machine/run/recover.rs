@@ -29,6 +29,8 @@ impl RunMachine {
         lingering: BTreeSet<NodeNo>,
         round: &mut Round,
     ) {
+        // A grant may have come in the same round.
+        let fence = fence.max(self.state.fence());
         self.note(now, RunRecord::Recovered { fence, elapsed }, round);
         self.lingering = lingering;
         for index in 0..self.state.nodes.len() {

@@ -47,12 +47,11 @@ impl RunMachine {
         }
         match self.slots.get(&node) {
             Some(Slots::Held) => return true,
-            Some(Slots::Asked) => {}
             None if self.slots.len() < MOST_ASKED => {
                 self.slots.insert(node, Slots::Asked);
                 round.gated.push(Command::AskSlots { node });
             }
-            None => {}
+            Some(Slots::Asked) | None => {}
         }
         false
     }

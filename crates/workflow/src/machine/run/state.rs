@@ -403,11 +403,6 @@ impl RunState {
         self.guards.get(&guard).map(|run| &run.state)
     }
 
-    /// When the next thing happens by itself.
-    pub(crate) fn next_wake(&self) -> Option<Mono> {
-        self.timers.first().map(|(at, ..)| *at)
-    }
-
     pub(super) fn name(&self, node: NodeNo) -> &StepName {
         &self.plan().node(node).name
     }
