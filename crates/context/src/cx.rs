@@ -1,6 +1,7 @@
 //! The context of a call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +87,49 @@ pub struct Cx {
     cancel: Cancel,
     progress: Option<Arc<dyn ProgressSink>>,
     seams: Seams,
+    in_flight: InFlight,
+}
+
+/// The blocking work of a call that is still on a thread, also when the call itself has been dropped.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<(AtomicUsize, Event)>);
+
+impl InFlight {
+    /// Whether there is none.
+    pub fn is_over(&self) -> bool {
+        self.0.0.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until there is none.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn over(&self) {
+        loop {
+            let listener = self.0.1.listen();
+            if self.is_over() {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    fn begin(&self) -> OneInFlight {
+        let _: usize = self.0.0.fetch_add(1, Ordering::AcqRel);
+        OneInFlight(self.clone())
+    }
+}
+
+/// One piece of blocking work.
+struct OneInFlight(InFlight);
+
+impl Drop for OneInFlight {
+    fn drop(&mut self) {
+        let (count, event) = &*self.0.0;
+        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let _woken: usize = event.notify(usize::MAX);
+        }
+    }
 }
 
 /// Makes a [`Cx`]; what is not said is a detached call without deadline.
@@ -141,8 +185,9 @@ impl CxBuilder {
         self
     }
 
-    /// The context.
-    pub fn build(self) -> Cx {
+    /// The context, with blocking work of its own.
+    pub fn build(mut self) -> Cx {
+        self.0.in_flight = InFlight::default();
         self.0
     }
 }
@@ -170,6 +215,7 @@ impl Cx {
             cancel: Cancel::new(),
             progress: None,
             seams: seams.clone(),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -207,6 +253,11 @@ impl Cx {
     /// The token that asks the call to stop.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
+    }
+
+    /// The blocking work of this call.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     /// The seams.
@@ -292,7 +343,8 @@ impl Cx {
     /// [`Panicked`] when the work panicked.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the work running to its end: its effect is then unknown.
+    /// Dropping the future leaves the work running to its end: its effect is then unknown. [`in_flight`](Self::in_flight)
+    /// tells when it is over.
     pub async fn blocking<T, F>(&self, name: &'static str, work: F) -> Result<T, Panicked>
     where
         T: Send + 'static,
@@ -300,12 +352,15 @@ impl Cx {
     {
         let slot = Arc::new(Slot { result: Mutex::new(None), event: Event::new() });
         let theirs = Arc::clone(&slot);
+        let one = self.in_flight.begin();
         self.seams.spawner.blocking(
             name,
             Box::new(move || {
+                let one = one;
                 let result = catch_unwind(AssertUnwindSafe(work))
                     .map_err(|payload| Panicked::from_payload(payload.as_ref()));
                 *theirs.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                drop(one);
                 let _woken: usize = theirs.event.notify(usize::MAX);
             }),
         );
@@ -430,6 +485,20 @@ mod tests {
         assert_eq!(wait(cx.blocking("add", || 1 + 1)), Ok(2));
         let panicked = wait(cx.blocking("panic", || -> u8 { panic!("no disk") }));
         assert_eq!(panicked, Err(Panicked { message: "no disk".to_owned() }));
+    }
+
+    #[test]
+    fn blocking_work_outlives_its_dropped_call_and_is_seen() {
+        let cx = Cx::builder(cx().seams()).build();
+        let (go, wait_for_it) = std::sync::mpsc::channel::<()>();
+        assert!(cx.in_flight().is_over());
+        assert!(poll_once(cx.blocking("work", move || wait_for_it.recv())).is_pending());
+        assert!(!cx.in_flight().is_over(), "the call is dropped, its work goes on");
+        let deeper = cx.child();
+        assert!(!deeper.in_flight().is_over(), "whoever holds the call's context sees it");
+        go.send(()).unwrap();
+        wait(cx.in_flight().over());
+        assert!(cx.in_flight().is_over());
     }
 
     #[test]

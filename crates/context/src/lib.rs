@@ -48,7 +48,7 @@ pub mod seam;
 pub mod time;
 
 pub use cancel::Cancel;
-pub use cx::{Cx, CxBuilder, Interrupted, Panicked};
+pub use cx::{Cx, CxBuilder, InFlight, Interrupted, Panicked};
 pub use failure::{Effect, ErrorClass, ErrorCode, ErrorFacts, Failure, Subject};
 pub use id::{
     Attempt, FencingToken, HostId, IdError, IdempotencyKey, JobId, ProcessId, RunId, StepName,

@@ -72,9 +72,11 @@ mod driver;
 mod engine;
 mod journal;
 mod lane;
+mod lease;
 mod machine;
 mod payload;
 mod plan;
+mod pool;
 mod retry;
 mod seams;
 #[cfg(any(test, feature = "testing"))]
@@ -85,24 +87,26 @@ pub use action::{
 };
 pub use claim::{Claim, ClaimKey, ClaimMode};
 pub use engine::{
-    Engine, EngineBuilder, EngineError, Notice, NoticeKind, RunHandle, RunPhase, RunReport,
-    RunStatus, StepReport, Submission, Subscription,
+    Drained, Engine, EngineBuilder, EngineError, Notice, NoticeKind, Recovery, RunHandle, RunPhase,
+    RunReport, RunStatus, StepReport, Submission, Subscription, WaitingForSlots,
 };
 pub use journal::{
-    Append, Batch, Fact, FactDraft, Journal, JournalError, MemoryJournal, Now, Position, Seq,
-    Stored, StreamId, Topic,
+    Append, Batch, Fact, FactDraft, Journal, JournalError, MemoryJournal, Now, OpenStream,
+    Position, RECORD_FORMAT, Seq, Stored, StreamId, Topic, decode_records, encode_records,
 };
 pub use lane::{LaneThread, Lanes, ThreadLanes};
+pub use lease::{Fencing, Lease, Leases};
 pub use machine::{
-    ArbiterRecord, CancelAnswer, Cause, Debris, End, GrantPolicy, GuardEntry, GuardRecord,
-    GuardVerdict, Hold, Next, NodeProgress, ParkReason, Parked, PartOutcome, Record, Resolution,
-    RunRecord, RunState, Submitted, Waiting, Warning,
+    ArbiterRecord, CancelAnswer, Cause, Claimant, Debris, End, GrantPolicy, GuardEntry,
+    GuardRecord, GuardVerdict, Hold, KeyRecord, Next, NodeProgress, ParkReason, Parked,
+    PartOutcome, Record, Resolution, RunRecord, RunState, Snapshot, Submitted, Waiting, Warning,
 };
 pub use payload::Payload;
 pub use plan::{
-    Bind, Binding, BodyBuilder, DEFAULT_GRACE, Feed, Guard, GuardBuilder, Handle, In, Inside,
-    Leave, Member, Node, NodeKind, NodeNo, OnBroken, Out, Outside, PLAN_FORMAT, Plan, PlanBuilder,
-    PlanError, PlanProblem, Role, Step, StepBuilder,
+    Bind, Binding, BodyBuilder, DEFAULT_GRACE, DEFAULT_UNDO_TIMEOUT, Feed, Guard, GuardBuilder,
+    Handle, In, Inside, Leave, Member, Node, NodeKind, NodeNo, OnBroken, Out, Outside, PLAN_FORMAT,
+    Plan, PlanBuilder, PlanError, PlanProblem, Role, Step, StepBuilder,
 };
+pub use pool::PoolName;
 pub use retry::Retry;
 pub use seams::{SystemIds, TokioClock, TokioSeams};

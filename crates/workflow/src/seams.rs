@@ -57,8 +57,13 @@ impl Clock for TokioClock {
     fn sleep_until(&self, at: Mono) -> BoxFuture<'static, ()> {
         // Made when polled, so that it is a timer of the runtime that polls it: a guard's thread has its own.
         Box::pin(async move {
-            let at = OsClock::origin() + at.0;
-            tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await;
+            match OsClock::origin().checked_add(at.0) {
+                Some(at) => {
+                    tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await;
+                }
+                // Further away than instants reach: never.
+                None => std::future::pending().await,
+            }
         })
     }
 }

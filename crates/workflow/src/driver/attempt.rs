@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use stillpoint_context::{
-    Attempt as AttemptNo, BoxFuture, Cancel, Deadline, ErrorClass, Failure, Panicked, Progress,
-    ProgressSink, RunId, StepName,
+    Attempt as AttemptNo, BoxFuture, Cancel, Deadline, Effect, ErrorClass, Failure, InFlight,
+    Panicked, Progress, ProgressSink, RunId, StepName,
 };
 use tokio::sync::{broadcast, mpsc};
 
@@ -29,14 +29,14 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// The task whose end an input tells.
-    pub(super) const fn ended(input: &Input) -> Option<(NodeNo, (Self, u32))> {
-        Some(match input {
-            Input::Ended { node, attempt, .. } => (*node, (Self::Run, *attempt)),
-            Input::Probed { node, attempt, .. } => (*node, (Self::Probe, *attempt)),
-            Input::UndoEnded { node, attempt, .. } => (*node, (Self::Undo, *attempt)),
-            _ => return None,
-        })
+    /// The node of the task whose end an input tells.
+    pub(super) const fn node(input: &Input) -> Option<NodeNo> {
+        match input {
+            Input::Ended { node, .. }
+            | Input::Probed { node, .. }
+            | Input::UndoEnded { node, .. } => Some(*node),
+            _ => None,
+        }
     }
 
     /// What is told of a task that its runtime dropped.
@@ -63,7 +63,9 @@ impl Work {
 /// The means to stop a task.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    pub(super) what: (Work, u32),
+    pub(super) work: Work,
+    /// Tells it from every other task of the run.
+    pub(super) serial: u64,
     pub(super) cancel: Cancel,
     pub(super) abort: AbortHandle,
 }
@@ -126,6 +128,7 @@ impl From<Ended<Result<RawDone, Failure>>> for Outcome {
 /// Sends a message when its task is done, or when the runtime drops the task.
 struct Report {
     mail: mpsc::UnboundedSender<Mail>,
+    serial: u64,
     work: Work,
     node: NodeNo,
     attempt: u32,
@@ -135,14 +138,15 @@ struct Report {
 impl Report {
     fn send(mut self, input: Input) {
         self.told = true;
-        let _ = self.mail.send(Mail::Input(input));
+        let _ = self.mail.send(Mail::Over { serial: self.serial, input });
     }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.told {
-            let _ = self.mail.send(Mail::Input(self.work.lost(self.node, self.attempt)));
+            let input = self.work.lost(self.node, self.attempt);
+            let _ = self.mail.send(Mail::Over { serial: self.serial, input });
         }
     }
 }
@@ -153,7 +157,12 @@ impl RunTask {
     }
 
     /// What a call of this node is given.
-    fn invocation(&self, node: NodeNo, attempt: u32, deadline: Deadline) -> (Invocation, Cancel) {
+    fn invocation(
+        &self,
+        node: NodeNo,
+        attempt: u32,
+        deadline: Deadline,
+    ) -> (Invocation, (Cancel, InFlight)) {
         let state = self.machine.state();
         let name = &state.plan().node(node).name;
         let (mut builder, cancel) = self.context(name);
@@ -166,7 +175,8 @@ impl RunTask {
         }
         let cx = builder.attempt(AttemptNo(attempt)).deadline(deadline).build();
         let params = state.plan().step(node).map(|step| step.params.clone()).unwrap_or_default();
-        (Invocation { cx, params, input: state.input(node) }, cancel)
+        let in_flight = cx.in_flight().clone();
+        (Invocation { cx, params, input: state.input(node) }, (cancel, in_flight))
     }
 
     fn deadline(&self, timeout: Option<std::time::Duration>) -> Deadline {
@@ -174,22 +184,45 @@ impl RunTask {
         timeout.map_or(Deadline::never(), from_now)
     }
 
-    /// Spawns a call, and tells the run how it ended.
+    /// Spawns a call, and tells the run how it ended. One that was dropped has ended when its blocking work has.
     fn spawn<T>(
         &mut self,
         work: Work,
         (node, attempt): (NodeNo, u32),
-        cancel: Cancel,
+        (cancel, in_flight): (Cancel, InFlight),
         call: BoxFuture<'static, T>,
         tell: impl FnOnce(Ended<T>) -> Input + Send + 'static,
     ) where
         T: Send + 'static,
     {
         let (abort, registration) = AbortHandle::new_pair();
-        self.attempts.insert(node, Attempt { what: (work, attempt), cancel, abort });
-        let report = Report { mail: self.mail.clone(), work, node, attempt, told: false };
-        let task = contain(call, registration).map(move |ended| report.send(tell(ended)));
+        self.serial += 1;
+        let serial = self.serial;
+        self.attempts.insert(node, Attempt { work, serial, cancel, abort });
+        let report = Report { mail: self.mail.clone(), serial, work, node, attempt, told: false };
+        let task = contain(call, registration).then(move |ended| {
+            let dropped = matches!(ended, Ended::Dropped) && !in_flight.is_over();
+            let input = tell(ended);
+            async move {
+                if dropped {
+                    in_flight.over().await;
+                }
+                report.send(input);
+            }
+        });
         self.shared.seams.spawner.spawn(work.name(), Box::pin(task));
+    }
+
+    /// An attempt that was told to stop between its intent and its beginning.
+    pub(super) fn skip(&self, node: NodeNo, attempt: u32) {
+        let failure = Failure::new(
+            "step.not_started",
+            ErrorClass::Unavailable,
+            "the step was told to stop before it began",
+        )
+        .with_effect(Effect::None);
+        let outcome = Outcome::Failed(failure);
+        let _ = self.mail.send(Mail::Input(Input::Ended { node, attempt, outcome }));
     }
 
     pub(super) fn launch(&mut self, node: NodeNo, attempt: u32) {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use stillpoint_context::{Cancel, Deadline, ErrorClass, Failure, Mono, Subject};
+use stillpoint_context::{Cancel, Deadline, Effect, ErrorClass, Failure, Mono, Panicked, Subject};
 use tokio::sync::mpsc;
 
 use super::part::{Gate, Part};
 use super::{Mail, RunTask, Shared};
 use crate::journal::FactDraft;
 use crate::lane::LaneThread;
-use crate::machine::{GuardCommand, GuardInput, GuardMachine, Input, Outcome, PartOutcome};
+use crate::machine::{
+    Enter, GUARD_SUSPENDED, GuardCommand, GuardEntry, GuardInput, GuardMachine, GuardRecord, Input,
+    Outcome, PartOutcome, Phase,
+};
 use crate::payload::Payload;
 use crate::plan::{Feed, NodeNo, Plan, longest_path};
 
@@ -34,8 +37,10 @@ pub(crate) struct Lane(mpsc::UnboundedSender<Told>);
 
 impl Lane {
     /// Tells the guard to end. Repeating it changes nothing.
-    pub(super) fn close(&self) {
-        let _ = self.0.send(Told::Close);
+    ///
+    /// For a suspension only a guard that has not been entered ends; a body that runs goes on.
+    pub(super) fn close(&self, suspended: bool) {
+        let _ = self.0.send(Told::Close { suspended });
     }
 }
 
@@ -44,7 +49,23 @@ enum Told {
     Input(Mono, GuardInput),
     /// A call of the body or of a member is over and its future gone.
     Ended(Mono, NodeNo, GuardInput, Vec<FactDraft>),
-    Close,
+    Close {
+        suspended: bool,
+    },
+}
+
+/// Why a guard is told to end.
+fn close_input(suspended: bool) -> GuardInput {
+    let failure = |code, what: &str| {
+        Box::new(Failure::new(code, ErrorClass::Unavailable, what).with_effect(Effect::None))
+    };
+    if suspended {
+        GuardInput::Suspend { cause: failure(GUARD_SUSPENDED, "the engine was suspended") }
+    } else {
+        let cause =
+            Failure::new("guard.cancelled", ErrorClass::Unavailable, "the section was cancelled");
+        GuardInput::Cancel { cause: Box::new(cause) }
+    }
 }
 
 impl RunTask {
@@ -72,7 +93,7 @@ impl RunTask {
         let body = longest_path(&spec.body, of, |node, visit| {
             plan.topology().succs(node).iter().for_each(|next| visit(*next));
         });
-        let worst = enters + body;
+        let worst = enters.saturating_add(body);
         let names: Vec<_> = std::iter::once(format!("guard {}", plan.node(guard).name))
             .chain(parts.iter().map(|(node, _)| plan.node(*node).name.to_string()))
             .collect();
@@ -93,7 +114,19 @@ impl RunTask {
             let lane = PreparedLane { control, parts: parts.collect() };
             let _ = mail.send(Mail::Lane { guard, lane, worst });
         };
-        self.shared.seams.spawner.blocking("prepare guard", Box::new(make));
+        let Some(limit) = spec.limit.filter(|_| self.shared.lease.leases().is_some()) else {
+            self.shared.seams.spawner.blocking("prepare guard", Box::new(make));
+            return;
+        };
+        // Nothing is written from arming on, so the lease has to last until the guard is over.
+        let core = Arc::clone(&self.shared.core);
+        self.shared.seams.spawner.spawn(
+            "lease for guard",
+            Box::pin(async move {
+                let _left = core.lease.ensure_left(limit.saturating_mul(2)).await;
+                core.seams.spawner.blocking("prepare guard", Box::new(make));
+            }),
+        );
     }
 
     /// A call of the guard, and how long it may take at worst.
@@ -113,7 +146,18 @@ impl RunTask {
         step.feed.each(&mut |from| outside &= plan.node(from).within != spec.within);
         let is_exit = step.role == crate::plan::Role::Exit;
         let asked = if outside && !is_exit {
-            action.worst_case(&step.params, &self.machine.state().input(node))?
+            let input = self.machine.state().input(node);
+            let asked = || action.worst_case(&step.params, &input);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(asked)).unwrap_or_else(
+                |panic| {
+                    let panicked = Panicked::from_payload(panic.as_ref());
+                    let what = "the action panicked when it was asked how long it may take";
+                    Err(Failure::new("step.panicked", ErrorClass::Internal, what)
+                        .with_effect(Effect::None)
+                        .with_cause(panicked.message)
+                        .with_subject(Subject::new("step", &spec.name)))
+                },
+            )?
         } else {
             None
         };
@@ -137,23 +181,50 @@ impl RunTask {
         }
     }
 
-    /// Opens a lane for the exits that are owed.
+    /// The guard is armed, and was told to end before it began.
+    pub(super) fn open_closed(&mut self, guard: NodeNo, suspended: bool) {
+        if let Some(lane) = self.prepared.remove(&guard) {
+            self.hand_over(guard, lane, close_input(suspended));
+        }
+    }
+
+    /// Opens a lane for the exits that are owed: by a guard whose exits kept failing, or whose process is gone.
     pub(super) fn reopen_lane(&mut self, guard: NodeNo) {
         let plan = self.machine.state().plan().clone();
         let Some(spec) = plan.guard(guard) else { return };
+        let lost = self
+            .machine
+            .state()
+            .guard_state(guard)
+            .is_some_and(|state| state.phase == Phase::Armed);
         let parts = spec
             .members
             .iter()
             .filter_map(|member| Some((member.exit, self.part(&plan, member.exit).ok()?.0)));
         let parts = parts.collect();
         let made = self.shared.lanes.threads(&["guard again".to_owned()]);
-        if let Ok(Some(control)) = made.map(|mut made| made.pop()) {
-            self.hand_over(guard, PreparedLane { control, parts }, GuardInput::Reopen);
-        } else {
-            // Without a thread nothing has changed: the exit is still owed.
-            let (log, facts) = (Vec::new(), Vec::new());
-            let _ = self.mail.send(Mail::Input(Input::Closed { guard, log, facts }));
+        let first = if lost { GuardInput::Lost } else { GuardInput::Reopen };
+        match made.map(|mut made| made.pop()) {
+            Ok(Some(control)) => self.hand_over(guard, PreparedLane { control, parts }, first),
+            failed => {
+                // Without a thread the exit is owed as before.
+                let failure = failed.err().unwrap_or_else(no_thread);
+                let log = if lost { self.owed(guard, &failure) } else { Vec::new() };
+                let closed = Input::Closed { guard, log, facts: Vec::new() };
+                let _ = self.mail.send(Mail::Input(closed));
+            }
         }
+    }
+
+    /// What is noted of a guard that was lost and cannot be exited.
+    fn owed(&self, guard: NodeNo, failure: &Failure) -> Vec<GuardEntry> {
+        let at = self.shared.seams.clock.mono();
+        let members = self.machine.state().plan().guard(guard).map_or(0, |spec| spec.members.len());
+        let members = (0..members).filter_map(|member| u32::try_from(member).ok());
+        let owed = members
+            .map(|member| GuardRecord::ExitOwed { member, failure: Box::new(failure.clone()) });
+        let records = std::iter::once(GuardRecord::Lost).chain(owed);
+        records.map(|record| GuardEntry { at, record }).collect()
     }
 
     fn hand_over(&mut self, guard: NodeNo, lane: PreparedLane, first: GuardInput) {
@@ -165,6 +236,14 @@ impl RunTask {
         for node in lane.parts.keys() {
             if let Some(step) = plan.step(*node) {
                 step.feed.each(&mut |from| drop(values.insert(from, state.value(from))));
+            }
+        }
+        // An exit is told what its enter gave, also when it is tried again after a while.
+        for (member, state) in
+            plan.guard(guard).map_or(&[][..], |spec| &spec.members).iter().zip(&guard_state.members)
+        {
+            if let Enter::Ended(_, PartOutcome::Ok { output, .. }) = &state.enter {
+                values.insert(member.enter, output.clone());
             }
         }
         let gates = guard_state.members.iter().map(|_| Arc::<Gate>::default());
@@ -183,6 +262,7 @@ impl RunTask {
             facts: Vec::new(),
         };
         self.lanes.insert(guard, Lane(told));
+        self.shared.lease.guard_opens();
         lane.control.run(Box::pin(control.run(first)));
     }
 }
@@ -227,19 +307,16 @@ impl Control {
             }
             self.feed(clock.mono(), GuardInput::Tick);
         }
-        self.inbox.close();
-        // What came in after the end concerns the run: a step of the body has left its thread.
-        let mut late = Vec::new();
-        while let Ok(told) = self.inbox.try_recv() {
-            if let Told::Ended(_, node, GuardInput::BodyEnded { .. }, _) = told {
-                late.push(node);
-            }
-        }
-        let Self { machine, mail, guard, facts, .. } = self;
+        let Self { machine, mail, guard, facts, mut inbox, .. } = self;
         let log = machine.into_log();
+        // The end is told first: only then can a late step find the inbox closed and tell the run itself.
         let _ = mail.send(Mail::Input(Input::Closed { guard, log, facts }));
-        for node in late {
-            let _ = mail.send(Mail::Input(gone(node)));
+        inbox.close();
+        // What came in after the end concerns the run: a step of the body has left its thread.
+        while let Ok(told) = inbox.try_recv() {
+            if let Told::Ended(_, node, GuardInput::BodyEnded { .. }, _) = told {
+                let _ = mail.send(Mail::Input(gone(node)));
+            }
         }
     }
 
@@ -253,14 +330,9 @@ impl Control {
                 }
                 self.feed(at, input);
             }
-            Told::Close => {
-                let cause = Failure::new(
-                    "guard.cancelled",
-                    ErrorClass::Unavailable,
-                    "the section was cancelled",
-                );
+            Told::Close { suspended } => {
                 let now = self.shared.seams.clock.mono();
-                self.feed(now, GuardInput::Cancel { cause: Box::new(cause) });
+                self.feed(now, close_input(suspended));
             }
         }
     }
@@ -381,11 +453,9 @@ impl Control {
             Some(thread) => Ok(thread),
             // The first exit has its thread since before arming; a repeated one gets a new one, as the first may be
             // blocked.
-            None => lanes.threads(&["exit again".to_owned()]).and_then(|mut threads| {
-                threads.pop().ok_or_else(|| {
-                    Failure::new("guard.no_thread", ErrorClass::Unavailable, "no thread was made")
-                })
-            }),
+            None => lanes
+                .threads(&["exit again".to_owned()])
+                .and_then(|mut threads| threads.pop().ok_or_else(no_thread)),
         };
         let thread = match thread {
             Ok(thread) => thread,
@@ -405,6 +475,10 @@ impl Control {
         }));
         None
     }
+}
+
+fn no_thread() -> Failure {
+    Failure::new("guard.no_thread", ErrorClass::Unavailable, "no thread was made")
 }
 
 /// A step of the body is off its thread.

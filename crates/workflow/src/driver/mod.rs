@@ -11,42 +11,42 @@
 
 mod arbiter;
 mod attempt;
+mod fault;
 mod guard;
+mod lease;
 mod part;
+pub(crate) mod pending;
 mod task;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use stillpoint_context::{ProcessId, RunId, Seams, StepName};
+use stillpoint_context::{IdempotencyKey, ProcessId, RunId, Seams, StepName};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub(crate) use arbiter::{ArbiterMail, ArbiterTask};
-pub(crate) use task::RunTask;
+pub(crate) use arbiter::{ArbiterMail, ArbiterTask, Lines, Request};
+pub(crate) use lease::{LeaseKeeper, Terms};
+pub(crate) use task::{Carry, RunTask};
 
 use crate::action::{ActionRegistry, AnyAction};
 use crate::engine::{Notice, RunPhase};
-use crate::journal::{Journal, JournalError, Now, Seq};
+use crate::journal::{Append, Batch, Journal, JournalError, Now, Position, Seq};
 use crate::lane::Lanes;
-use crate::machine::{Answer, Input, Parked, Resolution, RunState};
+use crate::machine::{Answer, Input, Parked, Resolution, RunState, Ticket};
 use crate::plan::NodeNo;
 
-/// What the drivers of one engine share.
+/// What everything of one engine reaches: the journal in its name, the seams, those who listen.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) registry: ActionRegistry,
+pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) seams: Seams,
-    pub(crate) lanes: Arc<dyn Lanes>,
     pub(crate) owner: ProcessId,
-    pub(crate) epoch: u64,
-    pub(crate) arbiter: mpsc::UnboundedSender<ArbiterMail>,
+    pub(crate) lease: Arc<LeaseKeeper>,
     pub(crate) notices: broadcast::Sender<Notice>,
-    /// Whether every state is compared with what its records amount to.
-    pub(crate) audit: bool,
 }
 
-impl Shared {
+impl Core {
     pub(crate) fn now(&self) -> Now {
         Now { mono: self.seams.clock.mono(), civil: self.seams.clock.now() }
     }
@@ -54,6 +54,36 @@ impl Shared {
     /// Tells whoever listens; nobody has to.
     pub(crate) fn notify(&self, notice: Notice) {
         let _: Result<usize, _> = self.notices.send(notice);
+    }
+
+    /// A commit in the name of this process.
+    pub(crate) fn batch(&self, appends: Vec<Append>) -> Batch {
+        Batch { owner: self.owner, epoch: self.lease.epoch(), appends, facts: Vec::new() }
+    }
+
+    pub(crate) async fn commit(&self, appends: Vec<Append>) -> Result<Position, JournalError> {
+        self.journal.commit(self.batch(appends)).await
+    }
+}
+
+/// What the drivers of one engine share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) registry: ActionRegistry,
+    pub(crate) lanes: Arc<dyn Lanes>,
+    pub(crate) arbiter: mpsc::UnboundedSender<ArbiterMail>,
+    /// The number of drivers.
+    pub(crate) drivers: AtomicUsize,
+    /// Whether every state is compared with what its records amount to.
+    pub(crate) audit: bool,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
     }
 }
 
@@ -63,6 +93,16 @@ pub(crate) struct RunLink {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) mail: mpsc::UnboundedSender<Mail>,
     pub(crate) journal: Arc<dyn Journal>,
+    /// The key that it was submitted with.
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+impl RunLink {
+    /// Whether it has come to its end here, one way or another.
+    pub(crate) fn is_over(&self) -> bool {
+        let status = self.status.borrow();
+        status.last.is_some() || status.gone
+    }
 }
 
 impl fmt::Debug for RunLink {
@@ -80,14 +120,37 @@ pub(crate) struct Status {
     pub(crate) parked: Vec<(StepName, Parked)>,
     /// The whole state, once the run has ended.
     pub(crate) last: Option<Arc<RunState>>,
-    /// Why the driver gave up, if it did: the run is still open in the journal.
+    /// Why the driver stands still, if it does: the run is still open in the journal.
     pub(crate) broken: Option<JournalError>,
+    /// The driver is gone, and nothing more will happen here.
+    pub(crate) gone: bool,
+}
+
+impl Status {
+    /// A run of which nothing is known yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            phase: RunPhase::Queued,
+            head: Seq(0),
+            parked: Vec::new(),
+            last: None,
+            broken: None,
+            gone: false,
+        }
+    }
 }
 
 /// What comes to a run's driver.
 #[derive(Debug)]
 pub(crate) enum Mail {
     Input(Input),
+    /// A call that a task was spawned for is over and its future gone.
+    Over {
+        serial: u64,
+        input: Input,
+    },
+    /// Come to rest at the next boundary.
+    Suspend,
     /// The lane of a guard is made, and how long its body may take.
     Lane {
         guard: NodeNo,
@@ -102,12 +165,25 @@ pub(crate) enum Mail {
 }
 
 /// What a person asks of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Cancel { by: String },
     Resume { by: String },
     Resolve { by: String, node: NodeNo, resolution: Resolution },
     Abandon { by: String },
+}
+
+impl Ask {
+    fn into_input(self, ticket: Ticket) -> Input {
+        match self {
+            Self::Cancel { by } => Input::Cancel { by, ticket },
+            Self::Resume { by } => Input::Resume { by, ticket },
+            Self::Resolve { by, node, resolution } => {
+                Input::Resolve { by, node, resolution, ticket }
+            }
+            Self::Abandon { by } => Input::Abandon { by, ticket },
+        }
+    }
 }
 
 /// The actions of a plan, by node.

@@ -70,15 +70,21 @@ impl Part {
                 let overrun = timeout.map(|timeout| clock.mono() + timeout);
                 let deadline = overrun.map_or(deadline, |at| deadline.min(Deadline::at(at)));
                 let cx = cx.attempt(AttemptNo(attempt)).deadline(deadline).build();
+                let in_flight = cx.in_flight().clone();
                 let call = action.run(Invocation { cx, params, input });
-                let call = contain(call, registration);
+                let mut call = Box::pin(contain(call, registration));
                 let ended = match overrun {
-                    Some(at) => match select(std::pin::pin!(call), clock.sleep_until(at)).await {
+                    Some(at) => match select(&mut call, clock.sleep_until(at)).await {
                         Either::Left((ended, _)) => Some(ended),
                         Either::Right(_) => None,
                     },
-                    None => Some(call.await),
+                    None => Some((&mut call).await),
                 };
+                drop(call);
+                if matches!(ended, Some(Ended::Dropped)) {
+                    // Its blocking work may still act: it is off its thread when that is over.
+                    in_flight.over().await;
+                }
                 outcome_of(ended)
             })
         })

@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
-use stillpoint_context::{BoxFuture, Cancel, Cx, CxBuilder, IdempotencyKey, Mono, StepName};
+use stillpoint_context::{
+    BoxFuture, Cancel, Cx, CxBuilder, Failure, FencingToken, IdempotencyKey, Mono, StepName,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::attempt::{Attempt, Work};
+use super::fault::Fault;
 use super::guard::{Lane, PreparedLane};
-use super::{Actions, ArbiterMail, Ask, Mail, RunLink, Shared};
-use crate::engine::{Notice, NoticeKind, RunPhase};
-use crate::journal::{Append, Batch, Journal, JournalError, Position, Seq, StreamId};
+use super::{Actions, ArbiterMail, Ask, Mail, RunLink, Shared, Status, pending};
+use crate::engine::{EngineError, Notice, NoticeKind, RunPhase};
+use crate::journal::{Append, Journal, JournalError, Now, Position, Seq, StreamId};
 use crate::machine::{
-    Answer, CancelAnswer, Command, Input, Record, Round, RunMachine, RunRecord, RunState, Ticket,
+    Answer, CancelAnswer, Command, Held, Input, ParkReason, Parked, Record, Round, RunMachine,
+    RunRecord, RunState, Ticket,
 };
 use crate::plan::NodeNo;
 
@@ -27,29 +33,58 @@ pub(crate) struct RunTask {
     pub(super) machine: RunMachine,
     pub(super) actions: Actions,
     pub(super) mail: mpsc::UnboundedSender<Mail>,
-    mailbox: mpsc::UnboundedReceiver<Mail>,
+    pub(super) mailbox: mpsc::UnboundedReceiver<Mail>,
     /// Number of records in the journal and on their way there.
-    head: Seq,
-    round: Round,
+    pub(super) head: Seq,
+    pub(super) round: Round,
+    /// What waits for the append that is under way.
+    pub(super) gated: Vec<Command>,
     pub(super) attempts: HashMap<NodeNo, Attempt>,
+    /// Attempts that were dropped and may still be on a thread, by their number.
+    pub(super) dropped: HashMap<u64, (NodeNo, Work)>,
+    pub(super) serial: u64,
     pub(super) prepared: BTreeMap<NodeNo, PreparedLane>,
     pub(super) lanes: BTreeMap<NodeNo, Lane>,
-    tickets: HashMap<Ticket, oneshot::Sender<Answer>>,
+    /// What was asked and is not answered yet.
+    pub(super) tickets: HashMap<Ticket, (Ask, oneshot::Sender<Answer>)>,
     last_ticket: u64,
-    timer: Option<(Mono, BoxFuture<'static, ()>)>,
+    pub(super) timer: Option<(Mono, BoxFuture<'static, ()>)>,
     /// What all contexts of the run have in common.
     pub(super) base: CxBuilder,
     /// What the keys of all its steps begin with.
     prefix: String,
-    shadow: Option<Box<RunState>>,
-    over: bool,
+    pub(super) shadow: Option<Box<RunState>>,
+    pub(super) over: bool,
+    /// The lease has run out: what was about to begin must not.
+    pub(super) unfit: bool,
+    pub(super) fault: Option<Fault>,
 }
 
-/// An append under way, and what waits for it.
+/// An append under way, and what is told once it is durable.
 struct Writing<'j> {
     commit: BoxFuture<'j, Result<Position, JournalError>>,
-    gated: Vec<Command>,
+    news: News,
+}
+
+/// What handles are told of a state.
+struct News {
     head: Seq,
+    phase: RunPhase,
+    parked: Vec<(StepName, Parked)>,
+}
+
+/// How a driver begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carry {
+    /// With a run that has just been submitted.
+    New,
+    /// With one that somebody else has left, or this process when it was another.
+    On {
+        /// The token of the grant to this process.
+        fence: FencingToken,
+        /// How long ago its last record was written.
+        elapsed: Duration,
+    },
 }
 
 impl RunTask {
@@ -65,6 +100,7 @@ impl RunTask {
         let base = Cx::builder(&shared.seams).run(state.run());
         let prefix = format!("{}/", state.run());
         let shadow = shared.audit.then(|| Box::new(state.clone()));
+        shared.drivers.fetch_add(1, Ordering::AcqRel);
         Self {
             mail: link.mail.clone(),
             shared,
@@ -74,7 +110,10 @@ impl RunTask {
             mailbox,
             head,
             round: Round::default(),
+            gated: Vec::new(),
             attempts: HashMap::new(),
+            dropped: HashMap::new(),
+            serial: 0,
             prepared: BTreeMap::new(),
             lanes: BTreeMap::new(),
             tickets: HashMap::new(),
@@ -84,11 +123,23 @@ impl RunTask {
             prefix,
             shadow,
             over: false,
+            unfit: false,
+            fault: None,
         }
     }
 
-    /// Runs the run to its end.
-    pub(crate) async fn run(mut self) {
+    /// A driver that only exits what is owed: this process lacks the action of a node.
+    pub(crate) fn without_action(mut self, node: NodeNo) -> Self {
+        self.machine.lack(node);
+        self
+    }
+
+    /// Runs the run to its end, or to where it is suspended.
+    pub(crate) async fn run(mut self, carry: Carry) {
+        if let Carry::On { fence, elapsed } = carry {
+            let lingering = std::collections::BTreeSet::new();
+            self.tell_machine([Input::Recover { fence, elapsed, lingering }]);
+        }
         let journal = Arc::clone(&self.shared.journal);
         let mut writing: Option<Writing<'_>> = None;
         let mut mails = Vec::new();
@@ -98,16 +149,31 @@ impl RunTask {
                 if self.over {
                     return self.finish();
                 }
+                if self.unfit {
+                    writing = None;
+                    let fenced = self.shared.lease.fenced();
+                    if !self.stand_by(fenced).await {
+                        return;
+                    }
+                    continue;
+                }
+                if writing.is_none() && self.is_suspended() {
+                    return self.suspend();
+                }
             }
             self.set_timer();
             let timer = self.timer.as_mut().map(|(_, timer)| timer);
             tokio::select! {
                 biased;
                 written = wait(writing.as_mut().map(|writing| &mut writing.commit)) => {
-                    let Some(Writing { gated, head, .. }) = writing.take() else { continue };
+                    let Some(Writing { news, .. }) = writing.take() else { continue };
                     match written {
-                        Ok(_) => self.written(gated, head),
-                        Err(error) => return self.give_up(error).await,
+                        Ok(_) => self.written(Some(news)),
+                        Err(error) => {
+                            if !self.stand_by(error).await {
+                                return;
+                            }
+                        }
                     }
                     continue;
                 }
@@ -128,10 +194,14 @@ impl RunTask {
 
     /// One round: all that has come in, then what has become due.
     fn take_round(&mut self, mails: &mut Vec<Mail>) {
+        let inputs: Vec<_> = mails.drain(..).filter_map(|mail| self.open(mail)).collect();
+        self.tell_machine(inputs);
+    }
+
+    pub(super) fn tell_machine(&mut self, inputs: impl IntoIterator<Item = Input>) {
         let now = self.shared.seams.clock.mono();
         let from = self.round.records.len();
-        for mail in mails.drain(..) {
-            let input = self.open(mail);
+        for input in inputs {
             self.machine.on(now, input, &mut self.round);
         }
         self.machine.advance(now, &mut self.round);
@@ -150,89 +220,135 @@ impl RunTask {
         assert!(**shadow == *self.machine.state(), "the state is not what its records amount to");
     }
 
-    fn open(&mut self, mail: Mail) -> Input {
-        match mail {
+    pub(super) fn open(&mut self, mail: Mail) -> Option<Input> {
+        Some(match mail {
             Mail::Input(input) => {
-                if let Some((node, what)) = Work::ended(&input) {
-                    if self.attempts.get(&node).is_some_and(|attempt| attempt.what == what) {
-                        self.attempts.remove(&node);
-                    }
-                } else if let Input::Closed { guard, .. } = &input {
-                    self.lanes.remove(guard);
+                if let Input::Closed { guard, .. } = &input
+                    && self.lanes.remove(guard).is_some()
+                {
+                    self.shared.lease.guard_closes();
                 }
                 input
             }
+            Mail::Over { serial, input } => return self.over(serial, input),
+            Mail::Suspend => Input::Suspend,
             Mail::Lane { guard, lane, worst } => {
                 self.prepared.insert(guard, lane);
-                Input::Prepared { guard, worst }
+                let left = self.shared.lease.left();
+                Input::Prepared { guard, worst, left }
             }
             Mail::Ask { ask, reply } => {
                 self.last_ticket += 1;
                 let ticket = Ticket(self.last_ticket);
-                self.tickets.insert(ticket, reply);
-                match ask {
-                    Ask::Cancel { by } => Input::Cancel { by, ticket },
-                    Ask::Resume { by } => Input::Resume { by, ticket },
-                    Ask::Resolve { by, node, resolution } => {
-                        Input::Resolve { by, node, resolution, ticket }
-                    }
-                    Ask::Abandon { by } => Input::Abandon { by, ticket },
-                }
+                self.tickets.insert(ticket, (ask.clone(), reply));
+                ask.into_input(ticket)
             }
+        })
+    }
+
+    /// A call is over. Of one that was dropped only a late attempt still means something by itself; of the others, that they
+    /// are off their thread.
+    fn over(&mut self, serial: u64, input: Input) -> Option<Input> {
+        let node = Work::node(&input)?;
+        if self.attempts.get(&node).is_some_and(|attempt| attempt.serial == serial) {
+            self.attempts.remove(&node);
+            return Some(input);
+        }
+        match self.dropped.remove(&serial)?.1 {
+            Work::Run => Some(input),
+            Work::Undo => Some(Input::Gone { node }),
+            Work::Probe => None,
         }
     }
 
     /// Starts to append what has gathered; without records the gated commands have nothing to wait for.
     fn begin_write<'j>(&mut self, journal: &'j dyn Journal) -> Option<Writing<'j>> {
-        if self.round.records.is_empty() {
-            let gated = std::mem::take(&mut self.round.gated);
-            self.written(gated, self.head);
+        let Round { records, facts, gated, from, .. } = std::mem::take(&mut self.round);
+        self.gated.extend(gated);
+        if records.is_empty() {
+            self.written(None);
             return None;
         }
-        let Round { records, facts, gated, .. } = std::mem::take(&mut self.round);
         self.tell(&records);
         let run = self.link.run;
         let expected = self.head;
         self.head = Seq(expected.0 + records.len() as u64);
-        let batch = Batch {
-            owner: self.shared.owner,
-            epoch: self.shared.epoch,
-            appends: vec![Append {
-                stream: StreamId::Run(run),
-                expected,
-                at: self.shared.now(),
-                records: records.into_iter().map(Record::Run).collect(),
-            }],
-            facts: facts.into_iter().map(|fact| (run, fact)).collect(),
-        };
-        Some(Writing { commit: journal.commit(batch), gated, head: self.head })
+        let mut batch = self.shared.batch(vec![Append {
+            stream: StreamId::Run(run),
+            expected,
+            at: Now { mono: from, civil: self.shared.seams.clock.now() },
+            records: records.into_iter().map(Record::Run).collect(),
+        }]);
+        batch.facts = facts.into_iter().map(|fact| (run, fact)).collect();
+        Some(Writing { commit: journal.commit(batch), news: self.news() })
     }
 
-    /// The records are durable: publishes the state, and does what waited for them.
-    fn written(&mut self, gated: Vec<Command>, head: Seq) {
-        self.publish(head);
-        for command in gated {
+    /// The records are durable: tells of them, and does what waited for them.
+    fn written(&mut self, news: Option<News>) {
+        if let Some(news) = news {
+            self.fault = None;
+            self.publish(news);
+        }
+        for command in std::mem::take(&mut self.gated) {
             self.carry_out(command);
         }
     }
 
-    fn publish(&self, head: Seq) {
+    /// What is told of the state as it is now, once it is durable.
+    fn news(&self) -> News {
         let state = self.machine.state();
-        let phase = RunPhase::of(state);
+        let named = |parked: &Parked| (state.plan().node(parked.node).name.clone(), parked.clone());
+        let mut parked: Vec<_> = state.parked().iter().map(named).collect();
+        parked.extend(self.lacking());
+        let phase = match RunPhase::of(state) {
+            RunPhase::Ended(end) => RunPhase::Ended(end),
+            _ if !parked.is_empty() => RunPhase::Parked,
+            phase => phase,
+        };
+        News { head: self.head, phase, parked }
+    }
+
+    /// What this process lacks to carry on.
+    fn lacking(&self) -> Option<(StepName, Parked)> {
+        let Some(Held::Unknown(node)) = self.machine.held() else { return None };
+        let plan = self.machine.state().plan();
+        let (action, version) =
+            plan.step(node).map(|step| (step.action.clone(), step.version)).unwrap_or_default();
+        let name = plan.node(node).name.clone();
+        let failure =
+            Failure::of(&EngineError::UnknownAction { step: name.clone(), action, version });
+        Some((name, Parked { node, reason: ParkReason::UnknownAction, failure: Box::new(failure) }))
+    }
+
+    fn publish(&self, news: News) {
         self.link.status.send_if_modified(|status| {
-            if status.head == head {
+            if status.head == news.head {
                 return false;
             }
-            status.head = head;
-            status.phase = phase;
-            if status.parked.len() != state.parked().len() || !status.parked.is_empty() {
-                let named = state
-                    .parked()
-                    .iter()
-                    .map(|parked| (state.plan().node(parked.node).name.clone(), parked.clone()));
-                status.parked = named.collect();
+            status.head = news.head;
+            status.phase = news.phase;
+            if !status.parked.is_empty() || !news.parked.is_empty() {
+                status.parked = news.parked;
             }
+            status.broken = None;
             true
+        });
+    }
+
+    /// Whether it has come to rest for the sake of a suspension.
+    fn is_suspended(&self) -> bool {
+        self.machine.held() == Some(Held::Suspended)
+            && self.machine.is_at_rest()
+            && self.attempts.is_empty()
+            && self.lanes.is_empty()
+            && self.tickets.is_empty()
+    }
+
+    /// Leaves the run where it is: what it claims it keeps.
+    fn suspend(&self) {
+        self.link.status.send_modify(|status| {
+            status.phase = RunPhase::Suspended;
+            status.gone = true;
         });
     }
 
@@ -265,33 +381,51 @@ impl RunTask {
 
     fn carry_out(&mut self, command: Command) {
         match command {
+            // Before each effect: whose lease has run out may have been taken over. Exits are owed whatever else is so.
+            Command::Launch { .. }
+            | Command::Probe { .. }
+            | Command::Undo { .. }
+            | Command::Open { .. }
+                if !self.shared.lease.may_act() =>
+            {
+                self.unfit = true;
+            }
             Command::Launch { node, attempt } => self.launch(node, attempt),
+            Command::Skip { node, attempt } => self.skip(node, attempt),
             Command::Probe { node, attempt } => self.probe(node, attempt),
             Command::Undo { node, attempt } => self.undo(node, attempt),
-            Command::Signal { node } => {
-                if let Some(attempt) = self.attempts.get(&node) {
-                    attempt.cancel.cancel();
-                }
-            }
-            Command::Drop { node } => {
-                if let Some(attempt) = self.attempts.remove(&node) {
+            Command::Signal { node } => match self.attempts.get(&node) {
+                Some(attempt) => attempt.cancel.cancel(),
+                None => self.withdraw(node),
+            },
+            Command::Drop { node } => match self.attempts.remove(&node) {
+                Some(attempt) => {
                     attempt.cancel.cancel();
                     attempt.abort.abort();
+                    self.dropped.insert(attempt.serial, (node, attempt.work));
                 }
-            }
+                None => self.withdraw(node),
+            },
             Command::Prepare { guard } => self.prepare(guard),
             Command::Unprepare { guard } => drop(self.prepared.remove(&guard)),
             Command::Open { guard } => self.open_lane(guard),
+            Command::OpenClosed { guard, suspended } => self.open_closed(guard, suspended),
             Command::Reopen { guard } => self.reopen_lane(guard),
-            Command::CloseGuard { guard } => {
-                if let Some(lane) = self.lanes.get(&guard) {
-                    lane.close();
-                }
+            Command::CloseGuard { guard } => self.close_guard(guard, false),
+            Command::SuspendGuard { guard } => self.close_guard(guard, true),
+            Command::AskSlots { node } => {
+                let needs = self.machine.needs(node);
+                let (run, mail) = (self.link.run, self.mail.clone());
+                let _ = self.shared.arbiter.send(ArbiterMail::AskSlots { run, node, needs, mail });
+            }
+            Command::ReturnSlots { node } => {
+                let run = self.link.run;
+                let _ = self.shared.arbiter.send(ArbiterMail::ReturnSlots { run, node });
             }
             Command::ReleaseUntil { node } => self.release_until(node),
             Command::Finish => self.over = true,
             Command::Answer { ticket, answer } => {
-                if let Some(reply) = self.tickets.remove(&ticket) {
+                if let Some((_, reply)) = self.tickets.remove(&ticket) {
                     // Whoever asked may have gone.
                     drop(reply.send(answer));
                 }
@@ -299,22 +433,35 @@ impl RunTask {
         }
     }
 
+    /// What waits for its append and has not begun does not begin.
+    fn withdraw(&mut self, node: NodeNo) {
+        let _found = pending::withdraw(&mut self.gated, node)
+            || pending::withdraw(&mut self.round.gated, node);
+    }
+
+    /// Tells a guard to end; one whose lane is not open yet is opened only to be closed.
+    fn close_guard(&mut self, guard: NodeNo, suspended: bool) {
+        if let Some(lane) = self.lanes.get(&guard) {
+            lane.close(suspended);
+        } else {
+            let _found = pending::close(&mut self.gated, guard, suspended)
+                || pending::close(&mut self.round.gated, guard, suspended);
+        }
+    }
+
     fn release_until(&self, node: NodeNo) {
         let state = self.machine.state();
         let name = &state.plan().node(node).name;
-        let claims = &state.submitted().claims;
-        let keys: Vec<_> = claims
-            .iter()
-            .filter(|claim| claim.until.as_ref() == Some(name))
-            .map(|claim| claim.key.clone())
-            .collect();
-        if !keys.is_empty() {
-            let _ = self.shared.arbiter.send(ArbiterMail::Release { run: self.link.run, keys });
+        let claims = state.submitted().claims.iter();
+        let claims: Vec<_> =
+            claims.filter(|claim| claim.until.as_ref() == Some(name)).cloned().collect();
+        if !claims.is_empty() {
+            let _ = self.shared.arbiter.send(ArbiterMail::Release { run: self.link.run, claims });
         }
     }
 
     fn set_timer(&mut self) {
-        let Some(wake) = self.machine.state().next_wake() else {
+        let Some(wake) = self.machine.next_wake() else {
             self.timer = None;
             return;
         };
@@ -325,19 +472,17 @@ impl RunTask {
     }
 
     /// The run has ended: its claims are free, and all who wait are told.
-    fn finish(self) {
+    pub(super) fn finish(mut self) {
         let run = self.link.run;
-        let _ = self.shared.arbiter.send(ArbiterMail::Release { run, keys: Vec::new() });
-        let state = Arc::new(self.machine.into_state());
+        let _ = self.shared.arbiter.send(ArbiterMail::Release { run, claims: Vec::new() });
+        let state = Arc::new(self.machine.state().clone());
         let phase = RunPhase::of(&state);
         let head = self.head;
         self.link.status.send_modify(|status| {
-            *status =
-                super::Status { phase, head, parked: Vec::new(), last: Some(state), broken: None };
+            *status = Status { phase, head, last: Some(state), ..Status::new() };
         });
-        let mut mailbox = self.mailbox;
-        mailbox.close();
-        while let Ok(mail) = mailbox.try_recv() {
+        self.mailbox.close();
+        while let Ok(mail) = self.mailbox.try_recv() {
             if let Mail::Ask { ask, reply } = mail {
                 let answer = match ask {
                     Ask::Cancel { .. } => Answer::Cancel(CancelAnswer::Ended),
@@ -348,40 +493,6 @@ impl RunTask {
                 drop(reply.send(answer));
             }
         }
-    }
-
-    /// The journal has failed: nothing more is launched, guards exit, what runs gets token and grace. The machine is
-    /// ahead of its log and is thrown away; the run stays open in the journal.
-    async fn give_up(mut self, error: JournalError) {
-        for attempt in self.attempts.values() {
-            attempt.cancel.cancel();
-        }
-        for lane in self.lanes.values() {
-            lane.close();
-        }
-        let grace = self.shared.seams.clock.mono() + crate::plan::DEFAULT_GRACE;
-        let mut timer = self.shared.seams.clock.sleep_until(grace);
-        let mut waiting = true;
-        while waiting && !self.attempts.is_empty() || !self.lanes.is_empty() {
-            tokio::select! {
-                biased;
-                mail = self.mailbox.recv() => {
-                    if let Some(mail) = mail {
-                        let _: Input = self.open(mail);
-                    }
-                }
-                () = &mut timer, if waiting => {
-                    waiting = false;
-                    for (_, attempt) in self.attempts.drain() {
-                        attempt.abort.abort();
-                    }
-                }
-            }
-        }
-        self.link.status.send_modify(|status| {
-            status.phase = RunPhase::Broken;
-            status.broken = Some(error);
-        });
     }
 
     /// The cancel token of the next attempt, and the key of a step over all attempts.
@@ -401,6 +512,16 @@ impl RunTask {
             builder = builder.key(key);
         }
         (builder, cancel)
+    }
+}
+
+impl Drop for RunTask {
+    /// Whoever waits is told, also when the driver was dropped with its runtime or has panicked.
+    fn drop(&mut self) {
+        self.shared.drivers.fetch_sub(1, Ordering::AcqRel);
+        self.link.status.send_if_modified(|status| {
+            !std::mem::replace(&mut status.gone, true) && status.last.is_none()
+        });
     }
 }
 

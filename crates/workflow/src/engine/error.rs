@@ -70,6 +70,27 @@ pub enum EngineError {
         /// The name.
         step: String,
     },
+    /// As many runs are open as may be.
+    #[error("{limit} runs are open, which is the limit of this engine")]
+    QueueFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The engine takes nothing more: it is being drained, or suspended.
+    #[error("the engine is coming to its end and takes no more runs")]
+    Closing,
+    /// The run came to rest because the engine was suspended: it is open in the journal, and keeps what it claims.
+    #[error("run {run} is suspended")]
+    Suspended {
+        /// The run.
+        run: RunId,
+    },
+    /// Another process carries the run.
+    #[error("run {run} is carried out by another process")]
+    Elsewhere {
+        /// The run.
+        run: RunId,
+    },
     /// The journal failed.
     #[error("the journal failed")]
     Journal(#[source] JournalError),
@@ -90,6 +111,10 @@ impl ErrorFacts for EngineError {
             Self::RunTaken { .. } => "run.taken".into(),
             Self::NotParked { .. } => "run.not_parked".into(),
             Self::NoStep { .. } => "run.no_step".into(),
+            Self::QueueFull { .. } => "engine.queue_full".into(),
+            Self::Closing => "engine.closing".into(),
+            Self::Suspended { .. } => "run.suspended".into(),
+            Self::Elsewhere { .. } => "run.elsewhere".into(),
             Self::Journal(error) => error.code(),
             Self::Gone => "engine.gone".into(),
         }
@@ -105,8 +130,10 @@ impl ErrorFacts for EngineError {
             Self::KeyReused { .. } | Self::RunTaken { .. } | Self::NotParked { .. } => {
                 ErrorClass::Conflict
             }
+            Self::QueueFull { .. } => ErrorClass::Busy,
+            Self::Suspended { .. } | Self::Elsewhere { .. } => ErrorClass::Conflict,
             Self::Journal(error) => error.class(),
-            Self::Gone => ErrorClass::Unavailable,
+            Self::Closing | Self::Gone => ErrorClass::Unavailable,
         }
     }
     fn effect(&self) -> Effect {
@@ -124,14 +151,16 @@ impl ErrorFacts for EngineError {
             Self::MissingInput { input } => vec![Subject::new("step", input)],
             Self::BadValue(failure) => failure.subjects.clone(),
             Self::UnknownGuard { guard } => vec![Subject::new("step", guard)],
-            Self::KeyReused { run, .. } | Self::RunTaken { run } | Self::NotParked { run } => {
-                vec![Subject::new("run", run)]
-            }
+            Self::KeyReused { run, .. }
+            | Self::RunTaken { run }
+            | Self::NotParked { run }
+            | Self::Suspended { run }
+            | Self::Elsewhere { run } => vec![Subject::new("run", run)],
             Self::NoStep { run, step } => {
                 vec![Subject::new("run", run), Subject::new("step", step)]
             }
             Self::Journal(error) => error.subjects(),
-            Self::Ephemeral | Self::Gone => Vec::new(),
+            Self::Ephemeral | Self::QueueFull { .. } | Self::Closing | Self::Gone => Vec::new(),
         }
     }
     fn remedy(&self) -> Cow<'static, str> {
@@ -150,7 +179,13 @@ impl ErrorFacts for EngineError {
             Self::NotParked { .. } => "Look at the run's state.".into(),
             Self::NoStep { .. } => "Look at the steps of the run's plan.".into(),
             Self::Journal(error) => error.remedy(),
-            Self::Gone => "Start the engine again.".into(),
+            Self::QueueFull { .. } => "Wait until some have ended, or raise the limit.".into(),
+            Self::Closing => "Submit it to the engine that comes next.".into(),
+            Self::Suspended { .. } => "Recover it, in this process or another.".into(),
+            Self::Elsewhere { .. } => {
+                "Ask the process that carries it, or wait until it is gone.".into()
+            }
+            Self::Gone => "Start the engine again, and recover its runs.".into(),
         }
     }
 }

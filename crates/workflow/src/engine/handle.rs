@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{EngineError, RunPhase, RunReport, RunStatus};
 use crate::driver::{Ask, Mail, RunLink, Status};
-use crate::journal::{Seq, Stored, StreamId};
+use crate::journal::{Seq, Stored, StreamId, read_run};
 use crate::machine::{Answer, CancelAnswer, Resolution, RunState};
 
 /// How many records are read from the journal at once.
@@ -17,7 +17,14 @@ const PAGE: usize = 256;
 
 /// A run, to be watched and steered. Cheap to clone; dropping it changes nothing.
 #[derive(Clone)]
-pub struct RunHandle(Arc<RunLink>);
+pub struct RunHandle(Arc<RunLink>, Driven);
+
+/// Who carries a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driven {
+    Here,
+    Elsewhere,
+}
 
 impl fmt::Debug for RunHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +34,11 @@ impl fmt::Debug for RunHandle {
 
 impl RunHandle {
     pub(super) fn new(link: Arc<RunLink>) -> Self {
-        Self(link)
+        Self(link, Driven::Here)
+    }
+
+    pub(super) fn elsewhere(link: Arc<RunLink>) -> Self {
+        Self(link, Driven::Elsewhere)
     }
 
     /// The run.
@@ -44,16 +55,29 @@ impl RunHandle {
     /// Waits until the run has ended. A parked run has not.
     ///
     /// # Errors
-    /// [`EngineError::Journal`] when the journal failed under it: the run is then still open there.
+    /// [`EngineError::Journal`] when the journal has been failing for a while: the run is open there, goes on as soon as the
+    /// journal is back, and may be waited for again. [`EngineError::Suspended`] when the engine was suspended,
+    /// [`EngineError::Gone`] when its runtime ended.
     ///
     /// # Cancel safety
     /// May be dropped and called again at any time.
     pub async fn wait(&self) -> Result<RunReport, EngineError> {
-        let status = self.wait_for(|s| s.last.is_some() || s.broken.is_some()).await?;
-        match (status.last, status.broken) {
-            (Some(last), _) => Ok(RunReport::new(last)),
-            (None, Some(error)) => Err(EngineError::Journal(error)),
-            (None, None) => Err(EngineError::Gone),
+        let over = |s: &Status| s.last.is_some() || s.broken.is_some() || s.gone;
+        let status = self.wait_for(over).await?;
+        match status.last {
+            Some(last) => Ok(RunReport::new(last)),
+            None => Err(self.why_not(status)),
+        }
+    }
+
+    /// Why a run that has not ended is not being carried out.
+    fn why_not(&self, status: Status) -> EngineError {
+        match status.broken {
+            Some(error) => EngineError::Journal(error),
+            None if status.phase == RunPhase::Suspended => {
+                EngineError::Suspended { run: self.0.run }
+            }
+            None => EngineError::Gone,
         }
     }
 
@@ -66,10 +90,11 @@ impl RunHandle {
             matches!(status.phase, RunPhase::Parked | RunPhase::Ended(_))
                 && (status.last.is_some() || !status.parked.is_empty())
                 || status.broken.is_some()
+                || status.gone
         };
         let status = self.wait_for(settled).await?;
-        if let Some(error) = status.broken {
-            return Err(EngineError::Journal(error));
+        if status.broken.is_some() || (status.gone && status.last.is_none()) {
+            return Err(self.why_not(status));
         }
         Ok(self.status())
     }
@@ -91,19 +116,14 @@ impl RunHandle {
         if let Some(last) = &self.0.status.borrow().last {
             return Ok((**last).clone());
         }
-        let mut stored = Vec::new();
-        loop {
-            let from = Seq(stored.len() as u64);
-            let stream = StreamId::Run(self.0.run);
-            let page = self.0.journal.read(&stream, from, PAGE).await;
-            let page = page.map_err(EngineError::Journal)?;
-            if page.is_empty() {
-                break;
-            }
-            stored.extend(page);
-        }
-        let records = stored.iter().map(|stored| (stored.at.mono, &stored.record));
-        RunState::replay(records).ok_or(EngineError::Gone)
+        Ok(Self::read(&self.0).await?.0)
+    }
+
+    /// The state as the journal has it, and the number of its records.
+    pub(super) async fn read(link: &RunLink) -> Result<(RunState, u64), EngineError> {
+        let read = read_run(&*link.journal, link.run).await.map_err(EngineError::Journal)?;
+        let (state, stored) = read.ok_or(EngineError::Gone)?;
+        Ok((state, stored.len() as u64))
     }
 
     /// Cancels the run. Returns once that is recorded.
@@ -163,6 +183,9 @@ impl RunHandle {
             Ask::Cancel { .. } => Answer::Cancel(CancelAnswer::Ended),
             Ask::Resume { .. } | Ask::Resolve { .. } | Ask::Abandon { .. } => Answer::NotParked,
         };
+        if self.1 == Driven::Elsewhere && self.0.status.borrow().last.is_none() {
+            return Err(EngineError::Elsewhere { run: self.0.run });
+        }
         let (reply, answer) = oneshot::channel();
         let asked = self.0.mail.send(Mail::Ask { ask, reply });
         let answer = if asked.is_ok() { answer.await.ok() } else { None };
@@ -170,12 +193,8 @@ impl RunHandle {
             return Ok(answer);
         }
         // The driver is gone: because the run has ended, or because its journal has failed.
-        let status = self.0.status.borrow();
-        match &status.broken {
-            Some(error) => Err(EngineError::Journal(error.clone())),
-            None if status.last.is_some() => Ok(ended),
-            None => Err(EngineError::Gone),
-        }
+        let status = self.0.status.borrow().clone();
+        if status.last.is_some() { Ok(ended) } else { Err(self.why_not(status)) }
     }
 
     /// The run's records from one on: all of them, in order, none left out, also those still to come.
@@ -219,7 +238,7 @@ impl Subscription {
             }
             let (head, over) = {
                 let status = self.watch.borrow_and_update();
-                (status.head, status.last.is_some() || status.broken.is_some())
+                (status.head, status.last.is_some() || status.gone)
             };
             if self.next < head {
                 let stream = StreamId::Run(self.link.run);

@@ -1,28 +1,48 @@
 //! The engine: takes plans, and hands out handles of runs.
+//!
+//! ```text
+//!   builder ─▶ Engine ─┬ submit ──▶ a driver for each run
+//!                      ├ recover ─▶ the same drivers, over runs that somebody left open
+//!                      ├ drain ───▶ takes nothing more, waits for what runs
+//!                      └ suspend ─▶ takes nothing more, stops at the next boundary
+//! ```
 
+mod builder;
+mod closing;
 mod error;
+mod follow;
 mod handle;
+mod recovery;
 mod report;
 mod submission;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stillpoint_context::{IdempotencyKey, ProcessId, RunId, Seams, StepName};
+use stillpoint_context::{IdempotencyKey, RunId, Seams, StepName};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+pub use builder::EngineBuilder;
+pub use closing::Drained;
 
 pub use error::EngineError;
 pub use handle::{RunHandle, Subscription};
+pub use recovery::Recovery;
 pub use report::{Notice, NoticeKind, RunPhase, RunReport, RunStatus, StepReport};
 pub use submission::Submission;
 
 use crate::action::ActionRegistry;
-use crate::driver::{Actions, ArbiterMail, ArbiterTask, RunLink, RunTask, Shared, Status};
-use crate::journal::{Append, Batch, Journal, Seq, StreamId};
+use crate::claim::Claim;
+use crate::driver::{
+    Actions, ArbiterMail, Carry, Lines, Mail, Request, RunLink, RunTask, Shared, Status,
+};
+use crate::journal::{Append, Journal, JournalError, Seq, StreamId};
 use crate::lane::Lanes;
-use crate::machine::{GrantPolicy, Parked, Record, RunRecord, RunState, Submitted, Waiting};
+use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Waiting};
 use crate::plan::{NodeKind, NodeNo, Plan};
+use crate::pool::PoolName;
 
 /// How many ended runs [`Engine::run`] still finds.
 const KEPT: usize = 1024;
@@ -67,83 +87,41 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     runs: Mutex<Runs>,
+    /// The most runs that may be open.
+    limit: usize,
+    gate: AtomicU8,
+    recovering: tokio::sync::Mutex<()>,
 }
+
+/// Whether runs are taken.
+const OPEN: u8 = 0;
+const CLOSING: u8 = 1;
 
 #[derive(Default)]
 struct Runs {
     by_id: BTreeMap<RunId, Arc<RunLink>>,
     /// Ended runs, oldest first.
     ended: VecDeque<RunId>,
-    by_key: HashMap<IdempotencyKey, (RunId, Submitted)>,
+    by_key: HashMap<IdempotencyKey, (RunId, String)>,
+    /// Runs that a recovery could not read.
+    unreadable: BTreeMap<RunId, JournalError>,
+}
+
+/// A run that waits for slots of pools before it begins a step or a guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitingForSlots {
+    /// The run.
+    pub run: RunId,
+    /// The step or guard.
+    pub step: StepName,
+    /// The pools.
+    pub pools: Vec<PoolName>,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("runs", &self.lock().by_id.len()).finish_non_exhaustive()
-    }
-}
-
-/// Makes an [`Engine`].
-#[derive(Debug)]
-#[must_use]
-pub struct EngineBuilder {
-    registry: ActionRegistry,
-    journal: Arc<dyn Journal>,
-    seams: Seams,
-    lanes: Arc<dyn Lanes>,
-    owner: Option<ProcessId>,
-    policy: GrantPolicy,
-    audit: bool,
-}
-
-impl EngineBuilder {
-    /// The process in whose name it writes; a new one unless said.
-    pub fn owner(mut self, owner: ProcessId) -> Self {
-        self.owner = Some(owner);
-        self
-    }
-
-    /// Whether claims exclude each other; for tests that must fail when they do not.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn grant_policy(mut self, policy: GrantPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Puts a test between the engine and its registered actions.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn interpose(mut self, interpose: &Arc<dyn crate::testing::Interpose>) -> Self {
-        self.registry = self.registry.interposed(interpose);
-        self
-    }
-
-    /// Compares every state with what its records amount to, and panics where they differ. O(steps) a round.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn audited(mut self) -> Self {
-        self.audit = true;
-        self
-    }
-
-    /// The engine. Its arbiter is spawned through the seams, so with [`TokioSeams`](crate::TokioSeams) their runtime
-    /// must be alive.
-    pub fn build(self) -> Engine {
-        let (arbiter, mailbox) = mpsc::unbounded_channel();
-        let (notices, _) = broadcast::channel(NOTICES);
-        let owner = self.owner.unwrap_or_else(|| ProcessId(self.seams.ids.uuid()));
-        let shared = Arc::new(Shared {
-            registry: self.registry,
-            journal: self.journal,
-            seams: self.seams,
-            lanes: self.lanes,
-            owner,
-            epoch: 1,
-            arbiter,
-            notices,
-            audit: self.audit,
-        });
-        let task = ArbiterTask::new(Arc::clone(&shared), mailbox, self.policy);
-        shared.seams.spawner.spawn("arbiter", Box::pin(task.run()));
-        Engine(Arc::new(Inner { shared, runs: Mutex::default() }))
     }
 }
 
@@ -155,19 +133,15 @@ impl Engine {
         seams: Seams,
         lanes: Arc<dyn Lanes>,
     ) -> EngineBuilder {
-        EngineBuilder {
-            registry,
-            journal,
-            seams,
-            lanes,
-            owner: None,
-            policy: GrantPolicy::default(),
-            audit: false,
-        }
+        EngineBuilder::new(registry, journal, seams, lanes)
     }
 
     fn lock(&self) -> MutexGuard<'_, Runs> {
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.gate.load(Ordering::Acquire) == OPEN
     }
 
     /// Takes a plan. The run is in the journal when this returns, and starts once its claims are granted.
@@ -176,10 +150,11 @@ impl Engine {
     /// What [`EngineError`] names; nothing has been submitted then, unless the journal says that it may have been.
     ///
     /// # Idempotence
-    /// The same key with the same plan, inputs and claims gives the same run; with others, `run.key_reused`.
+    /// The same key with the same plan, inputs and claims gives the same run, also at the same time, in another process on
+    /// the same journal, and after a restart; with others, `run.key_reused`.
     ///
     /// # Cancel safety
-    /// Dropped before it returns, it may or may not have submitted.
+    /// Dropped before it returns, it submits all the same, or not at all; with a key it may be repeated.
     pub async fn submit(&self, submission: Submission) -> Result<RunHandle, EngineError> {
         let shared = &self.0.shared;
         if submission.plan.is_ephemeral() && shared.journal.is_durable() {
@@ -188,50 +163,109 @@ impl Engine {
         let actions = self.actions(&submission.plan)?;
         let run = submission.run.unwrap_or_else(|| RunId(shared.seams.ids.uuid()));
         let seed = shared.seams.ids.random();
-        let (submitted, head_start) = submission.into_record(run, seed)?;
-        let state = RunState::new(Box::new(submitted.clone()));
+        let submitted = submission.into_record(run, seed)?;
+        let digest = match submitted.key {
+            Some(_) => Some(submitted.digest().map_err(EngineError::BadValue)?),
+            None => None,
+        };
+        let state = RunState::new(Box::new(submitted));
         if let Some(input) = state.missing_input() {
             return Err(EngineError::MissingInput { input: input.clone() });
         }
-        let (mail, mailbox) = mpsc::unbounded_channel();
-        let (status, _) = watch::channel(Status {
-            phase: RunPhase::Queued,
-            head: Seq(0),
-            parked: Vec::new(),
-            last: None,
-            broken: None,
-        });
-        let journal = Arc::clone(&shared.journal);
-        let link = Arc::new(RunLink { run, status, mail: mail.clone(), journal });
-        if let Some(earlier) = self.enter(&link, &submitted)? {
+        // In a task of its own, so that whoever stops waiting leaves nothing half done.
+        let (reply, answer) = oneshot::channel();
+        let this = self.clone();
+        shared.seams.spawner.spawn(
+            "submit",
+            Box::pin(async move {
+                drop(reply.send(this.take(state, digest, actions).await));
+            }),
+        );
+        answer.await.map_err(|_| EngineError::Gone)?
+    }
+
+    async fn take(
+        &self,
+        state: RunState,
+        digest: Option<String>,
+        actions: Actions,
+    ) -> Result<RunHandle, EngineError> {
+        let shared = &self.0.shared;
+        let run = state.run();
+        if self.is_open() {
+            shared.lease.ensure(&shared.seams).await.map_err(EngineError::Journal)?;
+        }
+        let (link, mailbox) = self.link(&state);
+        if let Some(earlier) = self.enter(&link, digest.as_deref())? {
             return Ok(RunHandle::new(earlier));
         }
-        let claims = submitted.claims.clone();
-        let batch = Batch {
-            owner: shared.owner,
-            epoch: shared.epoch,
-            appends: vec![Append {
-                stream: StreamId::Run(run),
-                expected: Seq(0),
-                at: shared.now(),
-                records: vec![Record::Run(RunRecord::Submitted(Box::new(submitted)))],
-            }],
-            facts: Vec::new(),
+        let append = |stream, record| Append {
+            stream,
+            expected: Seq(0),
+            at: shared.now(),
+            records: vec![record],
         };
-        if let Err(error) = shared.journal.commit(batch).await {
-            self.leave(run);
-            return Err(EngineError::Journal(error));
+        let submitted = Box::new(state.submitted().clone());
+        let mut appends =
+            vec![append(StreamId::Run(run), Record::Run(RunRecord::Submitted(submitted)))];
+        if let (Some(key), Some(digest)) = (state.submitted().key.clone(), digest.clone()) {
+            let stream = StreamId::of_key(&key);
+            appends.push(append(stream, Record::Key(KeyRecord { key, run, digest })));
+        }
+        if let Err(error) = shared.core.commit(appends).await {
+            return self.not_taken(&link, digest, error).await;
         }
         link.status.send_modify(|status| status.head = Seq(1));
-        let ask = ArbiterMail::Ask { run, claims, head_start, mail };
-        if shared.arbiter.send(ask).is_err() {
-            self.leave(run);
+        let (claims, head_start) = (state.submitted().claims.clone(), state.submitted().head_start);
+        let ask = Request { run, claims, head_start, mail: link.mail.clone() };
+        if shared.arbiter.send(ArbiterMail::Ask(ask)).is_err() {
+            self.leave(&link, EngineError::Gone);
             return Err(EngineError::Gone);
         }
         let task =
             RunTask::new(Arc::clone(shared), Arc::clone(&link), mailbox, state, actions, Seq(1));
-        shared.seams.spawner.spawn("run", Box::pin(task.run()));
+        shared.seams.spawner.spawn("run", Box::pin(task.run(Carry::New)));
         Ok(RunHandle::new(link))
+    }
+
+    /// A submission that the journal refused: because its key is taken, or for good.
+    async fn not_taken(
+        &self,
+        link: &Arc<RunLink>,
+        digest: Option<String>,
+        error: JournalError,
+    ) -> Result<RunHandle, EngineError> {
+        let failed = EngineError::Journal(error.clone());
+        self.leave(link, failed.clone());
+        let (Some(key), Some(digest), JournalError::Conflict { .. }) = (&link.key, digest, error)
+        else {
+            return Err(failed);
+        };
+        match self.known_key(key).await? {
+            Some(known) if known.digest == digest => self.handle_of(known.run).await,
+            Some(known) => Err(EngineError::KeyReused { key: key.clone(), run: known.run }),
+            None => Err(failed),
+        }
+    }
+
+    /// Which run the journal says that a key belongs to.
+    async fn known_key(&self, key: &IdempotencyKey) -> Result<Option<KeyRecord>, EngineError> {
+        let stream = StreamId::of_key(key);
+        let stored = self.0.shared.journal.read(&stream, Seq(0), 1).await;
+        let stored = stored.map_err(EngineError::Journal)?;
+        Ok(stored.into_iter().find_map(|stored| match stored.record {
+            Record::Key(record) => Some(record),
+            _ => None,
+        }))
+    }
+
+    /// A link of a run of this engine, and its mailbox.
+    fn link(&self, state: &RunState) -> (Arc<RunLink>, mpsc::UnboundedReceiver<Mail>) {
+        let (mail, mailbox) = mpsc::unbounded_channel();
+        let (status, _) = watch::channel(Status::new());
+        let journal = Arc::clone(&self.0.shared.journal);
+        let key = state.submitted().key.clone();
+        (Arc::new(RunLink { run: state.run(), status, mail, journal, key }), mailbox)
     }
 
     /// The actions of a plan, by node.
@@ -255,37 +289,49 @@ impl Engine {
     fn enter(
         &self,
         link: &Arc<RunLink>,
-        submitted: &Submitted,
+        digest: Option<&str>,
     ) -> Result<Option<Arc<RunLink>>, EngineError> {
         let mut runs = self.lock();
-        if let Some(key) = &submitted.key
+        if let (Some(key), Some(digest)) = (&link.key, digest)
             && let Some((run, before)) = runs.by_key.get(key)
         {
-            let same = before.plan == submitted.plan
-                && before.inputs == submitted.inputs
-                && before.claims == submitted.claims;
-            if !same {
+            if before != digest {
                 return Err(EngineError::KeyReused { key: key.clone(), run: *run });
             }
             if let Some(earlier) = runs.by_id.get(run) {
                 return Ok(Some(Arc::clone(earlier)));
             }
         }
+        if !self.is_open() {
+            return Err(EngineError::Closing);
+        }
+        let limit = self.0.limit;
+        if runs.by_id.len() - runs.ended.len() >= limit && runs.open() >= limit {
+            return Err(EngineError::QueueFull { limit });
+        }
         if runs.by_id.contains_key(&link.run) {
             return Err(EngineError::RunTaken { run: link.run });
         }
-        if let Some(key) = &submitted.key {
-            runs.by_key.insert(key.clone(), (link.run, submitted.clone()));
-        }
-        runs.by_id.insert(link.run, Arc::clone(link));
-        runs.trim();
+        runs.enter(link, digest);
         Ok(None)
     }
 
-    fn leave(&self, run: RunId) {
+    /// Takes a run out of the list that did not come to be; whoever has its handle is told.
+    fn leave(&self, link: &RunLink, error: EngineError) {
         let mut runs = self.lock();
-        runs.by_id.remove(&run);
-        runs.by_key.retain(|_, (other, _)| *other != run);
+        runs.by_id.remove(&link.run);
+        if let Some(key) = &link.key
+            && runs.by_key.get(key).is_some_and(|(run, _)| *run == link.run)
+        {
+            runs.by_key.remove(key);
+        }
+        drop(runs);
+        link.status.send_modify(|status| {
+            if let EngineError::Journal(error) = error {
+                status.broken = Some(error);
+            }
+            status.gone = true;
+        });
     }
 
     /// The handle of a run: open, or among the last that ended.
@@ -298,15 +344,41 @@ impl Engine {
         self.lock().by_id.values().cloned().map(RunHandle::new).collect()
     }
 
-    /// What every waiting run waits for: key, holder, since when.
+    async fn lines(&self) -> Result<Lines, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.shared.arbiter.send(ArbiterMail::Look { reply });
+        sent.map_err(|_| EngineError::Gone)?;
+        answer.await.map_err(|_| EngineError::Gone)
+    }
+
+    /// What every waiting run waits for, of all processes on the journal: key, holder, since when.
     ///
     /// # Errors
     /// [`EngineError::Gone`] when the engine's runtime has ended.
     pub async fn waiting(&self) -> Result<Vec<Waiting>, EngineError> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.0.shared.arbiter.send(ArbiterMail::Waiting { reply });
-        sent.map_err(|_| EngineError::Gone)?;
-        answer.await.map_err(|_| EngineError::Gone)
+        Ok(self.lines().await?.waiting)
+    }
+
+    /// Every run that holds claims, of all processes on the journal, with what it holds.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`] when the engine's runtime has ended.
+    pub async fn holders(&self) -> Result<Vec<(RunId, Vec<Claim>)>, EngineError> {
+        Ok(self.lines().await?.holders)
+    }
+
+    /// What of this engine's runs waits for slots of pools.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`] when the engine's runtime has ended, [`EngineError::Journal`] when a plan cannot be read.
+    pub async fn waiting_for_slots(&self) -> Result<Vec<WaitingForSlots>, EngineError> {
+        let mut waiting = Vec::new();
+        for (run, node, pools) in self.lines().await?.slots {
+            let Some(handle) = self.run(run) else { continue };
+            let step = handle.state().await?.plan().node(node).name.clone();
+            waiting.push(WaitingForSlots { run, step, pools });
+        }
+        Ok(waiting)
     }
 
     /// Everything that is parked: the run, the node's name, why.
@@ -319,6 +391,11 @@ impl Engine {
         parked.collect()
     }
 
+    /// Runs that a recovery found open and could not read: of a newer format, or damaged. They keep what they claim.
+    pub fn unreadable(&self) -> Vec<(RunId, JournalError)> {
+        self.lock().unreadable.iter().map(|(run, error)| (*run, error.clone())).collect()
+    }
+
     /// News of all runs from now on. Lossy: a slow watcher misses some and is told so by its receiver.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.0.shared.notices.subscribe()
@@ -326,11 +403,24 @@ impl Engine {
 
     /// The journal.
     pub fn journal(&self) -> &Arc<dyn Journal> {
-        &self.0.shared.journal
+        &self.0.shared.core.journal
     }
 }
 
 impl Runs {
+    fn enter(&mut self, link: &Arc<RunLink>, digest: Option<&str>) {
+        if let (Some(key), Some(digest)) = (&link.key, digest) {
+            self.by_key.insert(key.clone(), (link.run, digest.to_owned()));
+        }
+        self.by_id.insert(link.run, Arc::clone(link));
+        self.trim();
+    }
+
+    /// The number of runs that have not come to their end.
+    fn open(&self) -> usize {
+        self.by_id.values().filter(|link| !link.is_over()).count()
+    }
+
     /// Forgets the oldest ended runs beyond what is kept. Each run is moved once, so a submission costs O(1) amortised.
     fn trim(&mut self) {
         if self.by_id.len() <= KEPT.max(2 * self.ended.len()) {
@@ -338,14 +428,18 @@ impl Runs {
         }
         let known: std::collections::BTreeSet<_> = self.ended.iter().copied().collect();
         for (run, link) in &self.by_id {
-            if !known.contains(run) && link.status.borrow().last.is_some() {
+            if !known.contains(run) && link.is_over() {
                 self.ended.push_back(*run);
             }
         }
         while self.ended.len() > KEPT {
-            if let Some(run) = self.ended.pop_front() {
-                self.by_id.remove(&run);
-                self.by_key.retain(|_, (other, _)| *other != run);
+            let Some(link) = self.ended.pop_front().and_then(|run| self.by_id.remove(&run)) else {
+                continue;
+            };
+            if let Some(key) = &link.key
+                && self.by_key.get(key).is_some_and(|(run, _)| *run == link.run)
+            {
+                self.by_key.remove(key);
             }
         }
     }

@@ -28,8 +28,10 @@ pub enum RunPhase {
     Parked,
     /// It has ended.
     Ended(End),
-    /// Its journal failed: it is open there and stands still here.
+    /// Its journal fails: it is open there, and stands still here until the journal is back.
     Broken,
+    /// The engine was suspended: it is open in the journal, keeps what it claims, and waits to be recovered.
+    Suspended,
 }
 
 impl RunPhase {

@@ -87,11 +87,7 @@ impl Submission {
         self
     }
 
-    pub(super) fn into_record(
-        self,
-        run: RunId,
-        seed: u64,
-    ) -> Result<(Submitted, Duration), EngineError> {
+    pub(super) fn into_record(self, run: RunId, seed: u64) -> Result<Submitted, EngineError> {
         if let Some(failed) = self.failed {
             return Err(failed);
         }
@@ -112,8 +108,9 @@ impl Submission {
             claims,
             key: self.key,
             labels: self.labels,
+            head_start: self.head_start,
             seed,
         };
-        Ok((submitted, self.head_start))
+        Ok(submitted)
     }
 }

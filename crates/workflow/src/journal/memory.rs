@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use stillpoint_context::ProcessId;
+use stillpoint_context::{Mono, ProcessId};
 
-use super::{Append, Batch, Fact, Journal, JournalError, Position, Seq, Stored, StreamId, Topic};
+use super::{
+    Append, Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
+};
+use crate::lease::{Fencing, Lease, Leases};
 
-/// A journal in memory: for tests, and for embedders who accept that nothing outlives the process.
+/// A journal and leases in memory: for tests, and for embedders who accept that nothing outlives the process.
+///
+/// Commits of epoch 0, those of an engine without leases, are accepted.
 ///
 /// # Complexity
 /// A commit costs O(1) for each record, whatever is there already.
@@ -19,8 +25,12 @@ pub struct MemoryJournal(Mutex<State>);
 struct State {
     position: Position,
     streams: BTreeMap<StreamId, Vec<Stored>>,
+    /// By stream of a run, who wrote to it last.
+    owners: BTreeMap<StreamId, ProcessId>,
     facts: BTreeMap<Topic, Vec<Fact>>,
-    fenced: BTreeMap<ProcessId, u64>,
+    leases: BTreeMap<ProcessId, Lease>,
+    /// The last epoch that was given.
+    epoch: u64,
 }
 
 impl MemoryJournal {
@@ -29,9 +39,16 @@ impl MemoryJournal {
         Self::default()
     }
 
-    /// Refuses this owner's commits below an epoch from now on.
-    pub fn fence(&self, owner: ProcessId, below: u64) {
-        self.lock().fenced.insert(owner, below);
+    /// How the runs ended that have.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn ends(&self) -> Vec<crate::machine::End> {
+        let state = self.lock();
+        let last = state.streams.values().filter_map(|stored| stored.last());
+        last.filter_map(|stored| match stored.record {
+            crate::machine::Record::Run(crate::machine::RunRecord::Ended { end }) => Some(end),
+            _ => None,
+        })
+        .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -40,6 +57,11 @@ impl MemoryJournal {
 }
 
 impl State {
+    fn check_owner(&self, owner: ProcessId, epoch: u64) -> Result<(), JournalError> {
+        let holds = self.leases.get(&owner).is_some_and(|lease| lease.epoch == epoch);
+        if epoch == 0 || holds { Ok(()) } else { Err(JournalError::Fenced { owner, epoch }) }
+    }
+
     /// Whether the append fits, or is there already.
     fn check(&self, append: &Append) -> Result<Fit, JournalError> {
         let stored = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
@@ -49,7 +71,8 @@ impl State {
         }
         let conflict = JournalError::Conflict { stream: append.stream, head };
         let Ok(from) = usize::try_from(append.expected.0) else { return Err(conflict) };
-        match stored.get(from..from + append.records.len()) {
+        let to = from.saturating_add(append.records.len());
+        match stored.get(from..to) {
             Some(there) if there.iter().map(|stored| &stored.record).eq(&append.records) => {
                 Ok(Fit::Repeated(there.last().map_or(self.position, |last| last.position)))
             }
@@ -72,9 +95,7 @@ impl Journal for MemoryJournal {
     async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
         let mut state = self.lock();
         let Batch { owner, epoch, appends, facts } = batch;
-        if state.fenced.get(&owner).is_some_and(|below| epoch < *below) {
-            return Err(JournalError::Fenced { owner, epoch });
-        }
+        state.check_owner(owner, epoch)?;
         let fits =
             appends.iter().map(|append| state.check(append)).collect::<Result<Vec<_>, _>>()?;
         let repeated = fits.iter().filter_map(|fit| match fit {
@@ -95,6 +116,9 @@ impl Journal for MemoryJournal {
         state.position.0 += 1;
         let position = state.position;
         for Append { stream, expected, at, records } in appends {
+            if matches!(stream, StreamId::Run(_)) {
+                state.owners.insert(stream, owner);
+            }
             let stored = state.streams.entry(stream).or_default();
             stored.extend((expected.0..).zip(records).map(|(seq, record)| Stored {
                 stream,
@@ -123,19 +147,24 @@ impl Journal for MemoryJournal {
         Ok(stored.iter().skip(from).take(max).cloned().collect())
     }
 
+    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
+        Ok(Seq(self.lock().streams.get(stream).map_or(0, |stored| stored.len() as u64)))
+    }
+
     async fn open(
         &self,
         after: Option<StreamId>,
         max: usize,
-    ) -> Result<Vec<StreamId>, JournalError> {
+    ) -> Result<Vec<OpenStream>, JournalError> {
         let state = self.lock();
-        let is_open = |stream: &StreamId, stored: &Vec<Stored>| {
-            matches!(stream, StreamId::Run(_))
-                && after.is_none_or(|after| *stream > after)
-                && stored.last().is_some_and(|last| !last.record.ends_run())
-        };
-        let open = state.streams.iter().filter(|(stream, stored)| is_open(stream, stored));
-        Ok(open.map(|(stream, _)| *stream).take(max).collect())
+        let open = state.owners.iter().filter_map(|(stream, owner)| {
+            let stored = state.streams.get(stream)?;
+            let open = after.is_none_or(|after| *stream > after)
+                && stored.last().is_some_and(|last| !last.record.ends_run());
+            let head = Seq(stored.len() as u64);
+            open.then_some(OpenStream { stream: *stream, owner: *owner, head })
+        });
+        Ok(open.take(max).collect())
     }
 
     async fn facts(
@@ -153,6 +182,69 @@ impl Journal for MemoryJournal {
             end += 1;
         }
         Ok(new[..end].to_vec())
+    }
+}
+
+#[async_trait]
+impl Leases for MemoryJournal {
+    async fn acquire(
+        &self,
+        process: ProcessId,
+        now: Mono,
+        term: Duration,
+    ) -> Result<Lease, JournalError> {
+        let mut state = self.lock();
+        state.epoch += 1;
+        let lease = Lease::new(process, state.epoch, now, term);
+        state.leases.insert(process, lease);
+        Ok(lease)
+    }
+
+    async fn renew(
+        &self,
+        process: ProcessId,
+        epoch: u64,
+        now: Mono,
+        term: Duration,
+    ) -> Result<Lease, JournalError> {
+        let mut state = self.lock();
+        let lease = state.leases.get_mut(&process).filter(|lease| lease.epoch == epoch);
+        let lease = lease.ok_or(JournalError::Fenced { owner: process, epoch })?;
+        let renewed = Lease::new(process, epoch, now, term);
+        if renewed.until > lease.until || lease.is_over(now, Duration::ZERO) {
+            *lease = renewed;
+        }
+        Ok(*lease)
+    }
+
+    async fn release(&self, process: ProcessId, epoch: u64) -> Result<(), JournalError> {
+        let mut state = self.lock();
+        if state.leases.get(&process).is_some_and(|lease| lease.epoch == epoch) {
+            state.leases.remove(&process);
+        }
+        Ok(())
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, JournalError> {
+        let mut leases: Vec<_> = self.lock().leases.values().copied().collect();
+        leases.sort_by_key(|lease| lease.epoch);
+        Ok(leases)
+    }
+
+    async fn fence(
+        &self,
+        process: ProcessId,
+        now: Mono,
+        margin: Duration,
+    ) -> Result<Fencing, JournalError> {
+        let mut state = self.lock();
+        match state.leases.get(&process) {
+            Some(lease) if !lease.is_over(now, margin) => Ok(Fencing::Alive { until: lease.until }),
+            _ => {
+                state.leases.remove(&process);
+                Ok(Fencing::Fenced)
+            }
+        }
     }
 }
 
@@ -190,13 +282,13 @@ mod tests {
     #[test]
     fn a_commit_is_all_or_nothing_and_may_be_repeated() {
         let journal = MemoryJournal::new();
-        let both = || batch(1, vec![append(1, 0, 7), append(2, 0, 8)]);
+        let both = || batch(0, vec![append(1, 0, 7), append(2, 0, 8)]);
         let position = now(journal.commit(both())).unwrap();
         assert_eq!(now(journal.commit(both())).unwrap(), position, "a repeated commit is the same");
-        let one_fits = batch(1, vec![append(1, 1, 7), append(2, 0, 9)]);
+        let one_fits = batch(0, vec![append(1, 1, 7), append(2, 0, 9)]);
         let error = now(journal.commit(one_fits)).unwrap_err();
         assert!(matches!(error, JournalError::Conflict { head: Seq(1), .. }));
-        let half_repeated = batch(1, vec![append(1, 0, 7), append(2, 1, 9)]);
+        let half_repeated = batch(0, vec![append(1, 0, 7), append(2, 1, 9)]);
         assert!(now(journal.commit(half_repeated)).is_err());
         for n in [1, 2] {
             let stored = now(journal.read(&StreamId::Run(run(n)), Seq(0), 9)).unwrap();
@@ -205,27 +297,39 @@ mod tests {
     }
 
     #[test]
-    fn a_fenced_epoch_is_refused() {
+    fn an_epoch_that_is_not_held_is_refused_before_anything_else() {
         let journal = MemoryJournal::new();
-        journal.fence(ProcessId(Uuid::nil()), 2);
-        let error = now(journal.commit(batch(1, vec![append(1, 0, 7)]))).unwrap_err();
-        assert!(matches!(error, JournalError::Fenced { epoch: 1, .. }));
-        assert!(now(journal.commit(batch(2, vec![append(1, 0, 7)]))).is_ok());
+        let process = ProcessId(Uuid::nil());
+        let at = |seconds| Mono(Duration::from_secs(seconds));
+        let (term, margin) = (Duration::from_mins(1), Duration::from_secs(10));
+        let lease = now(journal.acquire(process, at(0), term)).unwrap();
+        assert!(now(journal.commit(batch(lease.epoch, vec![append(1, 0, 7)]))).is_ok());
+        let early = now(journal.fence(process, at(69), margin)).unwrap();
+        assert_eq!(early, Fencing::Alive { until: at(60) });
+        assert_eq!(now(journal.fence(process, at(70), margin)).unwrap(), Fencing::Fenced);
+        let error = now(journal.commit(batch(lease.epoch, vec![append(1, 0, 7)]))).unwrap_err();
+        assert!(matches!(error, JournalError::Fenced { .. }), "not the conflict that it is too");
+        assert!(now(journal.renew(process, lease.epoch, at(71), term)).is_err());
+        let again = now(journal.acquire(process, at(71), term)).unwrap();
+        assert!(again.epoch > lease.epoch);
+        assert!(now(journal.commit(batch(again.epoch, vec![append(1, 1, 7)]))).is_ok());
     }
 
     #[test]
     fn open_streams_are_paged_and_ended_ones_left_out() {
         let journal = MemoryJournal::new();
         for n in 1..=5 {
-            now(journal.commit(batch(1, vec![append(n, 0, 7)]))).unwrap();
+            now(journal.commit(batch(0, vec![append(n, 0, 7)]))).unwrap();
         }
         let mut last = append(3, 1, 0);
         last.records = vec![Record::Run(RunRecord::Ended { end: End::Succeeded })];
-        now(journal.commit(batch(1, vec![last]))).unwrap();
+        now(journal.commit(batch(0, vec![last]))).unwrap();
         let first = now(journal.open(None, 2)).unwrap();
-        let rest = now(journal.open(first.last().copied(), 9)).unwrap();
-        let runs = |of: &[u128]| of.iter().map(|n| StreamId::Run(run(*n))).collect::<Vec<_>>();
-        assert_eq!((first, rest), (runs(&[1, 2]), runs(&[4, 5])));
+        let rest = now(journal.open(first.last().map(|open| open.stream), 9)).unwrap();
+        let runs = |of: Vec<OpenStream>| of.iter().map(|open| open.stream).collect::<Vec<_>>();
+        let wanted = |of: &[u128]| of.iter().map(|n| StreamId::Run(run(*n))).collect::<Vec<_>>();
+        assert_eq!((runs(first), runs(rest)), (wanted(&[1, 2]), wanted(&[4, 5])));
+        assert_eq!(now(journal.head(&StreamId::Run(run(3)))).unwrap(), Seq(2));
     }
 
     #[test]
@@ -233,7 +337,7 @@ mod tests {
         let journal = MemoryJournal::new();
         let topic = Topic::new("t").unwrap();
         for (at, count) in [(0, 1), (1, 3), (2, 1)] {
-            let mut batch = batch(1, vec![append(1, at, 7)]);
+            let mut batch = batch(0, vec![append(1, at, 7)]);
             for key in 0..count {
                 let fact = FactDraft::new(topic.clone(), format!("{at}/{key}"), &b""[..]);
                 batch.facts.push((run(1), fact));

@@ -3,26 +3,32 @@
 //! ```text
 //!   run streams        r1: Submitted Started Intended Succeeded … Ended
 //!                      r2: Submitted Started …
+//!   key streams        k1: Taken by r1                 one record each: which run a submission's key belongs to
 //!   arbiter's stream       Queued(r1) Granted(r1) Queued(r2) Released(r1) Granted(r2) …
 //!   facts              by topic, each with the position of its commit
 //! ```
 
+mod codec;
 mod memory;
 
 use std::borrow::Cow;
 use std::fmt::{self, Debug};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{
-    Effect, ErrorClass, ErrorCode, ErrorFacts, Mono, ProcessId, RunId, Subject, text_id,
+    Effect, ErrorClass, ErrorCode, ErrorFacts, IdError, IdempotencyKey, Mono, ProcessId, RunId,
+    Subject, text_id,
 };
+use uuid::Uuid;
 
+pub use codec::{RECORD_FORMAT, decode_records, encode_records};
 pub use memory::MemoryJournal;
 
-use crate::machine::Record;
+use crate::machine::{Record, RunState};
 
 /// A stream of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +38,32 @@ pub enum StreamId {
     Arbiter,
     /// A run's.
     Run(RunId),
+    /// A submission key's: its one record says which run the key belongs to.
+    Key(Uuid),
+}
+
+impl StreamId {
+    /// The stream of a key.
+    pub fn of_key(key: &IdempotencyKey) -> Self {
+        // The namespace is a constant of ours: UUIDv5 of "stillpoint:key" in the nil namespace.
+        let namespace = Uuid::new_v5(&Uuid::nil(), b"stillpoint:key");
+        Self::Key(Uuid::new_v5(&namespace, key.as_str().as_bytes()))
+    }
+}
+
+/// Reads what [`Display`](fmt::Display) writes.
+impl FromStr for StreamId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let unknown = || IdError::new("stream", text, "it is not arbiter, run/UUID or key/UUID");
+        match text.split_once('/') {
+            None if text == "arbiter" => Ok(Self::Arbiter),
+            Some(("run", id)) => Ok(Self::Run(id.parse()?)),
+            Some(("key", id)) => id.parse().map(Self::Key).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
 }
 
 impl fmt::Display for StreamId {
@@ -39,6 +71,7 @@ impl fmt::Display for StreamId {
         match self {
             Self::Arbiter => f.write_str("arbiter"),
             Self::Run(run) => write!(f, "run/{run}"),
+            Self::Key(key) => write!(f, "key/{key}"),
         }
     }
 }
@@ -130,7 +163,7 @@ pub struct Batch {
     pub owner: ProcessId,
     /// Its epoch: the journal refuses one that has been fenced off.
     pub epoch: u64,
-    /// What is appended.
+    /// What is appended; each stream at most once.
     pub appends: Vec<Append>,
     /// What is stated along with it, and by which run.
     pub facts: Vec<(RunId, FactDraft)>,
@@ -149,6 +182,17 @@ pub struct Stored {
     pub at: Now,
     /// The record.
     pub record: Record,
+}
+
+/// The stream of a run that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenStream {
+    /// The stream.
+    pub stream: StreamId,
+    /// The process whose commit it ends with.
+    pub owner: ProcessId,
+    /// The number of its records.
+    pub head: Seq,
 }
 
 /// Why the journal did not do what it was asked.
@@ -174,6 +218,17 @@ pub enum JournalError {
     /// There is no room.
     #[error("the journal is full")]
     Full,
+    /// Somebody else keeps it locked.
+    #[error("the journal is locked: {0}")]
+    Busy(String),
+    /// A newer version of the program wrote it.
+    #[error("the journal holds records of format {found}; this version reads up to {known}")]
+    Format {
+        /// The format that was found.
+        found: u32,
+        /// The newest that can be read.
+        known: u32,
+    },
     /// Input or output failed; it may have been written all the same.
     #[error("the journal cannot be reached: {0}")]
     Io(String),
@@ -188,6 +243,8 @@ impl ErrorFacts for JournalError {
             Self::Fenced { .. } => "journal.fenced",
             Self::Conflict { .. } => "journal.conflict",
             Self::Full => "journal.full",
+            Self::Busy(_) => "journal.busy",
+            Self::Format { .. } => "journal.format",
             Self::Io(_) => "journal.io",
             Self::Corrupt(_) => "journal.corrupt",
         })
@@ -195,23 +252,28 @@ impl ErrorFacts for JournalError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Fenced { .. } | Self::Conflict { .. } => ErrorClass::Conflict,
+            Self::Busy(_) => ErrorClass::Busy,
             Self::Full | Self::Io(_) => ErrorClass::Unavailable,
+            Self::Format { .. } => ErrorClass::Invalid,
             Self::Corrupt(_) => ErrorClass::Integrity,
         }
     }
     fn effect(&self) -> Effect {
         match self {
             Self::Io(_) => Effect::Unknown,
-            Self::Fenced { .. } | Self::Conflict { .. } | Self::Full | Self::Corrupt(_) => {
-                Effect::None
-            }
+            Self::Fenced { .. }
+            | Self::Conflict { .. }
+            | Self::Full
+            | Self::Busy(_)
+            | Self::Format { .. }
+            | Self::Corrupt(_) => Effect::None,
         }
     }
     fn subjects(&self) -> Vec<Subject> {
         match self {
             Self::Fenced { owner, .. } => vec![Subject::new("process", owner)],
             Self::Conflict { stream, .. } => vec![Subject::new("stream", stream)],
-            Self::Full | Self::Io(_) | Self::Corrupt(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
     fn remedy(&self) -> Cow<'static, str> {
@@ -219,6 +281,8 @@ impl ErrorFacts for JournalError {
             Self::Fenced { .. } => "Stop this process; its runs are carried on by another.",
             Self::Conflict { .. } => "Read the stream again and decide anew.",
             Self::Full => "Make room on the volume of the state file.",
+            Self::Busy(_) => "End what keeps the state file locked.",
+            Self::Format { .. } => "Use a version of the program that reads this format.",
             Self::Io(_) => "Look at the volume of the state file.",
             Self::Corrupt(_) => "Restore the state file from a copy, or rebuild it from storage.",
         }
@@ -230,7 +294,12 @@ impl ErrorFacts for JournalError {
 ///
 /// # Atomicity and ordering
 /// [`commit`](Self::commit) is all or nothing over all its streams and facts, and durable when it returns. Commits are
-/// totally ordered by their [`Position`]; a reader never sees a later one without an earlier one.
+/// totally ordered by their [`Position`], which rises; a reader never sees a later one without an earlier one.
+///
+/// # Owners
+/// A journal that keeps [`Leases`](crate::Leases) refuses a commit whose owner does not hold a lease of its epoch with
+/// [`JournalError::Fenced`], and looks at that before anything else: a process that was taken over learns that first. Epoch
+/// 0 is that of an engine without leases; a journal that several processes may share refuses it.
 ///
 /// # Idempotence
 /// A commit whose appends are already there with equal content answers with their position, so that a writer who does
@@ -242,6 +311,9 @@ impl ErrorFacts for JournalError {
 /// # Cancel safety
 /// A dropped `commit` may or may not be written, as after [`JournalError::Io`].
 ///
+/// # Stored form
+/// A journal that stores bytes keeps records as [`encode_records`] writes them, and gives what [`decode_records`] reads.
+///
 /// # Example
 /// [`MemoryJournal`] is the minimal implementation.
 #[async_trait]
@@ -251,10 +323,18 @@ pub trait Journal: Debug + Send + Sync + 'static {
         true
     }
 
+    /// Whether other processes may write to it. What they write is then looked for from time to time.
+    fn is_shared(&self) -> bool {
+        self.is_durable()
+    }
+
     /// Appends records and states facts.
     async fn commit(&self, batch: Batch) -> Result<Position, JournalError>;
 
     /// At most `max` records of a stream, from a place on. Fewer, or none, at its end.
+    ///
+    /// # Errors
+    /// [`JournalError::Format`] when one of them is of a newer format, [`JournalError::Corrupt`] when it is none.
     async fn read(
         &self,
         stream: &StreamId,
@@ -262,12 +342,15 @@ pub trait Journal: Debug + Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<Stored>, JournalError>;
 
+    /// The number of records of a stream; 0 if there is none.
+    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError>;
+
     /// At most `max` streams of runs that have not ended, in the order of their ids, after one.
     async fn open(
         &self,
         after: Option<StreamId>,
         max: usize,
-    ) -> Result<Vec<StreamId>, JournalError>;
+    ) -> Result<Vec<OpenStream>, JournalError>;
 
     /// At most `max` facts of a topic from later commits than one, in order. The facts of one commit are never split:
     /// more than `max` come if a single commit holds more.
@@ -277,4 +360,88 @@ pub trait Journal: Debug + Send + Sync + 'static {
         after: Position,
         max: usize,
     ) -> Result<Vec<Fact>, JournalError>;
+}
+
+#[async_trait]
+impl<J: Journal + ?Sized> Journal for Arc<J> {
+    fn is_durable(&self) -> bool {
+        (**self).is_durable()
+    }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
+        (**self).commit(batch).await
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamId,
+        from: Seq,
+        max: usize,
+    ) -> Result<Vec<Stored>, JournalError> {
+        (**self).read(stream, from, max).await
+    }
+
+    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
+        (**self).head(stream).await
+    }
+
+    async fn open(
+        &self,
+        after: Option<StreamId>,
+        max: usize,
+    ) -> Result<Vec<OpenStream>, JournalError> {
+        (**self).open(after, max).await
+    }
+
+    async fn facts(
+        &self,
+        topic: &Topic,
+        after: Position,
+        max: usize,
+    ) -> Result<Vec<Fact>, JournalError> {
+        (**self).facts(topic, after, max).await
+    }
+}
+
+/// How many records are read at once.
+const PAGE: usize = 1024;
+
+/// A whole stream, without a hole.
+pub(crate) async fn read_stream(
+    journal: &dyn Journal,
+    stream: StreamId,
+) -> Result<Vec<Stored>, JournalError> {
+    let mut stored: Vec<Stored> = Vec::new();
+    loop {
+        let from = stored.len() as u64;
+        let page = journal.read(&stream, Seq(from), PAGE).await?;
+        if page.is_empty() {
+            return Ok(stored);
+        }
+        if page.iter().zip(from..).any(|(stored, seq)| stored.seq.0 != seq) {
+            return Err(JournalError::Corrupt(format!("stream {stream} has a hole after {from}")));
+        }
+        stored.extend(page);
+    }
+}
+
+/// The state of a run as the journal has it, and its records.
+pub(crate) async fn read_run(
+    journal: &dyn Journal,
+    run: RunId,
+) -> Result<Option<(RunState, Vec<Stored>)>, JournalError> {
+    let stored = read_stream(journal, StreamId::Run(run)).await?;
+    if stored.is_empty() {
+        return Ok(None);
+    }
+    match RunState::replay(stored.iter().map(|stored| (stored.at.mono, &stored.record))) {
+        Some(state) => Ok(Some((state, stored))),
+        None => {
+            Err(JournalError::Corrupt(format!("the stream of run {run} does not begin with one")))
+        }
+    }
 }

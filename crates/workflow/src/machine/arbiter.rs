@@ -14,6 +14,7 @@
 //! one lets go, so waking n waiters in turn costs O(n), however many wait elsewhere.
 
 mod decide;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{FencingToken, Mono, RunId};
 
 pub(crate) use decide::ArbiterMachine;
+pub(crate) use state::ArbiterState;
 
 use crate::claim::{Claim, ClaimKey};
 
@@ -43,11 +45,17 @@ pub enum ArbiterRecord {
         claims: Vec<Claim>,
         /// By how much it goes before those that came at the same time.
         head_start: Duration,
-        /// When it asked.
+        /// When it asked, on the clock that counts suspend; never before one that asked earlier.
         at: Mono,
     },
     /// A run holds all its claims. The token is the place of this record in the stream, counted from one.
     Granted {
+        /// The run.
+        run: RunId,
+    },
+    /// A run that holds its claims is carried on by another process, or anew. The token is the place of this record, counted
+    /// from one: it is higher than that of whoever carried the run before.
+    Regranted {
         /// The run.
         run: RunId,
     },
@@ -56,8 +64,36 @@ pub enum ArbiterRecord {
         /// The run.
         run: RunId,
         /// What it let go of; everything if empty.
-        keys: Vec<ClaimKey>,
+        claims: Vec<Claim>,
     },
+    /// Everything that is claimed at this place of the stream, so that nobody has to read what came before.
+    Snapshot(Box<Snapshot>),
+}
+
+/// All that the arbiter knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The runs, in line.
+    pub runs: Vec<Claimant>,
+}
+
+/// A run that holds claims or waits for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Claimant {
+    /// The run.
+    pub run: RunId,
+    /// What it claims, less what it has let go of.
+    pub claims: Vec<Claim>,
+    /// By how much it goes before those that came at the same time.
+    pub head_start: Duration,
+    /// When it asked.
+    pub at: Mono,
+    /// The place of its asking in the stream, counted from one.
+    pub asked: u64,
+    /// The token, if it holds what it claims.
+    pub token: Option<FencingToken>,
 }
 
 /// Whether the arbiter does its work.
@@ -92,10 +128,16 @@ pub(crate) enum ArbiterInput {
         claims: Vec<Claim>,
         head_start: HeadStart,
     },
-    /// Lets go of some keys, or of everything, granted or not.
+    /// Asks for a run that may be known already: it is carried on by this process.
+    Adopt {
+        run: RunId,
+        claims: Vec<Claim>,
+        head_start: HeadStart,
+    },
+    /// Lets go of some claims, or of everything, granted or not.
     Release {
         run: RunId,
-        keys: Vec<ClaimKey>,
+        claims: Vec<Claim>,
     },
 }
 

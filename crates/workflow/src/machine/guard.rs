@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{Failure, Mono};
 
 pub(crate) use decide::GuardMachine;
-pub(crate) use state::{BodyState, GuardState, Phase};
+pub(crate) use state::{BodyState, Enter, GuardState, Phase};
 pub use verdict::{GuardVerdict, Hold};
 
 use crate::payload::Payload;
@@ -30,6 +30,9 @@ use crate::plan::NodeNo;
 
 /// How long something that was dropped is waited for.
 pub(crate) const STOP_WAIT: Duration = Duration::from_mins(1);
+
+/// The code of a guard that was not entered because the engine is suspended.
+pub(crate) const GUARD_SUSPENDED: &str = "guard.suspended";
 
 /// A record of a guard with its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,6 +128,8 @@ pub enum GuardRecord {
         /// What failed last.
         failure: Box<Failure>,
     },
+    /// The process ended while the guard was armed: what was done in it is unknown, and it is exited first.
+    Lost,
     /// A person asked for another try of what is owed.
     Reopened,
     /// A person said that what is owed is done.
@@ -182,6 +187,12 @@ pub(crate) enum GuardInput {
     Cancel {
         cause: Box<Failure>,
     },
+    /// Come to an end before it begins, or not at all: a body that runs goes on.
+    Suspend {
+        cause: Box<Failure>,
+    },
+    /// The process that armed it is gone.
+    Lost,
     /// Try what is owed once more.
     Reopen,
     Tick,

@@ -1,9 +1,12 @@
 //! What is written down: the records of runs, and the words they use.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{Failure, FencingToken, IdempotencyKey, Mono, RunId, StepName, Subject};
+use stillpoint_context::{
+    ErrorClass, Failure, FencingToken, IdempotencyKey, Mono, RunId, StepName, Subject,
+};
 
 use super::arbiter::ArbiterRecord;
 use super::guard::GuardEntry;
@@ -20,6 +23,19 @@ pub enum Record {
     Run(RunRecord),
     /// Of the arbiter.
     Arbiter(ArbiterRecord),
+    /// Of a submission key: the one record of its stream.
+    Key(KeyRecord),
+}
+
+/// Which run a submission key belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// The run.
+    pub run: RunId,
+    /// What tells the submission from another one: the BLAKE3 hash, in hex, of plan, inputs and claims as stored.
+    pub digest: String,
 }
 
 impl Record {
@@ -36,6 +52,19 @@ impl Record {
 pub enum RunRecord {
     /// Somebody asked for it.
     Submitted(Box<Submitted>),
+    /// What follows happened at this time, later than what came before it in the same append.
+    Tick {
+        /// When.
+        at: Mono,
+    },
+    /// Another process, or the same one after its journal was gone, carries on from the log. What was at work is in doubt;
+    /// what was guarded is to be exited first. Times that lie ahead are those of the new process's clock from here on.
+    Recovered {
+        /// The token of the new process's grant.
+        fence: FencingToken,
+        /// How much time went by since the record before.
+        elapsed: Duration,
+    },
     /// All claims are granted.
     Started {
         /// The token of the grant.
@@ -89,6 +118,11 @@ pub enum RunRecord {
     },
     /// A dropped attempt is still on its thread and is no longer waited for.
     Lingers {
+        /// The step.
+        node: NodeNo,
+    },
+    /// It is time for another attempt, which has to wait for slots of its pools first.
+    RetryDue {
         /// The step.
         node: NodeNo,
     },
@@ -152,6 +186,11 @@ pub enum RunRecord {
         /// When it is tried again.
         retry_at: Mono,
     },
+    /// An attempt to undo was dropped and may still be on its thread.
+    UndoDropped {
+        /// The step.
+        node: NodeNo,
+    },
     /// Somebody asked to cancel.
     CancelRequested {
         /// Who.
@@ -207,8 +246,27 @@ pub struct Submitted {
     /// Words of the embedder's, opaque to the engine.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// By how much it goes before those that came at the same time.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub head_start: Duration,
     /// Seeds the jitter of retries.
     pub seed: u64,
+}
+
+impl Submitted {
+    /// What tells this submission from another one of the same key: the hash of what it would do.
+    pub(crate) fn digest(&self) -> Result<String, Failure> {
+        let text =
+            serde_json::to_vec(&(&self.plan, &self.inputs, &self.claims)).map_err(|error| {
+                Failure::new(
+                    "value.encode",
+                    ErrorClass::Internal,
+                    "a plan cannot be written as JSON",
+                )
+                .with_cause(error)
+            })?;
+        Ok(blake3::hash(&text).to_hex().to_string())
+    }
 }
 
 /// What follows a failed attempt.
@@ -281,6 +339,8 @@ pub enum ParkReason {
     ExitOwed,
     /// A step failed past the point of no return.
     PastNoReturn,
+    /// The plan names an action that this process does not have. Never stored: a process that has it carries on.
+    UnknownAction,
 }
 
 /// What a person found out about a parked node.

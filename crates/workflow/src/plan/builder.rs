@@ -14,12 +14,13 @@ use stillpoint_context::{Failure, StepName};
 use super::guard::GuardBuilder;
 use super::handle::{Bind, Binding, Handle, In, Inside, NodeNo, Out, Outside};
 use super::{
-    DEFAULT_GRACE, Feed, Node, NodeKind, PLAN_FORMAT, Plan, PlanData, PlanError, PlanProblem, Role,
-    Step,
+    DEFAULT_GRACE, DEFAULT_UNDO_TIMEOUT, Feed, Node, NodeKind, PLAN_FORMAT, Plan, PlanData,
+    PlanError, PlanProblem, Role, Step,
 };
 use crate::action::{AnyAction, Call};
 use crate::claim::{Claim, ClaimKey};
 use crate::payload::Payload;
+use crate::pool::PoolName;
 use crate::retry::Retry;
 
 /// How often an undo is tried, unless said: a few times, for what it owes is dear.
@@ -184,12 +185,13 @@ impl PlanBuilder {
             timeout: what.timeout,
             retry: Retry::NEVER,
             undo_retry: UNDO_RETRY,
-            undo_timeout: None,
+            undo_timeout: Some(DEFAULT_UNDO_TIMEOUT),
             grace: None,
             optional: false,
             no_return: false,
             worst_case: what.worst_case,
             uses: Vec::new(),
+            pools: Vec::new(),
             role,
         };
         let node = self.push(name, NodeKind::Step(step));
@@ -307,9 +309,18 @@ impl<'p, S, I, O, X> StepBuilder<'p, S, I, O, X> {
         self.set(|step| step.undo_retry = retry)
     }
 
-    /// How long one attempt of its undo may take.
+    /// How long one attempt of its undo may take; [`DEFAULT_UNDO_TIMEOUT`](crate::DEFAULT_UNDO_TIMEOUT) unless said.
     pub fn undo_timeout(self, timeout: Duration) -> Self {
         self.set(|step| step.undo_timeout = Some(timeout))
+    }
+
+    /// Needs a slot of this pool for each attempt; inside a guard, from before the guard is armed until it is over.
+    pub fn pool(self, pool: PoolName) -> Self {
+        self.set(|step| {
+            if !step.pools.contains(&pool) {
+                step.pools.push(pool);
+            }
+        })
     }
 
     /// Uses a resource for itself: the run claims it, and two such steps must be ordered.

@@ -242,10 +242,14 @@ impl<'a> Check<'a> {
         let after = reach(graph, point, Way::Forward);
         for (at, node) in self.data.nodes.iter().enumerate() {
             let outer = node.within.map_or(at, NodeNo::index);
-            if !before[outer] && !after[outer] && node.within.is_none() {
+            let idle = node.kind == NodeKind::Input;
+            if !before[outer] && !after[outer] && node.within.is_none() && !idle {
                 let (step, beside) = (self.name(point), self.name(at));
                 self.problems.push(PlanProblem::NoReturnNotCut { step, beside });
             }
+        }
+        if self.steps().any(|(at, step)| at == point && step.optional) {
+            self.problems.push(PlanProblem::OptionalNoReturn { step: self.name(point) });
         }
         for (at, step) in self.steps() {
             let outer = self.data.nodes[at].within.map_or(at, NodeNo::index);
@@ -333,7 +337,7 @@ fn worst_case(data: &PlanData, guard: &Guard, graph: &Graph) -> Duration {
             visit(NodeNo::at(next.index()));
         }
     };
-    enter.unwrap_or_default() + longest_path(&guard.body, declared, edges)
+    enter.unwrap_or_default().saturating_add(longest_path(&guard.body, declared, edges))
 }
 
 /// The weight of the heaviest path through `body`, an acyclic graph.
@@ -344,13 +348,20 @@ pub(crate) fn longest_path(
 ) -> Duration {
     let mut waiting = std::collections::BTreeMap::<NodeNo, (u32, Duration)>::new();
     for node in body {
-        waiting.entry(*node).or_default();
-        succs(*node, &mut |next| waiting.entry(next).or_default().0 += 1);
+        waiting.insert(*node, (0, Duration::ZERO));
+    }
+    for node in body {
+        // Of a plan that was read, a body may say of steps that they follow each other by ways that are not in it.
+        succs(*node, &mut |next| {
+            if let Some((left, _)) = waiting.get_mut(&next) {
+                *left += 1;
+            }
+        });
     }
     let mut free: Vec<_> = body.iter().copied().filter(|node| waiting[node].0 == 0).collect();
     let mut longest = Duration::ZERO;
     while let Some(node) = free.pop() {
-        let end = waiting[&node].1 + weight(node);
+        let end = waiting[&node].1.saturating_add(weight(node));
         longest = longest.max(end);
         succs(node, &mut |next| {
             if let Some((left, start)) = waiting.get_mut(&next) {

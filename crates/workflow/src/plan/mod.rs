@@ -37,6 +37,7 @@ pub(crate) use topology::Topology;
 use crate::action::{AnyAction, EffectKind};
 use crate::claim::Claim;
 use crate::payload::Payload;
+use crate::pool::PoolName;
 use crate::retry::Retry;
 
 /// The format of stored plans that this version writes; older ones are read, newer ones refused.
@@ -44,6 +45,9 @@ pub const PLAN_FORMAT: u32 = 1;
 
 /// How long a step that was told to stop may take until it is dropped, where the plan does not say.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+
+/// How long one attempt of an undo may take, where the plan does not say: one that hangs must not hold its run for ever.
+pub const DEFAULT_UNDO_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// A validated plan. Cheap to clone.
 ///
@@ -135,6 +139,9 @@ pub struct Step {
     pub worst_case: Option<Duration>,
     /// What it uses for itself; checked to be ordered, and claimed by the run.
     pub uses: Vec<Claim>,
+    /// The pools of which each attempt needs a slot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolName>,
     /// What it is to its guard.
     pub role: Role,
 }

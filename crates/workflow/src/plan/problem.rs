@@ -156,6 +156,12 @@ pub enum PlanProblem {
         /// The other.
         second: String,
     },
+    /// A point of no return without which the run could go on.
+    #[error("step {step} is the point of no return and cannot be optional")]
+    OptionalNoReturn {
+        /// The step.
+        step: String,
+    },
     /// A step with an undo where nothing is ever undone.
     #[error("step {step} has an undo that is never owed: it is at or after the point of no return")]
     UndoNeverOwed {
@@ -198,6 +204,7 @@ impl PlanProblem {
             Self::NoReturnNotCut { .. } => "plan.no_return_not_cut",
             Self::NoReturnInGuard { .. } => "plan.no_return_in_guard",
             Self::SecondNoReturn { .. } => "plan.second_no_return",
+            Self::OptionalNoReturn { .. } => "plan.optional_no_return",
             Self::UndoNeverOwed { .. } => "plan.undo_never_owed",
             Self::UnknownGuard { .. } => "plan.unknown_guard",
             Self::BadParams { .. } => "plan.bad_params",
@@ -211,6 +218,7 @@ impl PlanProblem {
             Self::BadName { name, .. } | Self::DuplicateName { name } => vec![name],
             Self::UnknownDependency { step, name } => vec![step, name],
             Self::ForeignHandle { step }
+            | Self::OptionalNoReturn { step }
             | Self::UndoNeverOwed { step }
             | Self::BadParams { step, .. } => vec![step],
             Self::Cycle { steps } => steps.iter().map(String::as_str).collect(),

@@ -9,7 +9,11 @@ use stillpoint_context::BoxFuture;
 use tokio::sync::watch;
 
 use super::Sim;
-use crate::journal::{Batch, Fact, Journal, JournalError, Position, Seq, Stored, StreamId, Topic};
+use crate::journal::{
+    Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
+};
+
+type After = dyn Fn(&Batch) + Send + Sync;
 
 type Before = dyn Fn(&Batch) -> BoxFuture<'static, Result<(), JournalError>> + Send + Sync;
 
@@ -17,6 +21,8 @@ type Before = dyn Fn(&Batch) -> BoxFuture<'static, Result<(), JournalError>> + S
 pub struct HookJournal<J> {
     inner: J,
     before: Box<Before>,
+    after: Option<Box<After>>,
+    shared: bool,
 }
 
 impl<J: Debug> Debug for HookJournal<J> {
@@ -31,7 +37,21 @@ impl<J> HookJournal<J> {
         inner: J,
         before: impl Fn(&Batch) -> BoxFuture<'static, Result<(), JournalError>> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, before: Box::new(before) }
+        Self { inner, before: Box::new(before), after: None, shared: false }
+    }
+
+    /// Tells `after` of each batch that `inner` has written.
+    pub fn after(inner: J, after: impl Fn(&Batch) + Send + Sync + 'static) -> Self {
+        let free = |_: &Batch| -> BoxFuture<'static, Result<(), JournalError>> {
+            Box::pin(std::future::ready(Ok(())))
+        };
+        Self { after: Some(Box::new(after)), ..Self::new(inner, free) }
+    }
+
+    /// Says that other processes may write to it.
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
     }
 
     /// Commits after up to `most` of virtual time, drawn by the simulation, so that other things come between.
@@ -101,9 +121,16 @@ impl<J: Journal> Journal for HookJournal<J> {
         self.inner.is_durable()
     }
 
+    fn is_shared(&self) -> bool {
+        self.shared || self.inner.is_shared()
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
         (self.before)(&batch).await?;
-        self.inner.commit(batch).await
+        let Some(after) = &self.after else { return self.inner.commit(batch).await };
+        let position = self.inner.commit(batch.clone()).await?;
+        after(&batch);
+        Ok(position)
     }
 
     async fn read(
@@ -115,11 +142,15 @@ impl<J: Journal> Journal for HookJournal<J> {
         self.inner.read(stream, from, max).await
     }
 
+    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
+        self.inner.head(stream).await
+    }
+
     async fn open(
         &self,
         after: Option<StreamId>,
         max: usize,
-    ) -> Result<Vec<StreamId>, JournalError> {
+    ) -> Result<Vec<OpenStream>, JournalError> {
         self.inner.open(after, max).await
     }
 

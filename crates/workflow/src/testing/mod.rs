@@ -16,7 +16,9 @@
 
 mod journal;
 mod sim;
+pub mod trials;
 
 pub use crate::action::interpose::{Conduct, Interpose, Part};
 pub use journal::{HookJournal, Stall};
 pub use sim::{Outstanding, Sim, SimLanes, Stuck};
+pub use trials::{Scenario, TrialError};

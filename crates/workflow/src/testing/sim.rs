@@ -45,6 +45,9 @@ struct State {
     timers: BTreeMap<(Duration, u64), Waker>,
     last: u64,
     outstanding: usize,
+    /// Tasks polled so far, and who wants to know when it is how many.
+    polls: u64,
+    poll_watchers: Vec<(u64, Waker)>,
 }
 
 struct Task {
@@ -102,6 +105,8 @@ impl Sim {
             timers: BTreeMap::new(),
             last: MAIN,
             outstanding: 0,
+            polls: 0,
+            poll_watchers: Vec::new(),
         };
         Self(Arc::new(Inner { seed, state: Mutex::new(state), changed: Condvar::new() }))
     }
@@ -125,6 +130,24 @@ impl Sim {
     /// A number that the seed decides.
     pub fn random(&self) -> u64 {
         self.lock().random()
+    }
+
+    /// Ready once the simulation has polled this many tasks: any place between two awaits of anything in it.
+    pub fn polled(&self, count: u64) -> BoxFuture<'static, ()> {
+        let sim = self.clone();
+        Box::pin(std::future::poll_fn(move |cx| {
+            let mut state = sim.lock();
+            if state.polls >= count {
+                return Poll::Ready(());
+            }
+            state.poll_watchers.push((count, cx.waker().clone()));
+            Poll::Pending
+        }))
+    }
+
+    /// How many tasks it has polled.
+    pub fn polls(&self) -> u64 {
+        self.lock().polls
     }
 
     /// Keeps virtual time from going on until the guard is dropped.
@@ -178,6 +201,7 @@ impl Sim {
         loop {
             let Some(id) = self.next_ready(*polls)? else { continue };
             *polls += 1;
+            self.count_poll();
             let waker = Waker::from(Arc::new(Wakeup { id, sim: self.clone() }));
             let mut cx = Context::from_waker(&waker);
             if id == MAIN {
@@ -195,6 +219,20 @@ impl Sim {
             } else {
                 self.lock().tasks.remove(&id);
             }
+        }
+    }
+
+    fn count_poll(&self) {
+        let mut state = self.lock();
+        state.polls += 1;
+        let count = state.polls;
+        let (due, later) = std::mem::take(&mut state.poll_watchers)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(at, _)| *at <= count);
+        state.poll_watchers = later;
+        drop(state);
+        for (_, waker) in due {
+            waker.wake();
         }
     }
 

@@ -17,6 +17,11 @@ impl ArbiterMachine {
         Self { state: ArbiterState::default(), policy }
     }
 
+    /// A machine that goes on from a state.
+    pub(crate) fn of(state: ArbiterState, policy: GrantPolicy) -> Self {
+        Self { state, policy }
+    }
+
     pub(crate) fn state(&self) -> &ArbiterState {
         &self.state
     }
@@ -44,23 +49,43 @@ impl ArbiterMachine {
                 if self.state.knows(run) {
                     return;
                 }
-                self.note(ArbiterRecord::Queued { run, claims, head_start, at: now }, records);
+                // The line has one time, whatever the clocks of the processes that stand in it say.
+                let at = now.max(self.state.latest());
+                self.note(ArbiterRecord::Queued { run, claims, head_start, at }, records);
                 if !self.grant(run, records, gated) {
                     gated.push(ArbiterCommand::Waits { run });
                 }
             }
-            ArbiterInput::Release { run, keys } => {
+            ArbiterInput::Adopt { run, claims, head_start } => {
+                if !self.state.knows(run) {
+                    self.on(now, ArbiterInput::Ask { run, claims, head_start }, records, gated);
+                } else if self.state.waits(run) {
+                    gated.push(ArbiterCommand::Waits { run });
+                } else {
+                    self.note(ArbiterRecord::Regranted { run }, records);
+                    let fence = FencingToken(self.state.head());
+                    gated.push(ArbiterCommand::Granted { run, fence });
+                }
+            }
+            ArbiterInput::Release { run, claims } => {
                 if !self.state.knows(run) {
                     return;
                 }
                 let watchers = self.state.watchers(run);
-                self.note(ArbiterRecord::Released { run, keys }, records);
+                self.note(ArbiterRecord::Released { run, claims }, records);
                 for watcher in watchers {
                     if self.state.waits(watcher) && !self.grant(watcher, records, gated) {
                         gated.push(ArbiterCommand::Waits { run: watcher });
                     }
                 }
             }
+        }
+    }
+
+    /// Adds a snapshot, if enough has been written since the last one to pay for it.
+    pub(crate) fn snapshot_if_due(&mut self, records: &mut Vec<ArbiterRecord>) {
+        if self.state.is_snapshot_due() {
+            self.note(ArbiterRecord::Snapshot(Box::new(self.state.snapshot())), records);
         }
     }
 

@@ -1,10 +1,11 @@
 //! Who holds what, who waits for whom.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use stillpoint_context::{FencingToken, Mono, RunId};
 
-use super::{ArbiterRecord, GrantPolicy, Waiting};
+use super::{ArbiterRecord, Claimant, GrantPolicy, Waiting};
 use crate::claim::{Claim, ClaimKey, ClaimMode};
 
 /// How a key is locked. A run may lock one key in several ways at once; they are kept apart.
@@ -38,6 +39,13 @@ pub(super) struct Place {
     asked: u64,
 }
 
+impl Place {
+    fn of(at: Mono, head_start: Duration, asked: u64) -> Self {
+        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+        Self { at: nanos(at.0).saturating_sub(nanos(head_start)), asked }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Key {
     /// By mode, who holds it and who waits for it.
@@ -49,6 +57,7 @@ struct Key {
 struct Asker {
     run: RunId,
     claims: Vec<Claim>,
+    head_start: Duration,
     since: Mono,
     token: Option<FencingToken>,
     /// Whom it waits for, and over which key.
@@ -60,6 +69,10 @@ struct Asker {
 pub(crate) struct ArbiterState {
     /// Number of records so far.
     head: u64,
+    /// The same at the last snapshot.
+    snapshot_at: u64,
+    /// When the last run asked.
+    latest: Mono,
     places: HashMap<RunId, Place>,
     askers: BTreeMap<Place, Asker>,
     keys: HashMap<String, Key>,
@@ -69,6 +82,78 @@ pub(crate) struct ArbiterState {
 impl ArbiterState {
     pub(crate) fn head(&self) -> u64 {
         self.head
+    }
+
+    pub(super) fn latest(&self) -> Mono {
+        self.latest
+    }
+
+    pub(super) fn since_snapshot(&self) -> u64 {
+        self.head - self.snapshot_at
+    }
+
+    pub(super) fn runs(&self) -> u64 {
+        self.askers.len() as u64
+    }
+
+    pub(super) fn claimants(&self) -> impl Iterator<Item = Claimant> {
+        self.askers.iter().map(|(place, asker)| Claimant {
+            run: asker.run,
+            claims: asker.claims.clone(),
+            head_start: asker.head_start,
+            at: asker.since,
+            asked: place.asked,
+            token: asker.token,
+        })
+    }
+
+    /// Every run that holds something or waits.
+    pub(crate) fn all_runs(&self) -> impl Iterator<Item = RunId> {
+        self.places.keys().copied()
+    }
+
+    /// The token of a run that holds its claims.
+    pub(crate) fn token(&self, run: RunId) -> Option<FencingToken> {
+        self.asker(run)?.token
+    }
+
+    /// The runs that hold claims, in line, with what they hold.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (RunId, &[Claim])> {
+        let holding = self.askers.values().filter(|asker| asker.token.is_some());
+        holding.map(|asker| (asker.run, asker.claims.as_slice()))
+    }
+
+    /// An empty state at this place of the stream.
+    pub(super) fn at(head: u64) -> Self {
+        Self { head, snapshot_at: head, ..Self::default() }
+    }
+
+    /// Puts a run in its place, watching nobody yet.
+    pub(super) fn insert(&mut self, claimant: &Claimant) {
+        let place = Place::of(claimant.at, claimant.head_start, claimant.asked);
+        let side = if claimant.token.is_some() { Side::Holding } else { Side::Waiting };
+        self.latest = self.latest.max(claimant.at);
+        self.places.insert(claimant.run, place);
+        for claim in &claimant.claims {
+            self.lock(place, claim, side);
+        }
+        let asker = Asker {
+            run: claimant.run,
+            claims: claimant.claims.clone(),
+            head_start: claimant.head_start,
+            since: claimant.at,
+            token: claimant.token,
+            blocker: None,
+        };
+        self.askers.insert(place, asker);
+    }
+
+    /// Lets every waiting run watch its blocker.
+    pub(super) fn watch_all(&mut self, policy: GrantPolicy) {
+        let places: Vec<_> = self.askers.keys().copied().collect();
+        for place in places {
+            self.watch(place, policy);
+        }
     }
 
     pub(super) fn knows(&self, run: RunId) -> bool {
@@ -92,12 +177,26 @@ impl ArbiterState {
 
     /// Everything that waits, in line.
     pub(crate) fn waiting(&self) -> Vec<Waiting> {
-        let blocked = |asker: &Asker| {
-            let (blocker, key) = asker.blocker.clone()?;
-            let holder = self.askers.get(&blocker)?.run;
-            Some(Waiting { run: asker.run, key, holder, since: asker.since })
-        };
-        self.askers.values().filter(|asker| asker.token.is_none()).filter_map(blocked).collect()
+        self.askers.values().filter_map(|asker| self.blocked(asker)).collect()
+    }
+
+    /// What a run waits for.
+    pub(crate) fn waits_for(&self, run: RunId) -> Option<Waiting> {
+        self.blocked(self.asker(run)?)
+    }
+
+    fn blocked(&self, asker: &Asker) -> Option<Waiting> {
+        if asker.token.is_some() {
+            return None;
+        }
+        let (blocker, key) = asker.blocker.clone()?;
+        let holder = self.askers.get(&blocker)?.run;
+        Some(Waiting { run: asker.run, key, holder, since: asker.since })
+    }
+
+    /// The runs that hold what they claim, with their tokens.
+    pub(crate) fn claimants_with_token(&self) -> impl Iterator<Item = (RunId, FencingToken)> {
+        self.askers.values().filter_map(|asker| Some((asker.run, asker.token?)))
     }
 
     /// Takes note of a record: the only mutation. Who watches whom follows from it.
@@ -105,24 +204,25 @@ impl ArbiterState {
         self.head += 1;
         match record {
             ArbiterRecord::Queued { run, claims, head_start, at } => {
-                let nanos = |time: std::time::Duration| i128::try_from(time.as_nanos());
-                let at_nanos = nanos(at.0).unwrap_or(i128::MAX);
-                let head_start = nanos(*head_start).unwrap_or(i128::MAX);
-                let place = Place { at: at_nanos.saturating_sub(head_start), asked: self.head };
-                self.places.insert(*run, place);
-                for claim in claims {
-                    self.lock(place, claim, Side::Waiting);
-                }
-                let asker = Asker {
+                let asked = self.head;
+                self.insert(&Claimant {
                     run: *run,
                     claims: claims.clone(),
-                    since: *at,
+                    head_start: *head_start,
+                    at: *at,
+                    asked,
                     token: None,
-                    blocker: None,
-                };
-                self.askers.insert(place, asker);
-                self.watch(place, policy);
+                });
+                self.watch(Place::of(*at, *head_start, asked), policy);
             }
+            ArbiterRecord::Regranted { run } => {
+                let token = FencingToken(self.head);
+                let place = self.places.get(run);
+                if let Some(asker) = place.and_then(|place| self.askers.get_mut(place)) {
+                    asker.token = Some(token);
+                }
+            }
+            ArbiterRecord::Snapshot(_) => self.snapshot_at = self.head,
             ArbiterRecord::Granted { run } => {
                 let Some(&place) = self.places.get(run) else { return };
                 let token = FencingToken(self.head);
@@ -138,17 +238,17 @@ impl ArbiterState {
                     self.lock(place, claim, Side::Holding);
                 }
             }
-            ArbiterRecord::Released { run, keys } => self.release(*run, keys, policy),
+            ArbiterRecord::Released { run, claims } => self.release(*run, claims, policy),
         }
     }
 
-    fn release(&mut self, run: RunId, keys: &[ClaimKey], policy: GrantPolicy) {
+    fn release(&mut self, run: RunId, claims: &[Claim], policy: GrantPolicy) {
         let Some(&place) = self.places.get(&run) else { return };
         let Some(asker) = self.askers.get_mut(&place) else { return };
         let side = if asker.token.is_some() { Side::Holding } else { Side::Waiting };
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut asker.claims)
             .into_iter()
-            .partition(|claim| keys.is_empty() || keys.contains(&claim.key));
+            .partition(|claim| claims.is_empty() || claims.contains(claim));
         asker.claims.clone_from(&kept);
         for claim in &gone {
             self.unlock(place, claim, side);
@@ -157,7 +257,7 @@ impl ArbiterState {
         for claim in &kept {
             self.lock(place, claim, side);
         }
-        if keys.is_empty() {
+        if claims.is_empty() {
             self.places.remove(&run);
             if let Some((blocker, _)) = self.askers.remove(&place).and_then(|asker| asker.blocker) {
                 self.unwatch(place, blocker);

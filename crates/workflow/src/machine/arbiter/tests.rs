@@ -103,7 +103,7 @@ proptest! {
                     let Some((run, _)) = runs.get(run) else { continue };
                     naive.0.retain(|entry| entry.run != *run);
                     granted.retain(|other| other != run);
-                    ArbiterInput::Release { run: *run, keys: Vec::new() }
+                    ArbiterInput::Release { run: *run, claims: Vec::new() }
                 }
                 Op::ReleaseOne(run, claim) => {
                     let Some((run, claims)) = runs.get(run) else { continue };
@@ -113,9 +113,9 @@ proptest! {
                         continue;
                     }
                     if let Some(entry) = naive.0.iter_mut().find(|entry| entry.run == *run) {
-                        entry.claims.retain(|other| other.key != claim.key);
+                        entry.claims.retain(|other| other != claim);
                     }
-                    ArbiterInput::Release { run: *run, keys: vec![claim.key.clone()] }
+                    ArbiterInput::Release { run: *run, claims: vec![claim.clone()] }
                 }
             };
             let (mut records, mut told) = (Vec::new(), Vec::new());
@@ -161,7 +161,7 @@ fn a_long_line_at_one_key_is_woken_one_by_one() {
     for n in 0..2000 {
         machine.on(
             Mono::ZERO,
-            ArbiterInput::Release { run: run(n), keys: Vec::new() },
+            ArbiterInput::Release { run: run(n), claims: Vec::new() },
             &mut records,
             &mut told,
         );

@@ -94,6 +94,12 @@ impl GuardMachine {
                 }
             }
             GuardInput::Cancel { cause } => self.cancel(now, cause, &mut commands),
+            GuardInput::Suspend { cause } => {
+                if self.state.phase == Phase::Armed {
+                    self.close(now, Some(cause), &mut commands);
+                }
+            }
+            GuardInput::Lost => self.note(now, GuardRecord::Lost),
             GuardInput::Reopen => self.note(now, GuardRecord::Reopened),
             GuardInput::Tick => {}
         }

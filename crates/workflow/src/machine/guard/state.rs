@@ -275,6 +275,7 @@ impl GuardState {
                 }
                 self.close_if_over();
             }
+            GuardRecord::Lost => self.lose(at),
             GuardRecord::Reopened => self.reopen(at),
             GuardRecord::Resolved => {
                 for member in &mut self.members {
@@ -284,6 +285,34 @@ impl GuardState {
                 }
                 self.phase = Phase::Closed;
             }
+        }
+    }
+
+    /// Nobody knows what was done: everything may have been.
+    fn lose(&mut self, at: Mono) {
+        let lost = || {
+            Box::new(
+                Failure::new(
+                    "guard.lost",
+                    ErrorClass::Unavailable,
+                    "the process ended while the section was open",
+                )
+                .with_effect(Effect::Unknown)
+                .with_remedy("Nothing is to be done: the section has been left. Run it again."),
+            )
+        };
+        self.phase = Phase::Closing;
+        self.closing_at = Some(at);
+        self.cause = Some(lost());
+        self.polled = true;
+        self.clock = None;
+        self.running = 0;
+        for member in &mut self.members {
+            member.enter = Enter::Ended(at, PartOutcome::Failed(lost()));
+            member.exit = Exit::No;
+        }
+        for state in self.body.values_mut() {
+            *state = BodyState::Ended { outcome: PartOutcome::Failed(lost()), on_thread: false };
         }
     }
 

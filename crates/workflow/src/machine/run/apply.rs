@@ -2,9 +2,9 @@
 
 use stillpoint_context::{Effect, Failure, Mono};
 
-use super::state::{GuardRun, RunPhase, RunState, Stage, Thread};
+use super::state::{GuardRun, RunPhase, RunState, Stage, Thread, remove};
 use crate::action::EffectKind;
-use crate::machine::guard::{BodyState, GuardState, Hold, PartOutcome, Phase};
+use crate::machine::guard::{BodyState, GUARD_SUSPENDED, GuardState, Hold, PartOutcome, Phase};
 use crate::machine::record::{Next, RunRecord, Warning};
 use crate::payload::Payload;
 use crate::plan::{NodeKind, NodeNo, OnBroken};
@@ -15,8 +15,15 @@ const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 impl RunState {
     /// Takes note of a record.
     pub(crate) fn apply(&mut self, at: Mono, record: &RunRecord) {
+        let at = match record {
+            // From another clock: the one time that may be earlier than what was before.
+            RunRecord::Recovered { fence, elapsed } => return self.recover(at, *fence, *elapsed),
+            RunRecord::Tick { at } => *at,
+            _ => at.max(self.seen),
+        };
+        self.seen = at;
         match record {
-            RunRecord::Submitted(_) => {}
+            RunRecord::Submitted(_) | RunRecord::Tick { .. } | RunRecord::Recovered { .. } => {}
             RunRecord::Started { fence } => self.start(*fence),
             RunRecord::Intended { node, attempt } => self.intend(at, *node, *attempt),
             RunRecord::Succeeded { node, attempt, output, warnings } => {
@@ -44,6 +51,10 @@ impl RunState {
             RunRecord::ProbeDue { node } => {
                 self.unoffer(*node);
                 self.probe(at, *node);
+            }
+            RunRecord::RetryDue { node } => {
+                self.set(*node, Stage::Ready);
+                self.ready.push_back(*node);
             }
             RunRecord::InFlight { node, until } => self.set(*node, Stage::Asking { until: *until }),
             RunRecord::Preparing { guard } => {
@@ -76,6 +87,11 @@ impl RunState {
             RunRecord::UndoFailed { node, failure, retry_at, .. } => {
                 self.nodes[node.index()].failure = Some(failure.clone());
                 self.set(*node, Stage::UndoPausing { until: *retry_at });
+            }
+            RunRecord::UndoDropped { node } => {
+                if self.nodes[node.index()].thread == Thread::Free {
+                    self.set_thread(*node, Thread::Dropped(at));
+                }
             }
             RunRecord::CancelRequested { by, late } => {
                 self.cancelled_by.get_or_insert_with(|| by.clone());
@@ -115,13 +131,8 @@ impl RunState {
         }
     }
 
-    /// Takes a node out of the ready list, of which it is nearly always the first.
     fn unready(&mut self, node: NodeNo) {
-        if self.ready.front() == Some(&node) {
-            self.ready.pop_front();
-        } else {
-            self.ready.retain(|other| *other != node);
-        }
+        remove(&mut self.ready, node);
     }
 
     fn intend(&mut self, at: Mono, node: NodeNo, attempt: u32) {
@@ -190,6 +201,9 @@ impl RunState {
         if dropped {
             self.set_thread(node, Thread::Dropped(at));
         }
+        if self.is_stopped_follow_up(node) {
+            self.warn(node, failure.clone());
+        }
         let ends = self.phase == RunPhase::Unwinding || self.is_stopped_follow_up(node);
         if ends {
             let owed = self.effect(node) != EffectKind::ReadOnly;
@@ -207,7 +221,7 @@ impl RunState {
     /// A dropped attempt is gone, or no longer waited for.
     fn after_thread(&mut self, at: Mono, node: NodeNo) {
         match self.nodes[node.index()].stage {
-            Stage::Stopping { .. } => self.probe(at, node),
+            Stage::Stopping { .. } | Stage::Asking { .. } => self.probe(at, node),
             Stage::Failed | Stage::Done => self.stopped(node),
             _ => {}
         }
@@ -247,6 +261,9 @@ impl RunState {
             self.nodes[guard.index()].failure = cause.or(owed.map(Box::new));
             self.set(guard, Stage::Owing);
             return;
+        }
+        if matches!(&verdict.hold, Hold::NeverEntered(why) if why.code == GUARD_SUSPENDED) {
+            return self.begin_anew(guard);
         }
         match verdict.hold.clone() {
             Hold::Held => self.guard_done(guard, &verdict),

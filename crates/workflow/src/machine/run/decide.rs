@@ -1,8 +1,10 @@
 //! What a run does about what it is told.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use stillpoint_context::Mono;
 
-use super::state::{RunPhase, RunState, Stage, Timer};
+use super::state::{RunPhase, RunState, Stage, Thread, Timer};
 use super::{Command, Input, Round};
 use crate::action::EffectKind;
 use crate::machine::record::{Cause, Next, ParkReason, Parked, RunRecord};
@@ -12,25 +14,68 @@ use crate::plan::{NodeKind, NodeNo};
 const MOST_ACTIVE: usize = 1024;
 
 /// The run machine: a state, and the rules by which it goes on.
+///
+/// Beside the state there is what only this process knows and no log needs: it is gone with the process.
 #[derive(Debug, Clone)]
 pub(crate) struct RunMachine {
     pub(super) state: RunState,
+    /// Attempts of before a recovery in the same process that are still on a thread.
+    pub(super) lingering: BTreeSet<NodeNo>,
+    /// Why nothing is begun.
+    pub(super) held: Option<Held>,
+    /// Slots of pools, asked for or held.
+    pub(super) slots: BTreeMap<NodeNo, Slots>,
+}
+
+/// Why a run begins nothing for the time being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The engine is suspended: what runs goes on to its next boundary.
+    Suspended,
+    /// The plan names an action that this process does not have; only owed exits are carried out.
+    Unknown(NodeNo),
+}
+
+/// How a node stands to its pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slots {
+    Asked,
+    Held,
 }
 
 impl RunMachine {
     pub(crate) fn new(state: RunState) -> Self {
-        Self { state }
+        Self { state, lingering: BTreeSet::new(), held: None, slots: BTreeMap::new() }
+    }
+
+    /// Begins nothing from now on, because this process lacks the action of a node.
+    pub(crate) fn lack(&mut self, node: NodeNo) {
+        self.held = Some(Held::Unknown(node));
+    }
+
+    pub(crate) fn with_held(mut self, held: Option<Held>) -> Self {
+        self.held = held;
+        self
+    }
+
+    pub(crate) fn held(&self) -> Option<Held> {
+        self.held
     }
 
     pub(crate) fn state(&self) -> &RunState {
         &self.state
     }
 
-    pub(crate) fn into_state(self) -> RunState {
-        self.state
-    }
-
+    /// The only way to a new state. Records of a later time than the first of their append say so.
     pub(super) fn note(&mut self, now: Mono, record: RunRecord, round: &mut Round) {
+        if round.records.is_empty() {
+            round.from = now;
+        } else if round.at != now {
+            let tick = RunRecord::Tick { at: now };
+            self.state.apply(now, &tick);
+            round.records.push(tick);
+        }
+        round.at = now;
         self.state.apply(now, &record);
         round.records.push(record);
     }
@@ -57,7 +102,7 @@ impl RunMachine {
             Input::UndoEnded { node, attempt, outcome } => {
                 self.undo_ended(now, node, attempt, outcome, round);
             }
-            Input::Prepared { guard, worst } => self.prepared(now, guard, worst, round),
+            Input::Prepared { guard, worst, left } => self.prepared(now, guard, worst, left, round),
             Input::Refused { guard, failure } => {
                 if self.state.nodes[guard.index()].stage == Stage::Preparing {
                     self.final_failure(now, guard, 0, failure, round);
@@ -68,6 +113,24 @@ impl RunMachine {
                 self.note(now, RunRecord::Guarded { guard, log }, round);
                 self.guard_closed(now, guard, round);
             }
+            Input::Gone { node } => {
+                if matches!(self.state.nodes[node.index()].thread, Thread::Dropped(_)) {
+                    self.note(now, RunRecord::Stopped { node }, round);
+                }
+            }
+            Input::Recover { fence, elapsed, lingering } => {
+                self.recover(now, fence, elapsed, lingering, round);
+            }
+            Input::Suspend => {
+                self.held = Some(Held::Suspended);
+                for index in 0..self.state.nodes.len() {
+                    if self.state.nodes[index].stage == Stage::Armed {
+                        let guard = NodeNo::at(index);
+                        round.urgent.push(Command::SuspendGuard { guard });
+                    }
+                }
+            }
+            Input::Slots { node } => self.granted_slots(now, node, round),
             Input::Cancel { by, ticket } => self.cancel(now, by, ticket, round),
             Input::Resume { by, ticket } => self.resume(now, by, ticket, round),
             Input::Resolve { by, node, resolution, ticket } => {
@@ -79,28 +142,95 @@ impl RunMachine {
 
     /// Does what has become due, starts what may start, and ends the run if all is over.
     pub(crate) fn advance(&mut self, now: Mono, round: &mut Round) {
-        while let Some(&(at, node, timer)) = self.state.timers.first() {
-            if at > now || self.state.end().is_some() {
-                break;
-            }
+        self.go_on(now, round);
+        self.return_slots(round);
+    }
+
+    fn go_on(&mut self, now: Mono, round: &mut Round) {
+        // Owed exits come first, and without its actions a run begins nothing.
+        if self.state.exiting > 0 || matches!(self.held, Some(Held::Unknown(_))) {
+            return;
+        }
+        while let Some((node, timer)) = self.next_due(now) {
             match timer {
                 Timer::Stage => self.due(now, node, round),
-                Timer::Thread => self.note(now, RunRecord::Lingers { node }, round),
+                Timer::Thread => self.lingers(now, node, round),
             }
+        }
+        if self.held.is_some() {
+            return;
+        }
+        while let Some(&node) = self.state.lost.front() {
+            self.take_up(now, node, round);
         }
         loop {
             if self.state.phase == RunPhase::Forward && self.state.parked.is_empty() {
-                while self.state.active < MOST_ACTIVE
-                    && let Some(&node) = self.state.ready.front()
-                {
-                    self.start(now, node, round);
-                }
+                self.start_ready(now, round);
             }
             while let Some(&node) = self.state.offers.front() {
                 self.undo(now, node, round);
             }
             if !self.turn_if_over(now, round) {
                 break;
+            }
+        }
+    }
+
+    /// When the next thing happens by itself.
+    pub(crate) fn next_wake(&self) -> Option<Mono> {
+        if self.state.exiting > 0 || matches!(self.held, Some(Held::Unknown(_))) {
+            return None;
+        }
+        let mut timers = self.state.timers.iter();
+        timers.find(|(_, node, timer)| self.counts(*node, *timer)).map(|(at, ..)| *at)
+    }
+
+    /// Whether a timer means something now: while the engine is suspended, what would begin something waits.
+    fn counts(&self, node: NodeNo, timer: Timer) -> bool {
+        self.held.is_none()
+            || timer == Timer::Thread
+            || !self.state.nodes[node.index()].stage.is_at_rest()
+    }
+
+    /// The first timer that is due.
+    fn next_due(&self, now: Mono) -> Option<(NodeNo, Timer)> {
+        if self.state.end().is_some() {
+            return None;
+        }
+        let mut due = self.state.timers.range(..=(now, NodeNo(u32::MAX), Timer::Thread));
+        due.find(|(_, node, timer)| self.counts(*node, *timer))
+            .map(|&(_, node, timer)| (node, timer))
+    }
+
+    /// A dropped attempt is no longer waited for.
+    fn lingers(&mut self, now: Mono, node: NodeNo, round: &mut Round) {
+        let probed = matches!(
+            self.state.nodes[node.index()].stage,
+            Stage::Stopping { .. } | Stage::Asking { .. }
+        );
+        self.note(now, RunRecord::Lingers { node }, round);
+        if probed {
+            let attempt = self.state.nodes[node.index()].attempt;
+            round.gated.push(Command::Probe { node, attempt });
+        }
+    }
+
+    /// Whether nothing is at work and, as long as it is held, nothing will be.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let at_rest = |stage: Stage| !stage.is_active() || stage.is_at_rest();
+        self.state.lingering == 0 && self.state.nodes.iter().all(|node| at_rest(node.stage))
+    }
+
+    /// Starts what may start and has the slots that it needs.
+    fn start_ready(&mut self, now: Mono, round: &mut Round) {
+        let mut at = 0;
+        while self.state.active < MOST_ACTIVE
+            && let Some(&node) = self.state.ready.get(at)
+        {
+            if self.has_slots(node, round) {
+                self.start(now, node, round);
+            } else {
+                at += 1;
             }
         }
     }
@@ -133,9 +263,13 @@ impl RunMachine {
                 round.urgent.push(Command::Drop { node });
                 self.probe_failed(now, node, attempt, round);
             }
+            Stage::Pausing { .. } if self.needs_slots(node) => {
+                self.note(now, RunRecord::RetryDue { node }, round);
+            }
             Stage::Pausing { .. } => self.attempt(now, node, round),
             Stage::Undoing { .. } => {
                 round.urgent.push(Command::Drop { node });
+                self.note(now, RunRecord::UndoDropped { node }, round);
                 self.undo_overran(now, node, round);
             }
             Stage::UndoPausing { .. } => self.undo(now, node, round),

@@ -1,5 +1,6 @@
 //! Exhaustive exploration of the run machine on small plans: every way in which every call may end, in every order,
-//! with a cancel at any time. At every state that is reached the log alone leads there, and the promises hold.
+//! with appends that take their time, a cancel at any time, and crashes before, in and after any append. At every state
+//! that is reached the log alone leads there, and the promises hold.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,7 +13,7 @@ use super::state::RunState;
 use super::{Command, Input, Outcome, Round, RunMachine, UndoOutcome};
 use crate::action::{Call, Done, Known, Probe, RawDone, Undone, step_fn};
 use crate::machine::guard::{GuardInput, GuardMachine, PartOutcome};
-use crate::machine::{GuardEntry, RunRecord, Submitted, Ticket};
+use crate::machine::{GuardEntry, Record, RunRecord, Submitted, Ticket};
 use crate::payload::Payload;
 use crate::plan::{NodeNo, Plan, PlanBuilder};
 use crate::retry::Retry;
@@ -25,8 +26,12 @@ enum At {
     Stuck(NodeNo, u32),
     Probe(NodeNo, u32),
     Undo(NodeNo, u32),
+    /// An undo that was dropped and is still on its thread.
+    StuckUndo(NodeNo),
     Prepare(NodeNo),
     Lane(NodeNo),
+    /// A lane that was told to close before it opened.
+    Closing(NodeNo),
 }
 
 /// How much may go wrong on one way; bounds the exploration.
@@ -34,16 +39,29 @@ enum At {
 struct Budget {
     faults: u32,
     cancels: u32,
+    crashes: u32,
 }
+
+/// Records with their times, and the commands that wait for them.
+type Gathered = (Vec<(Mono, Record)>, Vec<Command>);
 
 #[derive(Clone)]
 struct World {
     machine: RunMachine,
-    shadow: RunState,
+    /// What is durable.
+    log: Vec<(Mono, Record)>,
+    /// The state that is durable.
+    durable: RunState,
     now: Mono,
     at: Vec<At>,
+    /// The append that is under way, and the commands that wait for it.
+    writing: Option<Gathered>,
+    /// What gathers for the next one.
+    round: Gathered,
     /// Steps whose run may have changed something and whose undo has not succeeded since.
     touched: BTreeMap<NodeNo, bool>,
+    /// Guards that were entered and not exited since.
+    frozen: BTreeMap<NodeNo, bool>,
     budget: Budget,
 }
 
@@ -60,37 +78,111 @@ impl World {
             claims: Vec::new(),
             key: None,
             labels: BTreeMap::new(),
+            head_start: Duration::ZERO,
             seed: 7,
         });
+        let now = Mono(Duration::from_secs(1));
+        let first = Record::Run(RunRecord::Submitted(submitted.clone()));
         let state = RunState::new(submitted);
         Self {
             machine: RunMachine::new(state.clone()),
-            shadow: state,
-            now: Mono(Duration::from_secs(1)),
+            log: vec![(now, first)],
+            durable: state,
+            now,
             at: Vec::new(),
+            writing: None,
+            round: (Vec::new(), Vec::new()),
             touched: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             budget,
         }
     }
 
-    /// One round, carried out at once; checks what must hold in every state.
+    /// One round; checks what must hold in every state. What is urgent is carried out at once, the rest after its append.
     fn tell(&mut self, input: Option<Input>) {
         let mut round = Round::default();
+        let from = self.now;
         if let Some(input) = input {
             self.machine.on(self.now, input, &mut round);
         }
         self.machine.advance(self.now, &mut round);
-        for record in &round.records {
-            self.shadow.apply(self.now, record);
-            self.check_record(record);
-        }
-        assert!(self.shadow == *self.machine.state(), "the log leads elsewhere");
-        for command in round.urgent.into_iter().chain(round.gated) {
+        for command in round.urgent {
             self.carry_out(&command);
         }
-        if self.machine.state().end().is_some() {
+        for record in round.records {
+            self.check_record(&record);
+            self.round.0.push((from, Record::Run(record)));
+        }
+        self.round.1.extend(round.gated);
+        self.write();
+    }
+
+    /// Starts the next append, if none is under way.
+    fn write(&mut self) {
+        if self.writing.is_some() {
+            return;
+        }
+        let (records, gated) = std::mem::take(&mut self.round);
+        if records.is_empty() {
+            for command in gated {
+                self.carry_out(&command);
+            }
+        } else {
+            self.writing = Some((records, gated));
+        }
+    }
+
+    /// The append under way is durable.
+    fn appended(&mut self) {
+        let Some((records, gated)) = self.writing.take() else { return };
+        for (at, record) in &records {
+            let Record::Run(record) = record else { continue };
+            self.durable.apply(*at, record);
+        }
+        self.log.extend(records);
+        let replayed = RunState::replay(self.log.iter().map(|(at, record)| (*at, record))).unwrap();
+        assert!(replayed == self.durable, "the log leads elsewhere");
+        if self.round.0.is_empty() {
+            assert!(
+                self.durable == *self.machine.state(),
+                "the state is not what its log amounts to"
+            );
+        }
+        for command in gated {
+            self.carry_out(&command);
+        }
+        if self.durable.end().is_some() {
             self.check_end();
         }
+        self.write();
+    }
+
+    /// The process is gone, and another one carries on; whether the append under way had arrived.
+    fn crash(&mut self, arrived: bool) {
+        if arrived && let Some((records, _)) = self.writing.take() {
+            for (at, record) in &records {
+                let Record::Run(record) = record else { continue };
+                self.durable.apply(*at, record);
+            }
+            self.log.extend(records);
+        }
+        self.writing = None;
+        self.round = (Vec::new(), Vec::new());
+        for at in std::mem::take(&mut self.at) {
+            // What was at work may have done what it was to do.
+            if let At::Run(node, _) | At::Stuck(node, _) = at {
+                self.touched.insert(node, true);
+            }
+        }
+        if self.durable.end().is_some() {
+            return self.check_end();
+        }
+        // Another process, another clock.
+        self.now = Mono(Duration::from_millis(10));
+        self.machine = RunMachine::new(self.durable.clone());
+        let lingering = std::collections::BTreeSet::new();
+        let (fence, elapsed) = (FencingToken(2), Duration::from_secs(3));
+        self.tell(Some(Input::Recover { fence, elapsed, lingering }));
     }
 
     /// Order: an attempt follows the success of all it waits for; an undo follows the end of all that followed it.
@@ -105,7 +197,7 @@ impl World {
             }
             RunRecord::UndoIntended { node, .. } => {
                 for after in plan.topology().succs(*node) {
-                    let busy = |at: &At| matches!(at, At::Run(n, _) | At::Undo(n, _) | At::Lane(n) if n == after);
+                    let busy = |at: &At| matches!(at, At::Run(n, _) | At::Undo(n, _) | At::Lane(n) | At::Closing(n) if n == after);
                     assert!(!self.at.iter().any(busy), "undone while a successor is at work");
                 }
             }
@@ -114,10 +206,12 @@ impl World {
     }
 
     fn check_end(&self) {
-        let state = self.machine.state();
+        let state = &self.durable;
         let end = state.end().unwrap();
         assert!(
-            self.at.iter().all(|at| matches!(at, At::Stuck(..) | At::Prepare(_))),
+            self.at
+                .iter()
+                .all(|at| matches!(at, At::Stuck(..) | At::StuckUndo(_) | At::Prepare(_))),
             "ended while at work: {:?}",
             self.at
         );
@@ -127,46 +221,114 @@ impl World {
             assert!(left.is_empty(), "clean end, but {left:?} may be left");
             assert!(debris.is_empty());
         }
+        if end != crate::machine::End::NeedsAttention {
+            assert!(!self.frozen.values().any(|frozen| *frozen), "ended while frozen");
+        }
         assert!(state.timers.is_empty() || state.phase_is_abandoned(), "a timer is left");
     }
 
     fn carry_out(&mut self, command: &Command) {
         match *command {
             Command::Launch { node, attempt } => {
-                assert!(!self.at.iter().any(|at| matches!(at, At::Run(n, _) if *n == node)));
+                assert!(
+                    !self
+                        .at
+                        .iter()
+                        .any(|at| matches!(at, At::Run(n, _) | At::Stuck(n, _) if *n == node))
+                );
                 self.at.push(At::Run(node, attempt));
+            }
+            Command::Skip { node, attempt } => {
+                let outcome = Outcome::Failed(failure(Effect::None));
+                self.tell(Some(Input::Ended { node, attempt, outcome }));
             }
             Command::Probe { node, attempt } => self.at.push(At::Probe(node, attempt)),
             Command::Undo { node, attempt } => self.at.push(At::Undo(node, attempt)),
             Command::Prepare { guard } => self.at.push(At::Prepare(guard)),
-            Command::Open { guard } | Command::Reopen { guard } => self.at.push(At::Lane(guard)),
-            Command::Drop { node } => {
-                // A run may be stuck on its thread; a probe or undo is simply gone.
-                for at in &mut self.at {
-                    if let At::Run(n, attempt) = *at
-                        && n == node
-                    {
-                        *at = At::Stuck(node, attempt);
-                    }
+            Command::Open { guard } | Command::Reopen { guard } => {
+                self.frozen.insert(guard, true);
+                self.at.push(At::Lane(guard));
+            }
+            Command::OpenClosed { guard, .. } => self.at.push(At::Closing(guard)),
+            Command::CloseGuard { guard } | Command::SuspendGuard { guard } => {
+                let suspended = matches!(command, Command::SuspendGuard { .. });
+                let waits = self.writing.as_mut().map(|(_, gated)| gated);
+                for commands in waits.into_iter().chain([&mut self.round.1]) {
+                    crate::driver::pending::close(commands, guard, suspended);
                 }
-                self.at.retain(|at| !matches!(at, At::Probe(n, _) | At::Undo(n, _) if *n == node));
+            }
+            Command::Signal { node }
+                if !self.at.iter().any(|at| matches!(at, At::Run(n, _) if *n == node)) =>
+            {
+                self.withdraw(node);
+            }
+            Command::Drop { node } => {
+                let mut found = false;
+                for at in &mut self.at {
+                    let stuck = match *at {
+                        At::Run(n, attempt) if n == node => At::Stuck(node, attempt),
+                        At::Undo(n, _) if n == node => At::StuckUndo(node),
+                        other => other,
+                    };
+                    found |= stuck != *at;
+                    *at = stuck;
+                }
+                let before = self.at.len();
+                self.at.retain(|at| !matches!(at, At::Probe(n, _) if *n == node));
+                if !found && before == self.at.len() {
+                    self.withdraw(node);
+                }
             }
             _ => {}
         }
         self.at.sort_unstable();
     }
 
+    fn withdraw(&mut self, node: NodeNo) {
+        let waits = self.writing.as_mut().map(|(_, gated)| gated);
+        for commands in waits.into_iter().chain([&mut self.round.1]) {
+            crate::driver::pending::withdraw(commands, node);
+        }
+    }
+
     /// Every state that one event leads to.
     fn next(&self) -> Vec<Self> {
         let mut next = Vec::new();
+        if self.durable.end().is_some() {
+            return next;
+        }
+        let event = |next: &mut Vec<Self>, happen: &dyn Fn(&mut Self)| {
+            let mut world = self.clone();
+            happen(&mut world);
+            next.push(world);
+        };
+        if self.budget.crashes > 0 {
+            for arrived in [false, true] {
+                if arrived && self.writing.is_none() {
+                    continue;
+                }
+                event(&mut next, &|world| {
+                    world.budget.crashes -= 1;
+                    world.crash(arrived);
+                });
+            }
+        }
         let state = self.machine.state();
+        let writing = self.writing.is_some();
+        if writing {
+            event(&mut next, &Self::appended);
+        }
+        if self.budget.cancels > 0 && state.end().is_none() {
+            event(&mut next, &|world| {
+                world.budget.cancels -= 1;
+                world.tell(Some(Input::Cancel { by: "op".into(), ticket: Ticket(1) }));
+            });
+        }
         if state.end().is_some() {
             return next;
         }
-        if !state.has_started() {
-            let mut world = self.clone();
-            world.tell(Some(Input::Granted { fence: FencingToken(1) }));
-            next.push(world);
+        if !state.has_started() && !writing {
+            event(&mut next, &|world| world.tell(Some(Input::Granted { fence: FencingToken(1) })));
         }
         for at in &self.at {
             for (input, fault, touched) in self.endings(*at) {
@@ -179,38 +341,40 @@ impl World {
                 if let Some((node, touched)) = touched {
                     world.touched.insert(node, touched);
                 }
+                if let (At::Lane(guard), Input::Closed { log, .. }) = (at, &input) {
+                    let mut state = state.guard_state(*guard).unwrap().clone();
+                    state.apply_all(log);
+                    let left = state.phase == crate::machine::guard::Phase::Closed;
+                    world.frozen.insert(*guard, !left);
+                }
                 world.tell(Some(input));
                 next.push(world);
             }
         }
-        if self.budget.cancels > 0 {
-            let mut world = self.clone();
-            world.budget.cancels -= 1;
-            world.tell(Some(Input::Cancel { by: "op".into(), ticket: Ticket(1) }));
-            next.push(world);
-        }
         // Time goes on only if nothing else may happen first, or as a fault of its own.
-        if let Some(wake) = state.next_wake() {
-            let fault = u32::from(self.at.iter().any(|at| !matches!(at, At::Stuck(..))));
+        if let Some(wake) = self.machine.next_wake() {
+            let busy =
+                writing || self.at.iter().any(|at| !matches!(at, At::Stuck(..) | At::StuckUndo(_)));
+            let fault = u32::from(busy);
             if fault <= self.budget.faults {
-                let mut world = self.clone();
-                world.budget.faults -= fault;
-                world.now = world.now.max(wake);
-                world.tell(None);
-                next.push(world);
+                event(&mut next, &|world| {
+                    world.budget.faults -= fault;
+                    world.now = world.now.max(wake);
+                    world.tell(None);
+                });
             }
-        } else if self.at.is_empty() && state.has_started() {
+        } else if self.at.is_empty() && state.has_started() && !writing {
             // At rest and not ended: it waits for a person.
             assert!(!state.parked().is_empty(), "the run hangs: {state:?}");
-            let mut world = self.clone();
-            world.tell(Some(Input::Abandon { by: "op".into(), ticket: Ticket(2) }));
-            assert!(world.machine.state().end().is_some());
-            next.push(world);
-            let mut world = self.clone();
-            if world.budget.faults > 0 {
-                world.budget.faults -= 1;
-                world.tell(Some(Input::Resume { by: "op".into(), ticket: Ticket(3) }));
-                next.push(world);
+            event(&mut next, &|world| {
+                world.tell(Some(Input::Abandon { by: "op".into(), ticket: Ticket(2) }));
+                assert!(world.machine.state().end().is_some());
+            });
+            if self.budget.faults > 0 {
+                event(&mut next, &|world| {
+                    world.budget.faults -= 1;
+                    world.tell(Some(Input::Resume { by: "op".into(), ticket: Ticket(3) }));
+                });
             }
         }
         next
@@ -248,26 +412,39 @@ impl World {
                     (undone(UndoOutcome::Failed(failure(Effect::Unknown))), 1, None),
                 ]
             }
+            At::StuckUndo(node) => vec![(Input::Gone { node }, 0, None)],
+            At::Closing(guard) => {
+                let state = self.machine.state().guard_state(guard).unwrap().clone();
+                let mut machine = GuardMachine::new(state, Duration::ZERO, 1);
+                let cause = Box::new(failure(Effect::None));
+                machine.on(self.now, GuardInput::Cancel { cause });
+                machine.on(self.now, GuardInput::Shut { member: 0, never: true });
+                assert!(machine.is_over(), "closed without having begun");
+                let log = machine.into_log();
+                vec![(Input::Closed { guard, log, facts: Vec::new() }, 0, None)]
+            }
             At::Prepare(guard) => vec![
-                (Input::Prepared { guard, worst: Duration::ZERO }, 0, None),
+                (Input::Prepared { guard, worst: Duration::ZERO, left: None }, 0, None),
                 (Input::Refused { guard, failure: failure(Effect::None) }, 1, None),
             ],
             At::Lane(guard) => {
+                let lost = self.machine.state().is_armed(guard) && self.machine.state().exiting > 0;
                 let body = self.machine.state().plan().guard(guard).unwrap().body[0];
                 let endings =
                     [(true, true, 0), (false, true, 1), (true, false, 1), (false, false, 2)];
-                let closed = endings.map(|(body_ok, exit_ok, faults)| {
-                    let log = self.lane(guard, body_ok, exit_ok);
+                let closed = endings.into_iter().filter(|(body_ok, ..)| *body_ok || !lost);
+                let closed = closed.map(|(body_ok, exit_ok, faults)| {
+                    let log = self.lane(guard, lost, body_ok, exit_ok);
                     let input = Input::Closed { guard, log, facts: Vec::new() };
                     (input, faults, Some((body, true)))
                 });
-                closed.into()
+                closed.collect()
             }
         }
     }
 
     /// The log of a lane of one member and one body step, as the guard machine makes it.
-    fn lane(&self, guard: NodeNo, body_ok: bool, exit_ok: bool) -> Vec<GuardEntry> {
+    fn lane(&self, guard: NodeNo, lost: bool, body_ok: bool, exit_ok: bool) -> Vec<GuardEntry> {
         let state = self.machine.state().guard_state(guard).unwrap().clone();
         let again = state.phase == crate::machine::guard::Phase::Owing;
         let body = *state.body.keys().next().unwrap();
@@ -280,7 +457,9 @@ impl World {
             }
         };
         let now = self.now;
-        if again {
+        if lost {
+            machine.on(now, GuardInput::Lost);
+        } else if again {
             machine.on(now, GuardInput::Reopen);
         } else {
             machine.on(now, GuardInput::Open);
@@ -301,8 +480,9 @@ impl World {
 
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        format!("{:?}", self.machine.state()).hash(&mut hasher);
-        (&self.at, self.budget, &self.touched).hash(&mut hasher);
+        format!("{:?}{:?}{:?}{:?}", self.machine.state(), self.durable, self.writing, self.round)
+            .hash(&mut hasher);
+        (&self.at, self.budget, &self.touched, &self.frozen).hash(&mut hasher);
         hasher.finish()
     }
 }
@@ -314,9 +494,9 @@ impl RunState {
 }
 
 /// Visits every state; the number of them.
-fn explore(plan: &Plan, faults: u32, cancels: u32) -> usize {
+fn explore(plan: &Plan, faults: u32, cancels: u32, crashes: u32) -> usize {
     let mut seen = HashSet::new();
-    let mut open = vec![World::new(plan, Budget { faults, cancels })];
+    let mut open = vec![World::new(plan, Budget { faults, cancels, crashes })];
     while let Some(world) = open.pop() {
         for next in world.next() {
             if seen.insert(next.fingerprint()) {
@@ -344,7 +524,7 @@ fn a_chain_with_retries_and_time_outs() {
     let a = plan.step("a", reversible()).timeout(SECOND).retry(Retry::times(2)).add();
     let b = plan.step("b", reversible()).after(a).undo_retry(Retry::times(2)).add();
     plan.step("c", irreversible().idempotent()).after(b).retry(Retry::times(2)).add();
-    let states = explore(&plan.build().unwrap(), 2, 1);
+    let states = explore(&plan.build().unwrap(), 1, 1, 1);
     assert!(states > 500, "{states} states");
 }
 
@@ -355,7 +535,7 @@ fn a_diamond_with_an_optional_side() {
     let b = plan.step("b", reversible()).after(a).add();
     let c = plan.step("c", reversible()).after(a).optional().add();
     plan.step("d", reversible()).after(b).after(c).add();
-    let states = explore(&plan.build().unwrap(), 2, 1);
+    let states = explore(&plan.build().unwrap(), 1, 1, 1);
     assert!(states > 1000, "{states} states");
 }
 
@@ -366,7 +546,7 @@ fn a_point_of_no_return() {
     let point = plan.step("point", irreversible()).timeout(SECOND).no_return().after(a).add();
     plan.step("b", irreversible()).after(point).add();
     plan.step("c", irreversible()).after(point).optional().add();
-    let states = explore(&plan.build().unwrap(), 2, 1);
+    let states = explore(&plan.build().unwrap(), 1, 1, 1);
     assert!(states > 500, "{states} states");
 }
 
@@ -386,6 +566,6 @@ fn a_guard_between_two_steps_and_one_beside_it() {
         })
         .close();
     plan.step("z", reversible()).after(verdict).add();
-    let states = explore(&plan.build().unwrap(), 2, 1);
+    let states = explore(&plan.build().unwrap(), 1, 1, 1);
     assert!(states > 1000, "{states} states");
 }

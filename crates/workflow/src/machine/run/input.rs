@@ -5,6 +5,7 @@ use std::time::Duration;
 use stillpoint_context::{Effect, ErrorClass, Failure, Mono, Subject};
 
 use super::decide::RunMachine;
+use super::recover::UNTIL_GONE;
 use super::state::{RunPhase, Stage, Thread};
 use super::{Answer, Command, Input, Outcome, Round, UndoOutcome};
 use crate::action::{Probe, RawProbe};
@@ -31,7 +32,11 @@ impl RunMachine {
             | Input::Probed { .. }
             | Input::UndoEnded { .. }
             | Input::Refused { .. }
-            | Input::Closed { .. } => {}
+            | Input::Closed { .. }
+            | Input::Gone { .. }
+            | Input::Recover { .. }
+            | Input::Suspend => {}
+            Input::Slots { node } => round.gated.push(Command::ReturnSlots { node }),
         }
     }
 
@@ -49,7 +54,7 @@ impl RunMachine {
         }
         if matches!(state.thread, Thread::Dropped(_)) {
             // A late result is ignored; that it came means that the thread is free.
-            let probe = matches!(state.stage, Stage::Stopping { .. });
+            let probe = matches!(state.stage, Stage::Stopping { .. } | Stage::Asking { .. });
             self.note(now, RunRecord::Stopped { node }, round);
             if probe {
                 round.gated.push(Command::Probe { node, attempt });
@@ -89,8 +94,8 @@ impl RunMachine {
         }
     }
 
-    /// Lets go of claims that lasted until this step.
-    fn release_after(&self, node: NodeNo, round: &mut Round) {
+    /// Lets go of claims that lasted until this node.
+    pub(super) fn release_after(&self, node: NodeNo, round: &mut Round) {
         let name = self.state.name(node);
         let claims = &self.state.submitted().claims;
         if claims.iter().any(|claim| claim.until.as_ref() == Some(name)) {
@@ -116,12 +121,12 @@ impl RunMachine {
     }
 
     /// A failure of the engine's own making about a step; retryable, effect unknown.
-    fn about(&self, node: NodeNo, code: &'static str, message: &str) -> Failure {
+    pub(super) fn about(&self, node: NodeNo, code: &'static str, message: &str) -> Failure {
         Failure::new(code, ErrorClass::Unavailable, message)
             .with_subject(Subject::new("step", self.state.name(node)))
     }
 
-    fn unclear(
+    pub(super) fn unclear(
         &mut self,
         now: Mono,
         node: NodeNo,
@@ -171,20 +176,18 @@ impl RunMachine {
                 self.note(now, RunRecord::Succeeded { node, attempt, output, warnings }, round);
                 self.release_after(node, round);
             }
-            Probe::NotDone => {
-                // An attempt that is still on its thread may act after the probe has looked.
-                let gone = state.thread == Thread::Free;
-                let effect = if gone { Effect::None } else { Effect::Unknown };
-                let failure = self.last_failure(node).with_effect(effect);
+            Probe::NotDone if state.thread == Thread::Free => {
+                let failure = self.last_failure(node).with_effect(Effect::None);
                 let next = self.next(now, node, &failure);
                 self.probe_says(now, node, attempt, failure, next, round);
             }
+            // An attempt that is still on its thread may act after the probe has looked.
+            Probe::NotDone | Probe::Unknown => self.probe_failed(now, node, attempt, round),
             Probe::InFlight(time) => {
                 // A probe that says "now" for ever must not spin.
                 let until = now + time.max(Duration::from_millis(100));
                 self.note(now, RunRecord::InFlight { node, until }, round);
             }
-            Probe::Unknown => self.probe_failed(now, node, attempt, round),
         }
     }
 
@@ -198,6 +201,11 @@ impl RunMachine {
     ) {
         if self.state.phase == RunPhase::Unwinding {
             return self.weighed(now, node, &Probe::Unknown, round);
+        }
+        if let Thread::Dropped(at) = self.state.nodes[node.index()].thread {
+            // No attempt beside one that may still act: it is asked about again when it is off its thread, or given up.
+            self.note(now, RunRecord::InFlight { node, until: at + UNTIL_GONE }, round);
+            return;
         }
         let failure = self.last_failure(node).with_effect(Effect::Unknown);
         let idempotent = self.state.step(node).is_some_and(|step| step.idempotent);
@@ -221,7 +229,7 @@ impl RunMachine {
         }
     }
 
-    fn last_failure(&self, node: NodeNo) -> Failure {
+    pub(super) fn last_failure(&self, node: NodeNo) -> Failure {
         let failure = self.state.nodes[node.index()].failure.as_deref().cloned();
         failure.unwrap_or_else(|| self.about(node, "step.unclear", "the outcome is unknown"))
     }
@@ -249,13 +257,29 @@ impl RunMachine {
         now: Mono,
         guard: NodeNo,
         worst: Duration,
+        left: Option<Duration>,
         round: &mut Round,
     ) {
-        if self.state.nodes[guard.index()].stage != Stage::Preparing {
+        if self.state.nodes[guard.index()].stage != Stage::Preparing || self.held.is_some() {
             round.urgent.push(Command::Unprepare { guard });
             return;
         }
         let spec = self.state.plan().guard(guard);
+        let limit = spec.and_then(|spec| spec.limit);
+        if let (Some(left), Some(limit)) = (left, limit)
+            && left < limit
+        {
+            round.urgent.push(Command::Unprepare { guard });
+            let failure = Failure::new(
+                "guard.lease_too_short",
+                ErrorClass::Unavailable,
+                format!("the section may last {limit:?}, the lease of this process only {left:?}"),
+            )
+            .with_subject(Subject::new("guard", self.state.name(guard)))
+            .with_remedy("Give the engine a longer lease, or see why it is not renewed.");
+            self.final_failure(now, guard, 0, failure, round);
+            return;
+        }
         let cutoff = spec.and_then(|spec| Some(spec.limit?.saturating_sub(spec.exit_timeout)));
         if let Some(cutoff) = cutoff.filter(|cutoff| worst > *cutoff) {
             round.urgent.push(Command::Unprepare { guard });

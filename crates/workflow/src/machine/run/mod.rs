@@ -19,12 +19,17 @@ mod end;
 mod explore;
 mod input;
 mod park;
+mod recover;
+mod slots;
 mod state;
 mod unwind;
 
-use stillpoint_context::{Failure, FencingToken};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-pub(crate) use decide::RunMachine;
+use stillpoint_context::{Failure, FencingToken, Mono};
+
+pub(crate) use decide::{Held, RunMachine};
 pub use state::{NodeProgress, RunState};
 
 use super::guard::GuardEntry;
@@ -76,7 +81,9 @@ pub(crate) enum Input {
     /// Threads and inputs of a guard are there; the lane is not open yet.
     Prepared {
         guard: NodeNo,
-        worst: std::time::Duration,
+        worst: Duration,
+        /// How long the lease of this process lasts; `None` without one.
+        left: Option<Duration>,
     },
     /// They cannot be had.
     Refused {
@@ -88,6 +95,23 @@ pub(crate) enum Input {
         guard: NodeNo,
         log: Vec<GuardEntry>,
         facts: Vec<FactDraft>,
+    },
+    /// What was dropped is off its thread.
+    Gone {
+        node: NodeNo,
+    },
+    /// The log has been read by a new process, or anew: carry on.
+    Recover {
+        fence: FencingToken,
+        elapsed: Duration,
+        /// Attempts of this same process that are still on a thread.
+        lingering: BTreeSet<NodeNo>,
+    },
+    /// Come to rest at the next boundary.
+    Suspend,
+    /// All slots that a node asked for are held.
+    Slots {
+        node: NodeNo,
     },
     Cancel {
         by: String,
@@ -116,6 +140,11 @@ pub(crate) enum Command {
         node: NodeNo,
         attempt: u32,
     },
+    /// An attempt that was told to stop before it began: it ends without an effect.
+    Skip {
+        node: NodeNo,
+        attempt: u32,
+    },
     Probe {
         node: NodeNo,
         attempt: u32,
@@ -131,6 +160,11 @@ pub(crate) enum Command {
     /// The guard is armed: open its lane.
     Open {
         guard: NodeNo,
+    },
+    /// The same for one that was told to end before it began.
+    OpenClosed {
+        guard: NodeNo,
+        suspended: bool,
     },
     /// Open a lane for the exits that are owed.
     Reopen {
@@ -162,6 +196,18 @@ pub(crate) enum Command {
     CloseGuard {
         guard: NodeNo,
     },
+    /// Tell a guard not to begin, if it has not.
+    SuspendGuard {
+        guard: NodeNo,
+    },
+    /// Ask for all slots of a node at once.
+    AskSlots {
+        node: NodeNo,
+    },
+    /// Give them back, granted or not.
+    ReturnSlots {
+        node: NodeNo,
+    },
 }
 
 /// The answer to an asker.
@@ -177,6 +223,10 @@ pub(crate) enum Answer {
 /// What comes of one round: one append, and commands before and after it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
+    /// The time of the first record: that of the append.
+    pub(crate) from: Mono,
+    /// The time of the latest record.
+    pub(crate) at: Mono,
     pub(crate) records: Vec<RunRecord>,
     pub(crate) facts: Vec<FactDraft>,
     pub(crate) urgent: Vec<Command>,

@@ -114,19 +114,14 @@ impl RunState {
         for Parked { node, reason, .. } in std::mem::take(&mut self.parked) {
             match reason {
                 ParkReason::ExitOwed => self.set(node, Stage::Armed),
-                ParkReason::PastNoReturn if self.guards.remove(&node).is_some() => {
-                    // A guard begins anew, with all its parts.
-                    let plan = self.plan().clone();
-                    for part in plan.guard(node).map_or(&[][..], |guard| &guard.body) {
-                        self.set(*part, Stage::Waiting);
-                    }
-                    self.set(node, Stage::Ready);
-                    self.ready.push_back(node);
+                ParkReason::PastNoReturn if self.guards.contains_key(&node) => {
+                    self.begin_anew(node);
                 }
                 ParkReason::PastNoReturn => {
                     self.nodes[node.index()].tries = 0;
                     self.set(node, Stage::Pausing { until: at });
                 }
+                ParkReason::UnknownAction => {}
             }
         }
     }
@@ -142,7 +137,19 @@ impl RunState {
                 self.guard_over(at, node);
             }
             ParkReason::PastNoReturn => self.succeed(node, output.clone()),
+            ParkReason::UnknownAction => {}
         }
+    }
+
+    /// A guard begins anew, with all its parts.
+    pub(super) fn begin_anew(&mut self, guard: NodeNo) {
+        self.guards.remove(&guard);
+        let plan = self.plan().clone();
+        for part in plan.guard(guard).map_or(&[][..], |guard| &guard.body) {
+            self.set(*part, Stage::Waiting);
+        }
+        self.set(guard, Stage::Ready);
+        self.ready.push_back(guard);
     }
 
     pub(super) fn abandon(&mut self) {

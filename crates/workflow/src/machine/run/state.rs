@@ -38,6 +38,12 @@ pub struct RunState {
     pub(super) parked: Vec<Parked>,
     pub(super) debris: Vec<Debris>,
     pub(super) warnings: Vec<Warning>,
+    /// The time of the latest record.
+    pub(super) seen: Mono,
+    /// Nodes that were at work when their process went, until somebody takes them up.
+    pub(super) lost: VecDeque<NodeNo>,
+    /// Guards that were open when their process went, until their exits have ended.
+    pub(super) exiting: usize,
 }
 
 /// Where a run as a whole stands.
@@ -94,8 +100,14 @@ pub(super) enum Stage {
     },
     Preparing,
     Armed,
+    /// A guard that was armed when its process went, and is being exited.
+    Exiting,
     /// A guard whose exit is owed.
     Owing,
+    /// It was at work when its process went: an attempt, or an undo.
+    Lost {
+        undo: bool,
+    },
     Done,
     Failed,
     Offered,
@@ -156,6 +168,19 @@ impl Stage {
                 | Self::Failed
                 | Self::Settled
                 | Self::Skipped
+        )
+    }
+
+    /// Whether it only waits for a time or for somebody to begin.
+    pub(super) const fn is_at_rest(self) -> bool {
+        matches!(
+            self,
+            Self::Pausing { .. }
+                | Self::Asking { .. }
+                | Self::UndoPausing { .. }
+                | Self::Preparing
+                | Self::Lost { .. }
+                | Self::Offered
         )
     }
 
@@ -248,6 +273,9 @@ impl RunState {
             parked: Vec::new(),
             debris: Vec::new(),
             warnings: Vec::new(),
+            seen: Mono::ZERO,
+            lost: VecDeque::new(),
+            exiting: 0,
         }
     }
 
@@ -316,17 +344,21 @@ impl RunState {
         }
         match self.nodes[node.index()].stage {
             Stage::Waiting | Stage::Ready => NodeProgress::Waiting,
-            Stage::Running { .. } | Stage::Preparing | Stage::Armed => NodeProgress::Running,
-            Stage::Stopping { .. } | Stage::Probing { .. } | Stage::Asking { .. } => {
-                NodeProgress::Probing
+            Stage::Running { .. } | Stage::Preparing | Stage::Armed | Stage::Exiting => {
+                NodeProgress::Running
             }
+            Stage::Stopping { .. }
+            | Stage::Probing { .. }
+            | Stage::Asking { .. }
+            | Stage::Lost { undo: false } => NodeProgress::Probing,
             Stage::Pausing { .. } => NodeProgress::Retrying,
             Stage::Owing => NodeProgress::Parked,
             Stage::Done => NodeProgress::Done,
             Stage::Failed => NodeProgress::Failed,
-            Stage::Offered | Stage::Undoing { .. } | Stage::UndoPausing { .. } => {
-                NodeProgress::Undoing
-            }
+            Stage::Offered
+            | Stage::Undoing { .. }
+            | Stage::UndoPausing { .. }
+            | Stage::Lost { undo: true } => NodeProgress::Undoing,
             Stage::Settled => NodeProgress::Undone,
             Stage::Skipped => NodeProgress::Skipped,
         }
@@ -349,8 +381,18 @@ impl RunState {
 
     /// The verdict over a guard, once its lane has ended.
     pub fn verdict(&self, guard: NodeNo) -> Option<GuardVerdict> {
-        let over = !matches!(self.nodes[guard.index()].stage, Stage::Armed);
+        let over = !matches!(self.nodes[guard.index()].stage, Stage::Armed | Stage::Exiting);
         self.guards.get(&guard).filter(|_| over).map(|run| run.state.verdict())
+    }
+
+    /// The time of the latest record, on the clock of the process that wrote it.
+    pub(crate) fn seen(&self) -> Mono {
+        self.seen
+    }
+
+    /// Whether this is a guard that must be exited.
+    pub(crate) fn is_armed(&self, node: NodeNo) -> bool {
+        matches!(self.nodes[node.index()].stage, Stage::Armed | Stage::Exiting)
     }
 
     pub(crate) fn fence(&self) -> FencingToken {
@@ -359,11 +401,6 @@ impl RunState {
 
     pub(crate) fn guard_state(&self, guard: NodeNo) -> Option<&GuardState> {
         self.guards.get(&guard).map(|run| &run.state)
-    }
-
-    /// When the next thing happens by itself.
-    pub(crate) fn next_wake(&self) -> Option<Mono> {
-        self.timers.first().map(|(at, ..)| *at)
     }
 
     pub(super) fn name(&self, node: NodeNo) -> &StepName {
@@ -424,6 +461,14 @@ impl RunState {
         if let Some(at) = stage.timer() {
             self.timers.insert((at, node, Timer::Stage));
         }
+        if matches!(before, Stage::Lost { .. }) {
+            remove(&mut self.lost, node);
+        }
+        if matches!(stage, Stage::Lost { .. }) {
+            self.lost.push_back(node);
+        }
+        self.exiting = self.exiting + usize::from(stage == Stage::Exiting)
+            - usize::from(before == Stage::Exiting);
         self.active =
             self.active + usize::from(stage.is_active()) - usize::from(before.is_active());
     }
@@ -438,5 +483,14 @@ impl RunState {
             self.timers.insert((at + STOP_WAIT, node, Timer::Thread));
             self.lingering += 1;
         }
+    }
+}
+
+/// Takes a node out of a line, of which it is nearly always the first.
+pub(super) fn remove(line: &mut VecDeque<NodeNo>, node: NodeNo) {
+    if line.front() == Some(&node) {
+        line.pop_front();
+    } else {
+        line.retain(|other| *other != node);
     }
 }

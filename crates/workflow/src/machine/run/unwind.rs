@@ -2,7 +2,7 @@
 
 use stillpoint_context::Mono;
 
-use super::state::{RunPhase, RunState, Stage, Thread};
+use super::state::{RunPhase, RunState, Stage, Thread, remove};
 use crate::machine::record::Cause;
 use crate::plan::{NodeKind, NodeNo};
 
@@ -62,7 +62,10 @@ impl RunState {
                 let until = until.map_or(grace, |until| until.min(grace));
                 self.set(node, Stage::Running { until: Some(until) });
             }
-            Stage::Stopping { .. } | Stage::Probing { .. } | Stage::Asking { .. } => {
+            Stage::Stopping { .. }
+            | Stage::Probing { .. }
+            | Stage::Asking { .. }
+            | Stage::Lost { undo: false } => {
                 // What was in doubt stays in doubt.
                 let owed = self.effect(node) != crate::action::EffectKind::ReadOnly;
                 self.nodes[node.index()].owed |= owed;
@@ -103,11 +106,7 @@ impl RunState {
         if self.nodes[node.index()].stage != Stage::Offered {
             return;
         }
-        if self.offers.front() == Some(&node) {
-            self.offers.pop_front();
-        } else {
-            self.offers.retain(|other| *other != node);
-        }
+        remove(&mut self.offers, node);
     }
 
     /// Nothing is owed for a node any more.

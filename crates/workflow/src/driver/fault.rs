@@ -1,0 +1,206 @@
+//! A journal that fails under a run, and a lease that has run out.
+//!
+//! ```text
+//!   append failed ─▶ nothing more is launched, guards exit, what runs gets token and grace
+//!        │                    what it still says is kept
+//!        ▼
+//!   journal is back ─▶ state from the log ─▶ what was kept ─▶ the rest as after a crash ─▶ go on
+//! ```
+//!
+//! The machine is ahead of its log then, and is thrown away: the log is the truth, read again once it can be read.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stillpoint_context::Mono;
+
+use tokio::sync::oneshot;
+
+use super::attempt::Work;
+use super::{ArbiterMail, Mail, Request, RunTask};
+use crate::engine::RunPhase;
+use crate::journal::{JournalError, Seq, read_run};
+use crate::machine::{Input, RunMachine, RunState};
+
+/// How long a journal that fails is left alone before it is tried again; twice as long each time, up to the longest.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long it may fail before those who wait are told.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A journal that has been failing under a run, until an append succeeds again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    since: Mono,
+    pause: Duration,
+}
+
+impl RunTask {
+    /// Stands still until the journal is back, then goes on from it; `false` if this process has no say any more.
+    pub(super) async fn stand_by(&mut self, error: JournalError) -> bool {
+        tracing::warn!(run = %self.link.run, %error, "the journal failed");
+        let mut kept = self.come_to_rest().await;
+        let mut error = error;
+        loop {
+            let now = self.shared.seams.clock.mono();
+            let fault = self.fault.get_or_insert(Fault { since: now, pause: PAUSE });
+            let (since, pause) = (fault.since, fault.pause);
+            fault.pause = (pause * 2).min(LONGEST_PAUSE);
+            if now.saturating_since(since) >= PATIENCE {
+                self.say_broken(error.clone(), false);
+            }
+            self.wait_for_mail(now + pause, &mut kept).await;
+            if matches!(error, JournalError::Fenced { .. }) || !self.shared.lease.may_act() {
+                // Nobody may have taken over: then the lease is ours again.
+                match self.shared.lease.renew().await {
+                    Ok(()) => {}
+                    Err(fenced @ JournalError::Fenced { .. }) => {
+                        self.say_broken(fenced, true);
+                        return false;
+                    }
+                    Err(failed) => {
+                        error = failed;
+                        continue;
+                    }
+                }
+            }
+            let journal = Arc::clone(&self.shared.journal);
+            match read_run(&*journal, self.link.run).await {
+                Ok(Some((state, stored))) => {
+                    let head = Seq(stored.len() as u64);
+                    self.go_on_from(state, head, kept.drain(..).collect());
+                    return true;
+                }
+                Ok(None) => {
+                    // What was never written cannot be carried on.
+                    self.say_broken(error, true);
+                    return false;
+                }
+                Err(failed) => error = failed,
+            }
+        }
+    }
+
+    fn say_broken(&self, error: JournalError, gone: bool) {
+        self.link.status.send_modify(|status| {
+            status.phase = RunPhase::Broken;
+            status.broken = Some(error);
+            status.gone = gone;
+        });
+    }
+
+    /// Ends what is at work: guards exit, steps get token and grace. What they say meanwhile is kept.
+    async fn come_to_rest(&mut self) -> VecDeque<Mail> {
+        self.gated.clear();
+        self.round = crate::machine::Round::default();
+        self.timer = None;
+        self.prepared.clear();
+        for attempt in self.attempts.values() {
+            attempt.cancel.cancel();
+        }
+        for lane in self.lanes.values() {
+            lane.close(false);
+        }
+        let mut kept = VecDeque::new();
+        let grace = self.shared.seams.clock.mono() + crate::plan::DEFAULT_GRACE;
+        let mut timer = self.shared.seams.clock.sleep_until(grace);
+        let mut waiting = true;
+        let mut running: BTreeSet<u64> =
+            self.attempts.values().map(|attempt| attempt.serial).collect();
+        let mut open = self.lanes.len();
+        while (waiting && !running.is_empty()) || open > 0 {
+            tokio::select! {
+                biased;
+                mail = self.mailbox.recv() => {
+                    let Some(mail) = mail else { break };
+                    match &mail {
+                        Mail::Over { serial, .. } => {
+                            running.remove(serial);
+                        }
+                        Mail::Input(Input::Closed { .. }) => open -= 1,
+                        _ => {}
+                    }
+                    kept.push_back(mail);
+                }
+                () = &mut timer, if waiting => {
+                    waiting = false;
+                    for attempt in self.attempts.values() {
+                        if running.contains(&attempt.serial) {
+                            attempt.abort.abort();
+                        }
+                    }
+                }
+            }
+        }
+        kept
+    }
+
+    /// Asks for the claims once more: the grant may have been in a round that was never written.
+    fn ask_again(&self) {
+        let submitted = self.machine.state().submitted();
+        let request = Request {
+            run: submitted.run,
+            claims: submitted.claims.clone(),
+            head_start: submitted.head_start,
+            mail: self.mail.clone(),
+        };
+        let (reply, _) = oneshot::channel();
+        let _ = self.shared.arbiter.send(ArbiterMail::Adopt { requests: vec![request], reply });
+    }
+
+    /// Keeps what comes until then.
+    async fn wait_for_mail(&mut self, until: Mono, kept: &mut VecDeque<Mail>) {
+        let mut timer = self.shared.seams.clock.sleep_until(until);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut timer => return,
+                mail = self.mailbox.recv() => match mail {
+                    Some(mail) => kept.push_back(mail),
+                    // The task holds a sender of its own, so this does not come.
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Goes on from what the log says, with what was kept.
+    fn go_on_from(&mut self, state: RunState, head: Seq, kept: Vec<Mail>) {
+        let now = self.shared.seams.clock.mono();
+        let elapsed = now.saturating_since(state.seen());
+        let fence = state.fence();
+        let ended = state.end().is_some();
+        self.head = head;
+        self.unfit = false;
+        self.shadow = self.shadow.is_some().then(|| Box::new(state.clone()));
+        let why = self.machine.held();
+        self.machine = RunMachine::new(state).with_held(why);
+        if ended {
+            // The append that seemed to fail was the last one.
+            self.over = true;
+            return;
+        }
+        // A guard that was being prepared is prepared anew.
+        let kept = kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. }));
+        // What was asked in rounds that were never written is asked again.
+        let again: Vec<_> =
+            self.tickets.iter().map(|(ticket, (ask, _))| ask.clone().into_input(*ticket)).collect();
+        let inputs: Vec<_> =
+            again.into_iter().chain(kept.filter_map(|mail| self.open(mail))).collect();
+        if !self.machine.state().has_started() {
+            self.ask_again();
+        }
+        // What was dropped and has not come off its thread may still act.
+        let mut lingering = BTreeSet::new();
+        for (node, attempt) in self.attempts.drain() {
+            if attempt.work == Work::Run {
+                lingering.insert(node);
+            }
+            self.dropped.insert(attempt.serial, (node, attempt.work));
+        }
+        let recover = Input::Recover { fence, elapsed, lingering };
+        self.tell_machine(inputs.into_iter().chain([recover]));
+    }
+}
