@@ -22,7 +22,7 @@ use crate::{check, log};
 const CHECKED_AT_OPEN: u64 = 64 << 20;
 
 /// How long a file that somebody else sets up is waited for.
-const SET_UP: Duration = Duration::from_secs(2);
+const SET_UP: Duration = Duration::from_secs(1);
 
 /// How often it is asked for meanwhile.
 const ASKED: Duration = Duration::from_millis(10);

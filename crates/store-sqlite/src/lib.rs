@@ -16,7 +16,7 @@
 //! // Other stores may have the file open, in this process and in others.
 //! let second = SqliteStore::open(folder.path().join("stillpoint.db"))?;
 //! # let process = stillpoint_context::ProcessId(uuid::Uuid::from_u128(1));
-//! let lease = store.acquire(process, OsClock.boot(), std::time::Duration::from_secs(60)).await?;
+//! let lease = store.acquire(process, OsClock.boot(), std::time::Duration::from_mins(1)).await?;
 //! assert_eq!(second.leases().await?, [lease]);
 //! # Ok(())
 //! # }
@@ -60,6 +60,8 @@ mod log;
 mod pen;
 mod reader;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod worker;
 mod writer;
 

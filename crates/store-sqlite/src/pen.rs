@@ -222,7 +222,7 @@ impl<'c> Pen<'c> {
         if append.count == 0 {
             return Ok(false);
         }
-        let head = append.expected + append.count;
+        let head = append.expected.saturating_add(append.count);
         let fits =
             self.advance.execute(params![head, epoch, n, append.expected, append.open])? == 1;
         if fits {

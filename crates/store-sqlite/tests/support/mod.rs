@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use stillpoint_workflow::{
 };
 use uuid::Uuid;
 
-pub const TERM: Duration = Duration::from_secs(60);
+pub const TERM: Duration = Duration::from_mins(1);
 pub const MARGIN: Duration = Duration::from_secs(10);
 
 pub fn folder() -> (tempfile::TempDir, PathBuf) {
