@@ -52,16 +52,17 @@ fn scan(log: &mut impl Read) -> io::Result<Option<String>> {
         return Ok(written.then(|| "the header of the log is wrong".to_owned()));
     };
     let mut frame = vec![0; FRAME + start.page];
-    let mut before = start.sum;
+    // What the frame before says its sum is, and what it is: damage may be in either.
+    let mut before = [start.sum; 2];
     let mut wrong = None;
     let mut commit = false;
     let mut number = 0_usize;
     while fill(log, &mut frame)? {
         number += 1;
-        let current = frame[8..16] == start.salt;
-        let sum = start.add(start.add(before, &frame[..8]), &frame[FRAME..]);
-        let stored = pair(&frame[16..24]);
-        let chained = current && sum == stored;
+        let sum = |from| start.add(start.add(from, &frame[..8]), &frame[FRAME..]);
+        let (stored, computed) = (pair(&frame[16..24]), sum(before[0]));
+        let chained = frame[8..16] == start.salt
+            && (computed == stored || before[0] != before[1] && sum(before[1]) == stored);
         if !chained && wrong.is_none() {
             wrong = Some(number);
         }
@@ -71,8 +72,8 @@ fn scan(log: &mut impl Read) -> io::Result<Option<String>> {
         {
             return Ok(Some(format!("frame {wrong} of the log is wrong, and later commits exist")));
         }
-        before = stored;
-        commit = current && frame[4..8] != [0; 4];
+        before = [stored, computed];
+        commit = frame[4..8] != [0; 4];
     }
     Ok(None)
 }

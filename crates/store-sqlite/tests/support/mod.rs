@@ -131,6 +131,11 @@ impl Other {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+
     #[cfg(unix)]
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([name, &self.id().to_string()]).status().unwrap();
