@@ -140,7 +140,7 @@ fn draw(random: &mut Random, heads: &mut [u64; 6], last: &[Append], epoch: u64) 
 /// Every answer is that of the journal in memory, whatever is asked.
 #[tokio::test]
 async fn it_answers_as_the_journal_in_memory_does() {
-    for seed in 1..=4 {
+    for seed in 1..=3 {
         let (_folder, path) = folder();
         let (store, mut epoch) = leased(&path).await;
         let memory = MemoryJournal::new();
@@ -148,7 +148,7 @@ async fn it_answers_as_the_journal_in_memory_does() {
         let mut random = Random(seed);
         let (mut heads, mut last) = ([0; 6], Vec::new());
         let (mut accepted, mut refused) = (0, 0);
-        for _ in 0..400 {
+        for _ in 0..250 {
             let batch = draw(&mut random, &mut heads, &last, epoch);
             let ours = store.commit(batch.clone()).await;
             assert_eq!(ours, memory.commit(batch.clone()).await, "{batch:?}");
@@ -197,7 +197,7 @@ async fn it_answers_as_the_journal_in_memory_does() {
                 epoch = lease.epoch;
             }
         }
-        assert!(accepted > 100 && refused > 50, "{accepted} and {refused}");
+        assert!(accepted > 60 && refused > 30, "{accepted} and {refused}");
         store.check().await.unwrap();
     }
 }
@@ -208,7 +208,7 @@ async fn leases_are_as_those_in_memory() {
     let store = SqliteStore::open(&path).unwrap();
     let memory = MemoryJournal::new();
     let mut random = Random(5);
-    for now in 0..600 {
+    for now in 0..300 {
         let now = at(now * random.below(3));
         let process = process(random.below(3).into());
         let epoch = random.below(40);
