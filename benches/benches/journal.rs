@@ -64,7 +64,7 @@ struct Ours {
 impl Ours {
     fn open(runtime: &Runtime, folder: &Path) -> Self {
         let store = SqliteStore::open(folder.join("stillpoint.db")).unwrap();
-        let lease = store.acquire(OWNER, Mono::ZERO, Duration::from_secs(3600));
+        let lease = store.acquire(OWNER, Mono::ZERO, Duration::from_hours(1));
         let epoch = runtime.block_on(lease).unwrap().epoch;
         Self { store, epoch }
     }
