@@ -70,7 +70,8 @@ impl Site {
             check_source(source)?;
             check_apart(source, &places.store())?;
         }
-        let catalog: Arc<dyn Catalog> = Arc::new(SqliteStore::open(&places.state)?);
+        // The journal is in memory: what keeps runs of two processes apart is that there is one.
+        let catalog: Arc<dyn Catalog> = Arc::new(SqliteStore::open_alone(&places.state)?);
         let group = default_group(&*catalog).await?;
         let remembered = |tag: &str| {
             let group = group.as_ref()?;

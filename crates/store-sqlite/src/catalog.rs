@@ -21,9 +21,11 @@ use uuid::Uuid;
 
 use crate::SqliteStore;
 use crate::error::rolled_back;
+use crate::key::signed;
+use crate::pen::Pen;
 
 /// The topic whose facts the catalogue is made of.
-const TOPIC: &str = "restore-point";
+pub(crate) const TOPIC: &str = "restore-point";
 
 fn blob(id: Uuid) -> Value {
     Value::Blob(id.as_bytes().to_vec())
@@ -175,6 +177,57 @@ fn cursor(db: &Connection) -> Result<Option<Cursor>, CatalogError> {
     Ok(stored.map(|bytes| Cursor(u64::from_be_bytes(bytes))))
 }
 
+fn move_cursor(db: &Connection, to: Cursor) -> Result<(), CatalogError> {
+    if cursor(db)? >= Some(to) {
+        return Ok(());
+    }
+    execute(
+        db,
+        "INSERT OR REPLACE INTO cursor (topic, position) VALUES (?, ?)",
+        params![TOPIC, to.0.to_be_bytes()],
+    )
+}
+
+/// Takes in what a commit of the journal says, in its transaction, and moves the cursor to it.
+///
+/// If a fact does not fit, or an earlier one was not taken in, the catalogue stays as it is with its cursor, and whoever
+/// feeds catalogues from journals meets the fact there. The commit stands in any case.
+pub(crate) fn take_in(
+    pen: &mut Pen<'_>,
+    facts: &[Option<PointFact>],
+    position: i64,
+) -> rusqlite::Result<()> {
+    pen.in_savepoint(|db| match apply_next(db, facts, position) {
+        Ok(done) => done,
+        Err(error) => {
+            tracing::warn!(%error, position, "the catalogue does not take in facts of the journal");
+            false
+        }
+    })
+}
+
+fn apply_next(
+    db: &Connection,
+    facts: &[Option<PointFact>],
+    position: i64,
+) -> Result<bool, CatalogError> {
+    let Some(facts) = facts.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() else {
+        tracing::warn!(position, "a fact of the journal cannot be read");
+        return Ok(false);
+    };
+    let read = cursor(db)?.map_or(0, |cursor| signed(cursor.0));
+    let behind = db
+        .prepare_cached("SELECT 1 FROM fact WHERE topic = ? AND position > ? AND position < ?")
+        .and_then(|mut statement| statement.exists(params![TOPIC, read, position]))
+        .map_err(rolled_back)?;
+    if behind {
+        return Ok(false);
+    }
+    facts.into_iter().try_for_each(|fact| apply(db, fact))?;
+    move_cursor(db, Cursor(crate::key::unsigned(position)))?;
+    Ok(true)
+}
+
 fn job_values(job: &Job) -> Result<[Value; 7], CatalogError> {
     let kind = serde_json::to_value(job.kind).ok();
     let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
@@ -270,15 +323,7 @@ impl Catalog for SqliteStore {
         let facts = facts.to_vec();
         self.write(move |db| {
             facts.iter().try_for_each(|fact| apply(db, fact))?;
-            let known = cursor(db)?;
-            if let Some(to) = to.filter(|to| known < Some(*to)) {
-                execute(
-                    db,
-                    "INSERT OR REPLACE INTO cursor (topic, position) VALUES (?, ?)",
-                    params![TOPIC, to.0.to_be_bytes()],
-                )?;
-            }
-            Ok(())
+            to.map_or(Ok(()), |to| move_cursor(db, to))
         })
         .await
     }

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rusqlite::ErrorCode as Sqlite;
 use stillpoint_catalog::CatalogError;
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Subject};
+use stillpoint_workflow::JournalError;
 
 use crate::schema::FORMAT;
 
@@ -14,7 +16,7 @@ use crate::schema::FORMAT;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Somebody has it open.
+    /// A version that shares with nobody has it open, or it is wanted alone and somebody has it open.
     #[error("the state file {} is in use (its lock {} is held)", path.display(), lock.display())]
     InUse {
         /// The file.
@@ -161,19 +163,161 @@ impl ErrorFacts for OpenError {
     }
 }
 
-/// What an error of SQLite means to a caller. `effect` says whether the change may have been made.
-pub(crate) fn sqlite(source: rusqlite::Error, effect: Effect) -> CatalogError {
-    let message = source.to_string();
-    let source_box = |source| Some(Box::new(source) as Box<dyn std::error::Error + Send + Sync>);
-    match source.sqlite_error_code() {
-        Some(Sqlite::DatabaseCorrupt | Sqlite::NotADatabase) => {
-            CatalogError::Corrupt { message, source: source_box(source) }
+/// When a transaction of the writer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Before anything was done.
+    Begin,
+    /// Before its commit: nothing of it can be in the file.
+    Inside,
+    /// In its commit.
+    Commit,
+}
+
+/// A transaction that came to nothing, for everybody who had a part in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", match phase {
+    Phase::Begin => "a transaction did not begin",
+    Phase::Inside => "a transaction was given up",
+    Phase::Commit => "a commit failed",
+})]
+pub(crate) struct Lost {
+    pub(crate) phase: Phase,
+    pub(crate) error: rusqlite::Error,
+}
+
+impl Lost {
+    /// Whether what one call touched is damaged, and others may still be done.
+    pub(crate) fn is_damage(&self) -> bool {
+        Kind::of(&self.error) == Kind::Corrupt
+    }
+
+    /// Whether something of it may be in the file.
+    ///
+    /// A commit writes its last frame last, so one that found no room is not there. One whose sync failed may be found
+    /// by whoever reads the log after a crash.
+    fn effect(&self) -> Effect {
+        match (self.phase, Kind::of(&self.error)) {
+            (Phase::Commit, Kind::Io | Kind::Corrupt) => Effect::Unknown,
+            _ => Effect::None,
         }
-        _ => CatalogError::Unavailable { message, effect, source: source_box(source) },
     }
 }
 
-/// An error of SQLite inside a call: its savepoint is rolled back.
-pub(crate) fn rolled_back(source: rusqlite::Error) -> CatalogError {
-    sqlite(source, Effect::None)
+/// What kind of failure an error of SQLite is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Full,
+    Busy,
+    Corrupt,
+    Io,
+}
+
+impl Kind {
+    fn of(error: &rusqlite::Error) -> Self {
+        use rusqlite::{Error, ffi};
+        match error {
+            Error::SqliteFailure(failure, _) => match failure.code {
+                Sqlite::DiskFull => Self::Full,
+                Sqlite::DatabaseBusy | Sqlite::DatabaseLocked => Self::Busy,
+                // The tables do not hold what they must.
+                Sqlite::DatabaseCorrupt | Sqlite::NotADatabase | Sqlite::ConstraintViolation => {
+                    Self::Corrupt
+                }
+                Sqlite::SystemIoFailure
+                    if matches!(
+                        failure.extended_code,
+                        ffi::SQLITE_IOERR_SHORT_READ
+                            | ffi::SQLITE_IOERR_DATA
+                            | ffi::SQLITE_IOERR_CORRUPTFS
+                    ) =>
+                {
+                    Self::Corrupt
+                }
+                _ => Self::Io,
+            },
+            // A value of another type than every version wrote.
+            Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::Utf8Error(..)
+            | Error::InvalidColumnType(..) => Self::Corrupt,
+            _ => Self::Io,
+        }
+    }
+}
+
+/// An error that a caller of the store gets.
+pub(crate) trait Refusal: Sized + Send + 'static {
+    /// The transaction of the call was lost.
+    fn lost(lost: &Arc<Lost>) -> Self;
+    /// SQLite refused a statement of the call, and what the call did before is rolled back.
+    fn refused(error: rusqlite::Error) -> Self;
+    /// The thread of the file has ended.
+    fn gone(effect: Effect) -> Self;
+}
+
+const GONE: &str = "the thread of the state file has ended";
+
+impl Refusal for CatalogError {
+    fn lost(lost: &Arc<Lost>) -> Self {
+        let (message, source) = (lost.to_string(), Some(Box::new(Shared(Arc::clone(lost))) as _));
+        match (Kind::of(&lost.error), lost.phase) {
+            (Kind::Corrupt, Phase::Begin | Phase::Inside) => Self::Corrupt { message, source },
+            _ => Self::Unavailable { message, effect: lost.effect(), source },
+        }
+    }
+
+    fn refused(error: rusqlite::Error) -> Self {
+        let (message, kind) = (error.to_string(), Kind::of(&error));
+        let source = Some(Box::new(error) as _);
+        match kind {
+            Kind::Corrupt => Self::Corrupt { message, source },
+            _ => Self::Unavailable { message, effect: Effect::None, source },
+        }
+    }
+
+    fn gone(effect: Effect) -> Self {
+        Self::Unavailable { message: GONE.to_owned(), effect, source: None }
+    }
+}
+
+/// One error for every call of a commit.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Shared(Arc<Lost>);
+
+impl Refusal for JournalError {
+    fn lost(lost: &Arc<Lost>) -> Self {
+        match (Kind::of(&lost.error), lost.phase) {
+            // Of these it is certain that nothing was written, also in a commit.
+            (Kind::Full, _) => Self::Full,
+            (Kind::Busy, _) => Self::Busy(lost.to_string()),
+            (Kind::Corrupt, Phase::Begin | Phase::Inside) => Self::Corrupt(lost.to_string()),
+            _ => Self::Io(lost.to_string()),
+        }
+    }
+
+    fn refused(error: rusqlite::Error) -> Self {
+        let message = error.to_string();
+        match Kind::of(&error) {
+            Kind::Full => Self::Full,
+            Kind::Busy => Self::Busy(message),
+            Kind::Corrupt => Self::Corrupt(message),
+            Kind::Io => Self::Io(message),
+        }
+    }
+
+    fn gone(_: Effect) -> Self {
+        Self::Io(GONE.to_owned())
+    }
+}
+
+/// An error of SQLite inside a call of the catalogue: its savepoint is rolled back.
+pub(crate) fn rolled_back(error: rusqlite::Error) -> CatalogError {
+    CatalogError::refused(error)
+}
+
+/// An error of SQLite inside a call of the journal or the leases: its savepoint is rolled back.
+pub(crate) fn unwritten(error: rusqlite::Error) -> JournalError {
+    JournalError::refused(error)
 }

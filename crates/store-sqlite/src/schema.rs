@@ -1,27 +1,16 @@
-//! The file: opening, locking, format.
+//! The tables of each format, and the way from one to the next.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-use stillpoint_catalog::CatalogError;
-
-use crate::error::{OpenError, rolled_back};
+use rusqlite::Connection;
 
 /// What marks a file as ours: SQLite's `application_id`, "Stil".
 pub const APPLICATION_ID: i64 = 0x5374_696c;
 
 /// The format that this version writes, and the newest that it reads: SQLite's `user_version`.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
 
-/// Files up to this size are checked whole when they are opened.
-const CHECKED_AT_OPEN: u64 = 64 << 20;
-
-/// The tables of format 1. Instants are microseconds since 1970, ids are 16 bytes, bodies are JSON
-/// in the stored form of the model; the other columns repeat what listings choose and order by.
-const TABLES: &str = "
+/// What format 1 has: the catalogue. Instants are microseconds since 1970, ids are 16 bytes, bodies are JSON in the
+/// stored form of the model; the other columns repeat what listings choose and order by.
+const CATALOG: &str = "
 CREATE TABLE point (
   id BLOB NOT NULL PRIMARY KEY,
   taken_at INTEGER NOT NULL,
@@ -66,143 +55,87 @@ CREATE TABLE debris (
 CREATE TABLE cursor (topic TEXT NOT NULL PRIMARY KEY, position BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// A file that is open and ours.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) path: PathBuf,
-    pub(crate) connection: Connection,
-    /// Held until the connection is closed.
-    pub(crate) lock: File,
+/// What format 2 adds: journal and leases. Instants and terms are nanoseconds.
+///
+/// - `stream`: a row for each; `id` is a byte for its kind (0 arbiter, 1 run, 2 key) and 16 bytes of id, so that it
+///   sorts as `StreamId` does; `epoch` is that of its last commit; `open` is 1 while a run has not ended.
+/// - `append`: a row for each append, in the order of commits, so that what many runs write at once lies on few pages;
+///   `seq` and `count` are the place and number of its records, `records` is their stored form. A commit that appends
+///   nothing leaves a row of stream 0, so that positions can be read off the end of this table.
+/// - `fact`: `n` is the place in its commit.
+/// - `lease`: held while `until` is there. An ended one stays as long as an open run's last commit is of its epoch, and
+///   the newest stays always, so that epochs rise. `marked` is 1 if a file tells whether its process lives.
+const JOURNAL: &str = "
+CREATE TABLE stream (
+  n INTEGER PRIMARY KEY,
+  id BLOB NOT NULL UNIQUE,
+  head INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  open INTEGER NOT NULL
+) STRICT;
+CREATE INDEX stream_open ON stream (id) WHERE open = 1;
+CREATE TABLE append (
+  place INTEGER PRIMARY KEY,
+  stream INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  mono INTEGER NOT NULL,
+  civil INTEGER NOT NULL,
+  records BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX append_by_stream ON append (stream, seq);
+CREATE TABLE fact (
+  topic TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  n INTEGER NOT NULL,
+  run BLOB NOT NULL,
+  key TEXT NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (topic, position, n)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE lease (
+  epoch INTEGER PRIMARY KEY,
+  process BLOB NOT NULL,
+  until INTEGER,
+  term INTEGER NOT NULL,
+  marked INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX lease_held ON lease (process) WHERE until IS NOT NULL;
+";
+
+/// Brings a file from the format that it has to this version's: an empty one has 0.
+///
+/// One transaction, so that a crash leaves the old or the new.
+pub(crate) fn bring_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let done = steps(connection).and_then(|()| connection.execute_batch("COMMIT"));
+    if done.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    done
 }
 
-pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
-    let path = canonical(path)?;
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => return Err(OpenError::Folder { path }),
-        // Root could write it all the same; who made it read-only did not want that.
-        Ok(found) if found.permissions().readonly() => return Err(OpenError::ReadOnly { path }),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io(error)),
+fn steps(connection: &Connection) -> rusqlite::Result<()> {
+    // Asked inside the transaction: another process may just have done it.
+    let format = number(connection, "user_version")?;
+    if format < 1 {
+        connection.execute_batch(CATALOG)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
-    let lock = lock(&path)?;
-    let connection = connect(&path)?;
-    Ok(Opened { path, connection, lock })
+    if format < 2 {
+        connection.execute_batch(JOURNAL)?;
+        // It counted in a journal elsewhere. This file's begins at 0; facts that are told again change nothing.
+        connection.execute_batch("DELETE FROM cursor")?;
+    }
+    if format < FORMAT {
+        connection.pragma_update(None, "user_version", FORMAT)?;
+    }
+    Ok(())
 }
 
-/// The path without links, so that every way to a file leads to one lock.
-fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
-    match path.canonicalize() {
-        Ok(path) => return Ok(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(OpenError::Io { path: path.to_owned(), source }),
-    }
-    // The file is still to be made (a link that leads nowhere counts as such and is refused by the
-    // system later); its folder has to be there.
-    let Some(name) = path.file_name() else {
-        return Err(OpenError::Folder { path: path.to_owned() });
-    };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    match folder.canonicalize() {
-        Ok(folder) if folder.is_dir() => Ok(folder.join(name)),
-        Ok(_) => Err(OpenError::NoFolder { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(OpenError::NoFolder { path: path.to_owned() })
-        }
-        Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
-    }
-}
-
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock = PathBuf::from(name);
-    let io = |source: io::Error| match source.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { path: path.to_owned() },
-        _ => OpenError::Io { path: path.to_owned(), source },
-    };
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&lock).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), lock }),
-        Err(TryLockError::Error(source)) => Err(io(source)),
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let error = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path: path.to_owned() },
-        Some(ErrorCode::DatabaseCorrupt) => {
-            OpenError::Corrupt { path: path.to_owned(), message: source.to_string() }
-        }
-        Some(ErrorCode::ReadOnly) => OpenError::ReadOnly { path: path.to_owned() },
-        _ => OpenError::Sqlite { path: path.to_owned(), source },
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
-    if connection.is_readonly("main").map_err(error)? {
-        return Err(OpenError::ReadOnly { path: path.to_owned() });
-    }
-    connection.busy_timeout(Duration::from_secs(5)).map_err(error)?;
-
-    // Whose it is, before a byte of it is changed.
-    let number = |name: &str| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(error)
-    };
-    let (application, format) = (number("application_id")?, number("user_version")?);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(error)?;
-    let new = application == 0 && format == 0 && tables == 0;
-    if !new && application != APPLICATION_ID {
-        return Err(OpenError::Foreign { path: path.to_owned() });
-    }
-    if format > FORMAT {
-        return Err(OpenError::Newer { path: path.to_owned(), found: format });
-    }
-
-    for (name, value) in
-        [("journal_mode", "WAL"), ("synchronous", "FULL"), ("trusted_schema", "OFF")]
-    {
-        connection.pragma_update(None, name, value).map_err(error)?;
-    }
-    if new {
-        create(&connection).map_err(error)?;
-    } else if std::fs::metadata(path).is_ok_and(|found| found.len() <= CHECKED_AT_OPEN) {
-        check(&connection).map_err(|found| match found {
-            CatalogError::Corrupt { message, .. } => {
-                OpenError::Corrupt { path: path.to_owned(), message }
-            }
-            other => OpenError::Corrupt { path: path.to_owned(), message: other.to_string() },
-        })?;
-    }
-    Ok(connection)
-}
-
-/// One transaction, so that a crash leaves either nothing or a whole file.
-fn create(connection: &Connection) -> rusqlite::Result<()> {
-    let marked = format!(
-        "BEGIN IMMEDIATE;{TABLES}
-         PRAGMA application_id = {APPLICATION_ID};
-         PRAGMA user_version = {FORMAT};
-         COMMIT;"
-    );
-    connection.execute_batch(&marked)
-}
-
-/// Reads everything and checks that it fits together.
-pub(crate) fn check(connection: &Connection) -> Result<(), CatalogError> {
-    let mut statement = connection.prepare("PRAGMA quick_check(1)").map_err(rolled_back)?;
-    let found: String = statement.query_row([], |row| row.get(0)).map_err(rolled_back)?;
-    if found == "ok" {
-        return Ok(());
-    }
-    Err(CatalogError::Corrupt { message: found, source: None })
+/// A number in the file's header.
+pub(crate) fn number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
 }

@@ -1,12 +1,13 @@
 //! The store as a catalogue, as a file, and after a kill.
 
 // A test may stop where it stands.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod support;
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -21,13 +22,9 @@ use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_model::request::Trigger;
 use stillpoint_store_sqlite::{FORMAT, SqliteStore};
+use stillpoint_workflow::{Journal, Leases, StreamId};
+use support::{Other, TERM, append, batch, ended, fact, folder, process, record, run, say, state};
 use uuid::Uuid;
-
-fn folder() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("stillpoint.db");
-    (folder, path)
-}
 
 fn code(path: &Path) -> String {
     let error = SqliteStore::open(path).unwrap_err();
@@ -69,6 +66,25 @@ async fn fill(store: &SqliteStore) {
     let kind = DebrisKind::Other("a clone".into());
     let debris = Debris::new("d", RunId(Uuid::from_u128(6)), kind, "left behind", at(2));
     store.put_debris(&debris).await.unwrap();
+    let old = store.acquire(process(8), support::at(1), TERM).await.unwrap();
+    let lease = store.acquire(process(7), support::at(100), TERM).await.unwrap();
+    let mut first = batch(
+        process(8),
+        old.epoch,
+        vec![
+            append(StreamId::Run(run(1)), 0, vec![record(1), record(2)]),
+            append(StreamId::Arbiter, 0, vec![record(3)]),
+            append(StreamId::Key(Uuid::from_u128(9)), 0, vec![record(4)]),
+        ],
+    );
+    first.facts.push(fact("topic", "key", b"body"));
+    store.commit(first).await.unwrap();
+    store.release(process(8), old.epoch).await.unwrap();
+    let last = append(StreamId::Run(run(2)), 0, vec![record(5), ended()]);
+    store.commit(batch(process(7), lease.epoch, vec![last])).await.unwrap();
+    let mut nothing = batch(process(7), lease.epoch, vec![]);
+    nothing.facts.push(fact("topic", "key", b""));
+    store.commit(nothing).await.unwrap();
 }
 
 async fn everything(store: &SqliteStore) -> String {
@@ -146,7 +162,8 @@ fn dump(path: &Path) -> String {
     text
 }
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-1.sql");
+const GOLDEN_1: &str = include_str!("golden/state-1.sql");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-2.sql");
 
 #[tokio::test]
 async fn the_stored_form_is_what_it_always_was() {
@@ -162,39 +179,129 @@ async fn the_stored_form_is_what_it_always_was() {
     assert_eq!(text, golden, "the stored form changed; raise FORMAT and migrate the old one");
 }
 
+/// Statements that make tables.
+fn schema(dump: &str) -> Vec<&str> {
+    let lines = dump.lines().filter(|line| !line.starts_with("INSERT") && !line.is_empty());
+    lines.collect()
+}
+
 #[tokio::test]
-async fn a_file_of_format_1_can_be_read() {
+async fn a_file_of_format_1_is_brought_up() {
+    let (_folder, path) = folder();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(GOLDEN_1).unwrap();
+    drop(db);
+    let store = SqliteStore::open(&path).unwrap();
+    let (_fresh, other) = folder();
+    let fresh = SqliteStore::open(&other).unwrap();
+    fill(&fresh).await;
+    // The cursor counted in another journal than the one that is here now.
+    assert_eq!(store.cursor().await.unwrap(), None);
+    store.apply(&[], Some(Cursor(u64::MAX))).await.unwrap();
+    assert_eq!(everything(&store).await, everything(&fresh).await);
+    assert!(store.open(None, 9).await.unwrap().is_empty());
+    store.check().await.unwrap();
+    drop((store, fresh));
+    let (brought, fresh) = (dump(&path), dump(&other));
+    assert_eq!(schema(&brought), schema(&fresh));
+    assert!(schema(&fresh).len() > 60);
+    // Again, and nothing changes.
+    drop(SqliteStore::open(&path).unwrap());
+    assert_eq!(dump(&path), brought);
+}
+
+#[tokio::test]
+async fn a_file_of_format_2_can_be_read() {
     let (_folder, path) = folder();
     let db = Connection::open(&path).unwrap();
     db.execute_batch(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();
     drop(db);
     let store = SqliteStore::open(&path).unwrap();
-    let (_fresh, path) = folder();
-    let fresh = SqliteStore::open(&path).unwrap();
+    let (_fresh, other) = folder();
+    let fresh = SqliteStore::open(&other).unwrap();
     fill(&fresh).await;
     assert_eq!(everything(&store).await, everything(&fresh).await);
+    for stream in [StreamId::Arbiter, StreamId::Run(run(1)), StreamId::Run(run(2))] {
+        let read = async |store: &SqliteStore| {
+            Journal::read(store, &stream, stillpoint_workflow::Seq(0), 9).await.unwrap()
+        };
+        assert_eq!(read(&store).await, read(&fresh).await);
+        assert!(!read(&store).await.is_empty());
+    }
+    assert_eq!(store.open(None, 9).await.unwrap(), fresh.open(None, 9).await.unwrap());
+    assert_eq!(store.leases().await.unwrap(), fresh.leases().await.unwrap());
+    store.check().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_file_is_open_once_whatever_the_way_to_it() {
+async fn many_stores_have_a_file_open_whatever_the_way_to_it() {
     let (folder, path) = folder();
-    let store = SqliteStore::open(&path).unwrap();
-    assert_eq!(code(&path), "state.in_use");
-    let error = SqliteStore::open(&path).unwrap_err();
-    assert!(error.to_string().contains("stillpoint.db.lock"), "{error}");
+    let first = SqliteStore::open(&path).unwrap();
     let roundabout = folder.path().join(".").join("stillpoint.db");
-    assert_eq!(code(&roundabout), "state.in_use");
+    let mut others = vec![SqliteStore::open(&roundabout).unwrap()];
     #[cfg(unix)]
     {
         let link = folder.path().join("link-to-stillpoint.db");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(SqliteStore::open(&link).unwrap_err().code(), "state.in_use");
+        others.push(SqliteStore::open(&link).unwrap());
     }
+    for (number, store) in (1..).zip(&others) {
+        assert_eq!(store.path(), first.path());
+        store.apply(&[published(number)], None).await.unwrap();
+        assert!(first.point(published(number).point()).await.unwrap().is_some());
+    }
+    // Who goes first leaves the file to the others.
+    drop(first);
+    for store in others {
+        store.apply(&[published(99)], None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_has_a_file_alone_shares_it_with_nobody() {
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).unwrap();
+    let alone = |path: &Path| SqliteStore::open_alone(path).map(drop).map_err(|error| error.code());
+    assert_eq!(alone(&path), Err("state.in_use".into()));
+    drop(store);
+    let store = SqliteStore::open_alone(&path).unwrap();
+    assert_eq!(code(&path), "state.in_use");
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert!(error.to_string().contains("stillpoint.db.lock"), "{error}");
+    assert_eq!(alone(&folder.path().join(".").join("stillpoint.db")), Err("state.in_use".into()));
     let clone = store.clone();
     drop(store);
     assert_eq!(code(&path), "state.in_use");
     drop(clone);
+    alone(&path).unwrap();
     SqliteStore::open(&path).unwrap();
+}
+
+/// A version of format 1 holds the lock beside the file as long as it has it open.
+#[test]
+fn old_versions_and_new_ones_never_work_together() {
+    let (folder, path) = folder();
+    let lock = File::create(folder.path().join("stillpoint.db.lock")).unwrap();
+    lock.try_lock().unwrap();
+    assert_eq!(code(&path), "state.in_use");
+    assert!(!path.exists(), "nothing was touched");
+    lock.unlock().unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    lock.try_lock().unwrap_err();
+    drop(store);
+    lock.try_lock().unwrap();
+}
+
+/// Many at the same moment, where there is no file yet: one makes it, all have it.
+#[test]
+fn a_new_file_may_be_opened_by_many_at_once() {
+    let (_folder, path) = folder();
+    std::thread::scope(|scope| {
+        let opened: Vec<_> = (0..8).map(|_| scope.spawn(|| SqliteStore::open(&path))).collect();
+        for store in opened {
+            store.join().unwrap().unwrap();
+        }
+    });
 }
 
 #[test]
@@ -302,14 +409,13 @@ async fn damage_is_found() {
 #[test]
 #[ignore = "the other side of what_was_acknowledged_survives_a_kill"]
 fn writer_process() {
-    let Some(path) = std::env::var_os("STILLPOINT_TEST_WRITER") else { return };
+    let Some(path) = state() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let store = SqliteStore::open(path).unwrap();
     runtime.block_on(async {
         for number in 1u64.. {
             store.apply(&[published(number.into())], Some(Cursor(number))).await.unwrap();
-            println!("\nstored {number}");
-            std::io::stdout().flush().unwrap();
+            say(number);
         }
     });
 }
@@ -319,26 +425,15 @@ async fn what_was_acknowledged_survives_a_kill() {
     let (_folder, path) = folder();
     let mut acknowledged = 0;
     for round in 1..=4 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["writer_process", "--exact", "--ignored", "--nocapture"])
-            .env("STILLPOINT_TEST_WRITER", &path)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        for line in lines.map_while(Result::ok) {
-            if let Some(number) = line.strip_prefix("stored ") {
-                acknowledged = acknowledged.max(number.parse::<u64>().unwrap());
-                if number.parse::<u64>().unwrap() >= round * 7 {
-                    break;
-                }
+        let mut other = Other::start("writer_process", &path);
+        loop {
+            let number = other.hear().parse::<u64>().unwrap();
+            acknowledged = acknowledged.max(number);
+            if number >= round * 7 {
+                break;
             }
         }
-        // While it lives the file is its own.
-        assert_eq!(code(&path), "state.in_use");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        other.kill();
 
         let store = SqliteStore::open(&path).unwrap();
         store.check().await.unwrap();
