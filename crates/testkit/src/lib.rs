@@ -67,6 +67,7 @@
 
 mod call;
 mod change;
+pub mod conformance;
 mod damage;
 mod exchange;
 mod fault;

@@ -1,0 +1,77 @@
+//! The suites, on the stores in memory.
+
+// A test may stop where it stands.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use stillpoint_catalog::MemoryCatalog;
+use stillpoint_context::Spawner;
+use stillpoint_testkit::conformance::{
+    self, BoxError, InMemory, Outcome, Place, Report, Store, StoreFactory,
+};
+use stillpoint_workflow::testing::Sim;
+use stillpoint_workflow::{MemoryJournal, TokioSeams};
+
+fn in_memory() -> Store {
+    let journal = Arc::new(MemoryJournal::new());
+    Store::new()
+        .with_journal(Arc::clone(&journal) as _)
+        .with_leases(journal)
+        .with_catalog(Arc::new(MemoryCatalog::new()))
+}
+
+async fn every_suite(stores: &dyn StoreFactory) -> [Report; 3] {
+    [
+        conformance::journal::run_all(stores).await,
+        conformance::leases::run_all(stores).await,
+        conformance::catalog::run_all(stores).await,
+    ]
+}
+
+#[test]
+fn the_stores_in_memory_conform_and_say_what_was_skipped() {
+    let [journal, leases, catalog] = Sim::new(1).run(every_suite(&InMemory::new(in_memory)));
+    for report in [&journal, &leases, &catalog] {
+        report.assert_passed();
+    }
+    assert_eq!(
+        journal.skipped(),
+        ["a_shared_journal_refuses_epoch_0", "everything_is_there_after_opening_again"]
+    );
+    assert_eq!(leases.skipped(), ["leases_are_there_after_opening_again"]);
+    assert_eq!(catalog.skipped(), ["everything_is_there_after_opening_again"]);
+    let text = catalog.to_string();
+    for line in [
+        "passed   queries_choose\n",
+        "skipped  everything_is_there_after_opening_again: the store cannot be opened again\n",
+        "17 passed, 0 failed, 1 skipped",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+/// Stores in memory whose users run on several threads.
+struct Threads(Arc<dyn Spawner>);
+
+#[async_trait]
+impl StoreFactory for Threads {
+    async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
+        InMemory::new(in_memory).place().await
+    }
+    fn reopens(&self) -> bool {
+        false
+    }
+    fn spawner(&self) -> Option<Arc<dyn Spawner>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_stores_in_memory_conform_on_threads() {
+    let stores = Threads(TokioSeams::current().unwrap().spawner);
+    for report in every_suite(&stores).await {
+        report.assert_passed();
+    }
+}
