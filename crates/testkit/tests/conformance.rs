@@ -1,7 +1,9 @@
-//! The suites, on the stores in memory.
+//! The suites, on the stores in memory and on one over redb.
 
 // A test may stop where it stands.
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+mod redb_store;
 
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use async_trait::async_trait;
 use stillpoint_catalog::MemoryCatalog;
 use stillpoint_context::Spawner;
 use stillpoint_testkit::conformance::{
-    self, BoxError, InMemory, Outcome, Place, Report, Store, StoreFactory,
+    self, BoxError, InMemory, Place, Report, Store, StoreFactory,
 };
 use stillpoint_workflow::testing::Sim;
 use stillpoint_workflow::{MemoryJournal, TokioSeams};
@@ -71,6 +73,39 @@ impl StoreFactory for Threads {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_stores_in_memory_conform_on_threads() {
     let stores = Threads(TokioSeams::current().unwrap().spawner);
+    for report in every_suite(&stores).await {
+        report.assert_passed();
+    }
+}
+
+/// Stores over redb, used from several threads if there is a spawner.
+#[derive(Default)]
+struct RedbStores(Option<Arc<dyn Spawner>>);
+
+#[async_trait]
+impl StoreFactory for RedbStores {
+    async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
+        Ok(Box::new(redb_store::Folder::new()?))
+    }
+    fn spawner(&self) -> Option<Arc<dyn Spawner>> {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn the_store_over_redb_conforms() {
+    let [journal, leases, catalog] = Sim::new(1).run(every_suite(&RedbStores::default()));
+    for report in [&journal, &leases, &catalog] {
+        report.assert_passed();
+    }
+    // It is a private one; all the rest applies.
+    assert_eq!(journal.skipped(), ["a_shared_journal_refuses_epoch_0"]);
+    assert_eq!((leases.skipped(), catalog.skipped()), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_over_redb_conforms_on_threads() {
+    let stores = RedbStores(Some(TokioSeams::current().unwrap().spawner));
     for report in every_suite(&stores).await {
         report.assert_passed();
     }
