@@ -5,13 +5,14 @@
 
 mod redb_store;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use stillpoint_catalog::MemoryCatalog;
 use stillpoint_context::Spawner;
 use stillpoint_testkit::conformance::{
-    self, BoxError, InMemory, Place, Report, Store, StoreFactory,
+    self, BoxError, InMemory, Outcome, Place, Report, Store, StoreFactory,
 };
 use stillpoint_workflow::testing::Sim;
 use stillpoint_workflow::{MemoryJournal, TokioSeams};
@@ -108,5 +109,62 @@ async fn the_store_over_redb_conforms_on_threads() {
     let stores = RedbStores(Some(TokioSeams::current().unwrap().spawner));
     for report in every_suite(&stores).await {
         report.assert_passed();
+    }
+}
+
+/// What came of the first case of the journal's suite.
+fn first(stores: &dyn StoreFactory) -> Outcome {
+    let case = &conformance::journal::cases()[0];
+    Sim::new(1).run(case.run(stores)).outcome
+}
+
+#[test]
+fn a_store_that_cannot_be_tried_has_failed() {
+    // A suite for what a store does not implement is no suite that it passes.
+    let nothing = InMemory::new(Store::new);
+    assert_eq!(first(&nothing), Outcome::Failed("the store has no journal".into()));
+    let [_, leases, catalog] = Sim::new(1).run(every_suite(&nothing));
+    assert!(leases.passed().is_empty() && catalog.passed().is_empty(), "{leases}\n{catalog}");
+    let panics = InMemory::new(|| panic!("no luck"));
+    assert_eq!(first(&panics), Outcome::Failed("the store panicked: no luck".into()));
+
+    struct Locked;
+    #[async_trait]
+    impl StoreFactory for Locked {
+        async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
+            Ok(Box::new(Self))
+        }
+    }
+    #[async_trait]
+    impl Place for Locked {
+        async fn open(&self) -> Result<Store, BoxError> {
+            Err("somebody has it".into())
+        }
+    }
+    let failed = Outcome::Failed("the store cannot be opened: somebody has it".into());
+    assert_eq!(first(&Locked), failed);
+}
+
+#[test]
+#[should_panic(expected = "flaw: the store has no catalogue")]
+fn a_report_with_a_flaw_stops_the_test() {
+    let stores = InMemory::new(Store::new);
+    Sim::new(1).run(conformance::catalog::run_all(&stores)).assert_passed();
+}
+
+#[test]
+#[should_panic(expected = "0 passed, 0 failed")]
+fn a_report_of_nothing_stops_the_test() {
+    Report { verdicts: Vec::new() }.assert_passed();
+}
+
+#[test]
+fn cases_have_names_and_rules_of_their_own() {
+    for cases in
+        [conformance::journal::cases(), conformance::leases::cases(), conformance::catalog::cases()]
+    {
+        let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), cases.len());
+        assert!(cases.iter().all(|case| case.rule.ends_with('.') && case.rule.len() > 20));
     }
 }

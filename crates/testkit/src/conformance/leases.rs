@@ -110,6 +110,7 @@ async fn acquiring_again_ends_the_lease_before(subject: Subject) -> Result<(), F
     let old = leases.acquire(process(1), mono(0), TERM).await?;
     // A shorter one takes its place all the same.
     let new = leases.acquire(process(1), mono(1), TERM / 2).await?;
+    same("the lease after it", &new, &Lease::new(process(1), new.epoch, mono(1), TERM / 2))?;
     listed(leases, "of a process that acquired twice", &[new]).await?;
     let renewed = leases.renew(process(1), old.epoch, mono(2), TERM).await;
     fenced("renewing the lease before", renewed, process(1), old.epoch)?;

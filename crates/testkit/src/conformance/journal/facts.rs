@@ -73,27 +73,21 @@ pub(super) async fn the_facts_of_a_commit_are_never_split(subject: Subject) -> R
             let Some(last) = page.last() else { break };
             after = last.position;
             let mut keys = page.iter().map(|fact| fact.fact.key.clone()).collect::<Vec<_>>();
-            // Whole commits, and no more than asked for unless it is one commit alone.
-            let mut commits = 0;
+            // Whole commits, and none that begins after there are enough.
+            let (length, mut last) = (keys.len(), 0);
             while !keys.is_empty() {
                 let Some((commit, left)) = rest.split_first() else {
                     return Err(Flaw(format!("{keys:?} comes after the last fact")));
                 };
                 ensure(keys.starts_with(commit), || {
-                    format!(
-                        "a page of at most {max} has {keys:?}, which begins no commit: {commit:?}"
-                    )
+                    format!("a page of at most {max} has {keys:?}, not all of {commit:?}")
                 })?;
                 keys.drain(..commit.len());
-                rest = left;
-                commits += 1;
+                (rest, last) = (left, commit.len());
             }
-            ensure(
-                page.len() <= max
-                    || page.first().map(|fact| fact.position) != Some(after)
-                    || commits == 1,
-                || format!("{} facts of {commits} commits on a page of at most {max}", page.len()),
-            )?;
+            ensure(length - last < max, || {
+                format!("a page of at most {max} has {length} facts, {last} of the last commit")
+            })?;
         }
         same(&format!("what is left after pages of {max}"), &rest.len(), &0)?;
     }
