@@ -118,6 +118,23 @@ fn first(stores: &dyn StoreFactory) -> Outcome {
     Sim::new(1).run(case.run(stores)).outcome
 }
 
+/// Places that nobody can open.
+struct Locked;
+
+#[async_trait]
+impl StoreFactory for Locked {
+    async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
+        Ok(Box::new(Self))
+    }
+}
+
+#[async_trait]
+impl Place for Locked {
+    async fn open(&self) -> Result<Store, BoxError> {
+        Err("somebody has it".into())
+    }
+}
+
 #[test]
 fn a_store_that_cannot_be_tried_has_failed() {
     // A suite for what a store does not implement is no suite that it passes.
@@ -127,20 +144,6 @@ fn a_store_that_cannot_be_tried_has_failed() {
     assert!(leases.passed().is_empty() && catalog.passed().is_empty(), "{leases}\n{catalog}");
     let panics = InMemory::new(|| panic!("no luck"));
     assert_eq!(first(&panics), Outcome::Failed("the store panicked: no luck".into()));
-
-    struct Locked;
-    #[async_trait]
-    impl StoreFactory for Locked {
-        async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
-            Ok(Box::new(Self))
-        }
-    }
-    #[async_trait]
-    impl Place for Locked {
-        async fn open(&self) -> Result<Store, BoxError> {
-            Err("somebody has it".into())
-        }
-    }
     let failed = Outcome::Failed("the store cannot be opened: somebody has it".into());
     assert_eq!(first(&Locked), failed);
 }

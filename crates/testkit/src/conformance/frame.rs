@@ -88,7 +88,10 @@ pub struct Case {
 
 impl Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("name", &self.name).field("rule", &self.rule).finish()
+        f.debug_struct("Case")
+            .field("name", &self.name)
+            .field("rule", &self.rule)
+            .finish_non_exhaustive()
     }
 }
 

@@ -51,7 +51,7 @@ pub async fn run_all(stores: &dyn StoreFactory) -> Report {
     frame::run_all(cases(), stores).await
 }
 
-const TERM: Duration = Duration::from_secs(60);
+const TERM: Duration = Duration::from_mins(1);
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// What is listed: whose, epoch, until when.

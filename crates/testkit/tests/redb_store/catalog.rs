@@ -64,7 +64,7 @@ fn refuse<T>(error: impl Into<CatalogError>) -> Answer<T> {
     Err(Stop::Answer(error.into()))
 }
 
-fn unknown<T>(kind: &'static str, id: impl ToString) -> Answer<T> {
+fn unknown<T>(kind: &'static str, id: &impl ToString) -> Answer<T> {
     refuse(CatalogError::NotFound { kind, id: id.to_string() })
 }
 
@@ -186,7 +186,7 @@ impl Catalog for RedbStore {
             let mut jobs = transaction.open_table(JOB)?;
             let id = job.id.0.as_u128();
             if jobs.get(id)?.is_none() {
-                return unknown("job", job.id);
+                return unknown("job", &job.id);
             }
             put(&mut jobs, id, job)
         })?)

@@ -18,8 +18,11 @@ type Row = (u64, &'static [u8], &'static [u8]);
 
 const RECORD: TableDefinition<'_, Place, Row> = TableDefinition::new("record");
 const OPEN: TableDefinition<'_, u128, u128> = TableDefinition::new("open");
-const FACT: TableDefinition<'_, (&str, u64, u64), (u128, &str, &[u8])> =
-    TableDefinition::new("fact");
+/// Topic, commit, and the place in it.
+type FactPlace = (&'static str, u64, u64);
+/// Run, key and body.
+type FactRow = (u128, &'static str, &'static [u8]);
+const FACT: TableDefinition<'_, FactPlace, FactRow> = TableDefinition::new("fact");
 
 type Answer<T> = Result<T, Stop<JournalError>>;
 

@@ -109,7 +109,7 @@ impl Writer {
     pub(super) async fn new(subject: &Subject, number: u128) -> Result<Self, Flaw> {
         let (journal, owner) = (subject.journal()?, process(number));
         let epoch = if subject.has_leases() {
-            subject.leases()?.acquire(owner, mono(0), Duration::from_secs(3600)).await?.epoch
+            subject.leases()?.acquire(owner, mono(0), Duration::from_hours(1)).await?.epoch
         } else {
             0
         };
@@ -216,7 +216,11 @@ fn conflict(
     stream: StreamId,
     head: u64,
 ) -> Result<(), Flaw> {
-    same(what, &found, &Err(JournalError::Conflict { stream, head: Seq(head) }))
+    let wanted = JournalError::Conflict { stream, head: Seq(head) };
+    match found {
+        Err(error) if error == wanted => Ok(()),
+        other => Err(Flaw(format!("{what}: found {other:?}, wanted Err({wanted:?})"))),
+    }
 }
 
 /// That a call was refused because the owner is fenced off.

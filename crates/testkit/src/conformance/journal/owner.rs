@@ -7,7 +7,7 @@ use stillpoint_workflow::{Fencing, JournalError, OpenStream, Seq, StreamId};
 use super::super::frame::{Flaw, Subject, same};
 use super::{Writer, append, ended, fenced, mono, note, only, process, stream, topic};
 
-const TERM: Duration = Duration::from_secs(3600);
+const TERM: Duration = Duration::from_hours(1);
 
 pub(super) async fn an_owner_without_the_lease_of_its_epoch_is_refused(
     subject: Subject,

@@ -364,12 +364,10 @@ pub(super) async fn everything_is_there_after_opening_again(
 async fn everything(writer: &Writer) -> Result<String, Flaw> {
     let journal = &*writer.journal;
     let keys = (0..4).map(|n| StreamId::Key(Uuid::from_u128(n)));
-    let mut text = String::new();
+    let mut streams = Vec::new();
     for stream in [stream(1), stream(2), StreamId::Arbiter].into_iter().chain(keys) {
-        text += &format!("{stream} to {:?}: ", journal.head(&stream).await?);
-        text += &format!("{:?}\n", all(journal, stream).await?);
+        streams.push((stream, journal.head(&stream).await?, all(journal, stream).await?));
     }
-    text += &format!("{:?}\n", all_facts(journal, &topic("conformance")?).await?);
-    text += &format!("{:?}\n", journal.open(None, 9).await?);
-    Ok(text)
+    let facts = all_facts(journal, &topic("conformance")?).await?;
+    Ok(format!("{streams:?}\n{facts:?}\n{:?}", journal.open(None, 9).await?))
 }

@@ -1,5 +1,7 @@
 //! Leases of our own over a journal in memory, with a place for each fault.
 
+mod wanted;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use stillpoint_workflow::{
 };
 
 use super::pause;
+pub(crate) use wanted::WANTED;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
@@ -60,257 +63,6 @@ pub(crate) enum Fault {
     ForgetsRenewals,
     ForgetsFencings,
 }
-
-/// Which cases see it.
-pub(crate) const WANTED: &[(Fault, &[&str])] = &[
-    (
-        Fault::LastsTwiceTheTerm,
-        &[
-            "a_lease_lasts_a_term",
-            "a_living_process_is_not_fenced",
-            "a_process_is_fenced_when_its_time_is_over",
-            "acquiring_again_ends_the_lease_before",
-            "fencing_and_commits_are_in_one_order",
-            "leases_are_there_after_opening_again",
-            "of_renewing_and_fencing_one_wins",
-            "renewing_prolongs",
-        ],
-    ),
-    (
-        Fault::NumbersProcessesApart,
-        &[
-            "epochs_rise_over_all_processes",
-            "leases_are_listed_by_epoch",
-            "leases_are_there_after_opening_again",
-            "leases_given_at_once_have_epochs_of_their_own",
-            "releasing_another_epoch_changes_nothing",
-            "renewing_what_is_not_held_is_refused",
-        ],
-    ),
-    (
-        Fault::BeginsWithZero,
-        &[
-            "commits_follow_the_lease",
-            "epochs_rise_over_all_processes",
-            "fencing_and_commits_are_in_one_order",
-            "releasing_another_epoch_changes_nothing",
-            "renewing_what_is_not_held_is_refused",
-        ],
-    ),
-    (
-        Fault::NumbersWhatIsLeft,
-        &[
-            "a_fenced_process_comes_back_under_a_new_epoch",
-            "commits_follow_the_lease",
-            "epochs_rise_over_all_processes",
-            "leases_are_there_after_opening_again",
-        ],
-    ),
-    (Fault::LooksThenAcquires, &["leases_given_at_once_have_epochs_of_their_own"]),
-    (
-        Fault::AcquiresOnce,
-        &[
-            "acquiring_again_ends_the_lease_before",
-            "epochs_rise_over_all_processes",
-            "leases_are_listed_by_epoch",
-            "leases_given_at_once_have_epochs_of_their_own",
-        ],
-    ),
-    (Fault::NeverShortensByAcquiring, &["acquiring_again_ends_the_lease_before"]),
-    (
-        Fault::KeepsBothEpochs,
-        &[
-            "a_fenced_process_comes_back_under_a_new_epoch",
-            "acquiring_again_ends_the_lease_before",
-            "commits_follow_the_lease",
-            "fencing_and_commits_are_in_one_order",
-        ],
-    ),
-    (
-        Fault::ListsByProcess,
-        &["leases_are_listed_by_epoch", "leases_given_at_once_have_epochs_of_their_own"],
-    ),
-    (
-        Fault::ListsByEnd,
-        &[
-            "leases_are_listed_by_epoch",
-            "leases_are_there_after_opening_again",
-            "leases_given_at_once_have_epochs_of_their_own",
-            "renewing_prolongs",
-        ],
-    ),
-    (
-        Fault::ListsNothingExpired,
-        &[
-            "leases_are_listed_by_epoch",
-            "leases_are_there_after_opening_again",
-            "renewing_prolongs",
-        ],
-    ),
-    (
-        Fault::RenewsInWordsOnly,
-        &[
-            "a_living_process_is_not_fenced",
-            "an_expired_lease_may_be_renewed",
-            "commits_follow_the_lease",
-            "leases_are_listed_by_epoch",
-            "leases_are_there_after_opening_again",
-            "of_renewing_and_fencing_one_wins",
-            "renewing_prolongs",
-        ],
-    ),
-    (
-        Fault::RenewsUnderANewEpoch,
-        &[
-            "commits_follow_the_lease",
-            "leases_are_listed_by_epoch",
-            "leases_are_there_after_opening_again",
-            "renewing_never_shortens",
-            "renewing_prolongs",
-        ],
-    ),
-    (
-        Fault::RenewsFromTheEnd,
-        &[
-            "a_living_process_is_not_fenced",
-            "an_expired_lease_may_be_renewed",
-            "commits_follow_the_lease",
-            "of_renewing_and_fencing_one_wins",
-            "renewing_never_shortens",
-            "renewing_prolongs",
-        ],
-    ),
-    (Fault::Shortens, &["renewing_never_shortens"]),
-    (
-        Fault::RenewsAnyEpoch,
-        &[
-            "a_fenced_process_comes_back_under_a_new_epoch",
-            "acquiring_again_ends_the_lease_before",
-            "renewing_what_is_not_held_is_refused",
-        ],
-    ),
-    (
-        Fault::RenewsWhatIsGone,
-        &[
-            "a_lease_of_an_earlier_boot_is_over",
-            "a_process_is_fenced_when_its_time_is_over",
-            "fencing_what_has_no_lease_succeeds",
-            "leases_are_there_after_opening_again",
-            "of_renewing_and_fencing_one_wins",
-            "releasing_ends_the_lease",
-            "renewing_what_is_not_held_is_refused",
-        ],
-    ),
-    (
-        Fault::RefusesExpired,
-        &[
-            "a_living_process_is_not_fenced",
-            "an_expired_lease_may_be_renewed",
-            "commits_follow_the_lease",
-            "leases_are_listed_by_epoch",
-        ],
-    ),
-    (
-        Fault::ReleasesNothing,
-        &[
-            "commits_follow_the_lease",
-            "leases_are_there_after_opening_again",
-            "releasing_another_epoch_changes_nothing",
-            "releasing_ends_the_lease",
-            "renewing_what_is_not_held_is_refused",
-        ],
-    ),
-    (
-        Fault::ReleasesAnyEpoch,
-        &[
-            "a_fenced_process_comes_back_under_a_new_epoch",
-            "acquiring_again_ends_the_lease_before",
-            "releasing_another_epoch_changes_nothing",
-        ],
-    ),
-    (Fault::ReleasesOnce, &["releasing_another_epoch_changes_nothing"]),
-    (
-        Fault::FencesTheLiving,
-        &[
-            "a_living_process_is_not_fenced",
-            "commits_follow_the_lease",
-            "of_renewing_and_fencing_one_wins",
-        ],
-    ),
-    (Fault::IgnoresTheMargin, &["a_living_process_is_not_fenced", "commits_follow_the_lease"]),
-    (
-        Fault::WaitsPastTheMargin,
-        &[
-            "a_process_is_fenced_when_its_time_is_over",
-            "commits_follow_the_lease",
-            "fencing_and_commits_are_in_one_order",
-            "leases_are_there_after_opening_again",
-            "of_renewing_and_fencing_one_wins",
-        ],
-    ),
-    (
-        Fault::NamesTheMarginAsEnd,
-        &["a_living_process_is_not_fenced", "of_renewing_and_fencing_one_wins"],
-    ),
-    (
-        Fault::EndsWhatIsAlive,
-        &[
-            "a_living_process_is_not_fenced",
-            "commits_follow_the_lease",
-            "of_renewing_and_fencing_one_wins",
-        ],
-    ),
-    (
-        Fault::FencesInWordsOnly,
-        &[
-            "a_lease_of_an_earlier_boot_is_over",
-            "a_process_is_fenced_when_its_time_is_over",
-            "commits_follow_the_lease",
-            "fencing_and_commits_are_in_one_order",
-            "fencing_what_has_no_lease_succeeds",
-            "leases_are_there_after_opening_again",
-            "of_renewing_and_fencing_one_wins",
-        ],
-    ),
-    (
-        Fault::FencesEverybody,
-        &[
-            "a_lease_of_an_earlier_boot_is_over",
-            "a_process_is_fenced_when_its_time_is_over",
-            "fencing_what_has_no_lease_succeeds",
-            "leases_are_there_after_opening_again",
-        ],
-    ),
-    (Fault::FencesOnce, &["fencing_what_has_no_lease_succeeds", "releasing_ends_the_lease"]),
-    (Fault::KnowsOneBoot, &["a_lease_of_an_earlier_boot_is_over"]),
-    (
-        Fault::FencesForEver,
-        &[
-            "a_fenced_process_comes_back_under_a_new_epoch",
-            "commits_follow_the_lease",
-            "epochs_rise_over_all_processes",
-        ],
-    ),
-    (
-        Fault::ComesBackAsItWas,
-        &[
-            "a_fenced_process_comes_back_under_a_new_epoch",
-            "commits_follow_the_lease",
-            "epochs_rise_over_all_processes",
-        ],
-    ),
-    (Fault::LooksThenRenews, &["of_renewing_and_fencing_one_wins"]),
-    (
-        Fault::AcceptsEverybody,
-        &["commits_follow_the_lease", "fencing_and_commits_are_in_one_order"],
-    ),
-    (Fault::AcceptsTheKnown, &["commits_follow_the_lease"]),
-    (Fault::LooksThenCommits, &["fencing_and_commits_are_in_one_order"]),
-    (Fault::ForgetsEverything, &["leases_are_there_after_opening_again"]),
-    (Fault::ForgetsTheHighestEpoch, &["leases_are_there_after_opening_again"]),
-    (Fault::ForgetsRenewals, &["leases_are_there_after_opening_again"]),
-    (Fault::ForgetsFencings, &["leases_are_there_after_opening_again"]),
-];
 
 #[derive(Debug, Default, Clone)]
 struct State {
@@ -434,7 +186,6 @@ impl Leases for Faulty {
         let held = |state: &State| {
             let lease = state.leases.get(&process).copied();
             match self.fault {
-                Fault::RenewsAnyEpoch => lease,
                 Fault::RenewsWhatIsGone => lease.or(state.given.get(&process).copied()),
                 Fault::KeepsBothEpochs => lease.filter(|lease| epoch > 0 && epoch <= lease.epoch),
                 _ => lease,
