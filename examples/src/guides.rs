@@ -8,3 +8,6 @@ mod write_an_exchange_plugin {}
 
 #[doc = include_str!("../../docs/test-your-backup-logic.md")]
 mod test_your_backup_logic {}
+
+#[doc = include_str!("../../docs/write-a-store.md")]
+mod write_a_store {}

@@ -21,14 +21,11 @@
 //! - [`Catalog`] is what a store implements; its docs are the contract.
 //! - [`MemoryCatalog`] keeps all in memory: for tests, and as the reference.
 //! - [`CatalogExt`] adds sugar over any catalogue.
-//! - `conformance` (feature `conformance`): the checks that every catalogue has to pass.
+//! - What every catalogue has to pass is in `stillpoint-testkit`, as `conformance::catalog`.
 
 #![forbid(unsafe_code)]
 
 mod catalog;
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub mod conformance;
 mod error;
 mod memory;
 mod query;

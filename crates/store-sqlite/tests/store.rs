@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use stillpoint_catalog::conformance::{CASES, at, point};
 use stillpoint_catalog::{Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery};
 use stillpoint_context::{ErrorFacts, IdempotencyKey, JobId, RunId};
 use stillpoint_model::group::{ResourceGroup, Selector};
@@ -22,6 +21,7 @@ use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_model::request::Trigger;
 use stillpoint_store_sqlite::{FORMAT, SqliteStore};
+use stillpoint_testkit::conformance::catalog::{at, point};
 use stillpoint_workflow::{Journal, Leases, StreamId};
 use support::{Other, TERM, append, batch, ended, fact, folder, process, record, run, say, state};
 use uuid::Uuid;
@@ -31,18 +31,6 @@ fn code(path: &Path) -> String {
     let named = error.to_string().contains(path.file_name().unwrap().to_str().unwrap());
     assert!(named && !error.remedy().is_empty(), "{error}");
     error.code().to_string()
-}
-
-#[tokio::test]
-async fn the_store_conforms() {
-    for (name, check) in CASES {
-        let (_folder, path) = folder();
-        let store = SqliteStore::open(&path).unwrap();
-        if let Err(flaw) = check(Arc::new(store.clone())).await {
-            panic!("{name}: {flaw}");
-        }
-        store.check().await.unwrap();
-    }
 }
 
 fn published(number: u128) -> PointFact {

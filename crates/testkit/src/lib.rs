@@ -61,12 +61,14 @@
 //! - [`Calls`]: the record of every call.
 //! - [`Change`]: what happens by itself, such as a failover.
 //! - [`Damage`]: bad bits and missing logs.
+//! - [`conformance`]: suites that every journal, every keeper of leases and every catalogue has to pass.
 //! - [`Shape`]: how a database was really taken, by its bytes, whatever anybody claims.
 
 #![forbid(unsafe_code)]
 
 mod call;
 mod change;
+pub mod conformance;
 mod damage;
 mod exchange;
 mod fault;

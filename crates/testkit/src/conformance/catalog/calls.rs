@@ -1,122 +1,34 @@
-//! The checks that every catalogue has to pass. Each gets an empty catalogue of its own.
+//! Points, jobs, policies, groups and debris, one call after the other.
 
-use std::fmt::Debug;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::future::BoxFuture;
-use stillpoint_context::{ErrorFacts, HostId, IdempotencyKey, JobId, RunId};
-use stillpoint_model::evidence::EvidenceGrain;
-use stillpoint_model::group::{ResourceGroup, Selector};
-use stillpoint_model::id::{CopyId, DatabaseId, GroupId, PointId, PolicyId, SetToken};
-use stillpoint_model::job::{Job, JobKind, JobRun, RunEnd, RunState};
-use stillpoint_model::kind::BackupKind;
-use stillpoint_model::point::{
-    NewPoint, PointEvidence, PointFact, PointState, RestorePoint, Truncation, Trust,
+use stillpoint_catalog::{
+    Begun, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, Page, PointQuery,
 };
-use stillpoint_model::policy::Policy;
-use stillpoint_model::quiesce::{Held, QuiesceLevel};
-use stillpoint_model::request::Trigger;
+use stillpoint_context::{JobId, RunId};
+use stillpoint_model::id::{DatabaseId, GroupId, PointId, PolicyId};
+use stillpoint_model::job::{JobKind, JobRun, RunEnd, RunState};
+use stillpoint_model::kind::BackupKind;
+use stillpoint_model::point::{PointFact, PointState, Truncation, Trust};
 use uuid::Uuid;
 
-use crate::{
-    Begun, Catalog, CatalogError, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, Page,
-    PointQuery,
-};
+use super::super::frame::{Flaw, Subject, same};
+use super::{at, group, job, point, policy, published, refused};
 
-/// A catalogue does not do what it promises.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Flaw(String);
-
-impl From<CatalogError> for Flaw {
-    fn from(error: CatalogError) -> Self {
-        Self(format!("a call failed: {error} ({})", error.code()))
-    }
+fn points(set: impl FnOnce(&mut PointQuery)) -> PointQuery {
+    let mut query = PointQuery::all();
+    set(&mut query);
+    query
 }
 
-/// The catalogue under test.
-pub type Subject = Arc<dyn Catalog>;
-
-/// A check: its name, and what it does with an empty catalogue.
-pub type Case = (&'static str, fn(Subject) -> BoxFuture<'static, Result<(), Flaw>>);
-
-/// Every check.
-pub const CASES: &[Case] = &[
-    ("points_follow_their_facts", |c| Box::pin(points_follow_their_facts(c))),
-    ("facts_are_all_or_nothing", |c| Box::pin(facts_are_all_or_nothing(c))),
-    ("removed_points_stay_removed", |c| Box::pin(removed_points_stay_removed(c))),
-    ("the_cursor_never_goes_back", |c| Box::pin(the_cursor_never_goes_back(c))),
-    ("pages_show_everything_once", |c| Box::pin(pages_show_everything_once(c))),
-    ("queries_choose", |c| Box::pin(queries_choose(c))),
-    ("a_request_is_one_job", |c| Box::pin(a_request_is_one_job(c))),
-    ("jobs_are_listed_newest_first", |c| Box::pin(jobs_are_listed_newest_first(c))),
-    ("policies_keep_their_versions", |c| Box::pin(policies_keep_their_versions(c))),
-    ("names_are_unique", |c| Box::pin(names_are_unique(c))),
-    ("a_policy_in_use_stays", |c| Box::pin(a_policy_in_use_stays(c))),
-    ("debris_is_kept_until_removed", |c| Box::pin(debris_is_kept_until_removed(c))),
-];
-
-fn same<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T) -> Result<(), Flaw> {
-    if found == wanted {
-        return Ok(());
-    }
-    Err(Flaw(format!("{what}: found {found:?}, wanted {wanted:?}")))
+fn jobs(set: impl FnOnce(&mut JobQuery)) -> JobQuery {
+    let mut query = JobQuery::all();
+    set(&mut query);
+    query
 }
 
-fn refused<T: Debug>(what: &str, found: Result<T, CatalogError>, code: &str) -> Result<(), Flaw> {
-    match found {
-        Err(error) if error.code() == code => Ok(()),
-        other => Err(Flaw(format!("{what}: found {other:?}, wanted the error {code}"))),
-    }
-}
-
-/// An instant, so many seconds after a fixed one.
-pub fn at(seconds: i64) -> DateTime<Utc> {
-    DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + TimeDelta::seconds(seconds)
-}
-
-/// A restore point of a database, taken after so many seconds.
-pub fn point(number: u128, database: u128, seconds: i64) -> Result<RestorePoint, Flaw> {
-    let host = HostId::new("ex1").map_err(|error| Flaw(error.to_string()))?;
-    let (run, id) = (RunId(Uuid::from_u128(900)), PointId(Uuid::from_u128(number)));
-    Ok(RestorePoint::new(NewPoint {
-        id,
-        copy: CopyId::new(DatabaseId(Uuid::from_u128(database)), host),
-        database_name: format!("DB{database}"),
-        kind: BackupKind::Full,
-        taken_at: at(seconds),
-        job: JobId(Uuid::from_u128(800)),
-        run,
-        set: SetToken::of(&run, id),
-        evidence: PointEvidence::new(QuiesceLevel::App, Held::Yes, EvidenceGrain::PerWriter),
-    }))
-}
-
-fn published(number: u128, database: u128, seconds: i64) -> Result<PointFact, Flaw> {
-    Ok(PointFact::Published(Box::new(point(number, database, seconds)?)))
-}
-
-fn job(number: u128, seconds: i64) -> Result<Job, Flaw> {
-    let key =
-        IdempotencyKey::new(format!("key-{number}")).map_err(|error| Flaw(error.to_string()))?;
-    let id = JobId(Uuid::from_u128(number));
-    Ok(Job::new(id, JobKind::Backup, key, Trigger::Api, at(seconds)))
-}
-
-fn policy(number: u128, name: &str) -> Policy {
-    Policy::new(PolicyId(Uuid::from_u128(number)), name)
-}
-
-fn group(number: u128, name: &str, policies: &[&Policy]) -> ResourceGroup {
-    let id = GroupId(Uuid::from_u128(number));
-    let mut group = ResourceGroup::new(id, name, vec![Selector::Everything]);
-    group.policies = policies.iter().map(|policy| policy.id).collect();
-    group
-}
-
-async fn points_follow_their_facts(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn points_follow_their_facts(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let new = point(1, 1, 0)?;
     let id = new.id;
     same("an unknown point", &catalog.point(id).await?, &None)?;
@@ -139,7 +51,8 @@ async fn points_follow_their_facts(catalog: Subject) -> Result<(), Flaw> {
     Ok(())
 }
 
-async fn facts_are_all_or_nothing(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn facts_are_all_or_nothing(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let stray = PointFact::Checked {
         point: PointId(Uuid::from_u128(99)),
         trust: Trust::Verified { at: at(1) },
@@ -150,7 +63,8 @@ async fn facts_are_all_or_nothing(catalog: Subject) -> Result<(), Flaw> {
     same("the cursor", &catalog.cursor().await?, &None)
 }
 
-async fn removed_points_stay_removed(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn removed_points_stay_removed(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let new = published(1, 1, 0)?;
     let id = new.point();
     let removed = PointFact::Removed { point: id, at: at(5) };
@@ -170,7 +84,8 @@ async fn removed_points_stay_removed(catalog: Subject) -> Result<(), Flaw> {
     same("the list", &catalog.all_points(&PointQuery::all()).await?, &Vec::new())
 }
 
-async fn the_cursor_never_goes_back(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn the_cursor_never_goes_back(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     same("the first cursor", &catalog.cursor().await?, &None)?;
     for (given, wanted) in [(Some(3), 3), (None, 3), (Some(2), 3), (Some(u64::MAX), u64::MAX)] {
         catalog.apply(&[], given.map(Cursor)).await?;
@@ -179,7 +94,8 @@ async fn the_cursor_never_goes_back(catalog: Subject) -> Result<(), Flaw> {
     Ok(())
 }
 
-async fn pages_show_everything_once(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn pages_show_everything_once(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     // Some share an instant, so that the id has to decide.
     let facts = (0..25)
         .map(|n| published(n, n % 3, i64::try_from(n / 4).unwrap_or(0)))
@@ -214,7 +130,8 @@ async fn pages_show_everything_once(catalog: Subject) -> Result<(), Flaw> {
     Ok(())
 }
 
-async fn queries_choose(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn queries_choose(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let mut facts = Vec::new();
     for number in 0..12u128 {
         let mut point = point(number, number % 2, i64::try_from(number).unwrap_or(0))?;
@@ -230,27 +147,25 @@ async fn queries_choose(catalog: Subject) -> Result<(), Flaw> {
     let done = PointId(Uuid::from_u128(3));
     facts.push(PointFact::Completed { point: done, at: at(50), truncation: Truncation::Unknown });
     catalog.apply(&facts, None).await?;
-    let all = PointQuery::all;
     let set = point(7, 0, 0)?.set;
     let queries = [
         PointQuery::of(DatabaseId(Uuid::from_u128(1))),
-        PointQuery { group: Some(GroupId(Uuid::from_u128(5))), ..all() },
-        PointQuery { policy: Some(PolicyId(Uuid::from_u128(6))), ..all() },
-        PointQuery { job: Some(JobId(Uuid::from_u128(801))), ..all() },
-        PointQuery { run: Some(RunId(Uuid::from_u128(901))), ..all() },
-        PointQuery { set: Some(set), ..all() },
-        PointQuery { kind: Some(BackupKind::Copy), ..all() },
-        PointQuery { state: Some(PointState::Available), ..all() },
-        PointQuery { from: Some(at(3)), until: Some(at(7)), ..all() },
-        PointQuery { from: Some(at(7)), until: Some(at(3)), ..all() },
-        PointQuery {
-            database: Some(DatabaseId(Uuid::from_u128(0))),
-            group: Some(GroupId(Uuid::from_u128(5))),
-            from: Some(at(1)),
-            ..all()
-        },
+        points(|query| query.group = Some(GroupId(Uuid::from_u128(5)))),
+        points(|query| query.policy = Some(PolicyId(Uuid::from_u128(6)))),
+        points(|query| query.job = Some(JobId(Uuid::from_u128(801)))),
+        points(|query| query.run = Some(RunId(Uuid::from_u128(901)))),
+        points(|query| query.set = Some(set)),
+        points(|query| query.kind = Some(BackupKind::Copy)),
+        points(|query| query.state = Some(PointState::Available)),
+        points(|query| (query.from, query.until) = (Some(at(3)), Some(at(7)))),
+        points(|query| (query.from, query.until) = (Some(at(7)), Some(at(3)))),
+        points(|query| {
+            query.database = Some(DatabaseId(Uuid::from_u128(0)));
+            query.group = Some(GroupId(Uuid::from_u128(5)));
+            query.from = Some(at(1));
+        }),
     ];
-    let every = catalog.all_points(&all()).await?;
+    let every = catalog.all_points(&PointQuery::all()).await?;
     same("how many there are", &every.len(), &12)?;
     for query in queries {
         let wanted: Vec<PointId> =
@@ -262,7 +177,8 @@ async fn queries_choose(catalog: Subject) -> Result<(), Flaw> {
     Ok(())
 }
 
-async fn a_request_is_one_job(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn a_request_is_one_job(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let first = job(1, 0)?;
     let mut twin = job(1, 1)?;
     twin.id = JobId(Uuid::from_u128(2));
@@ -290,7 +206,8 @@ async fn a_request_is_one_job(catalog: Subject) -> Result<(), Flaw> {
     refused("a job that never began", catalog.put_job(&job(9, 0)?).await, "catalog.not_found")
 }
 
-async fn jobs_are_listed_newest_first(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn jobs_are_listed_newest_first(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let mut put = Vec::new();
     for number in 1..=7u128 {
         let mut job = job(number, i64::try_from(number / 2).unwrap_or(0))?;
@@ -318,10 +235,10 @@ async fn jobs_are_listed_newest_first(catalog: Subject) -> Result<(), Flaw> {
     same("the jobs as they were put", &every, &put)?;
     let queries = [
         JobQuery::open(),
-        JobQuery { ended: Some(true), ..JobQuery::all() },
-        JobQuery { kind: Some(JobKind::Verify), ..JobQuery::all() },
-        JobQuery { group: Some(GroupId(Uuid::from_u128(5))), ..JobQuery::all() },
-        JobQuery { from: Some(at(1)), until: Some(at(2)), ..JobQuery::all() },
+        jobs(|query| query.ended = Some(true)),
+        jobs(|query| query.kind = Some(JobKind::Verify)),
+        jobs(|query| query.group = Some(GroupId(Uuid::from_u128(5)))),
+        jobs(|query| (query.from, query.until) = (Some(at(1)), Some(at(2)))),
     ];
     for query in queries {
         let wanted: Vec<JobId> =
@@ -335,7 +252,8 @@ async fn jobs_are_listed_newest_first(catalog: Subject) -> Result<(), Flaw> {
     Ok(())
 }
 
-async fn policies_keep_their_versions(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn policies_keep_their_versions(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let first = policy(1, "Daily");
     let mut second = first.clone();
     second.version = NonZeroU32::MIN.saturating_add(1);
@@ -358,7 +276,8 @@ async fn policies_keep_their_versions(catalog: Subject) -> Result<(), Flaw> {
     same("by an old name", &catalog.policy_named("daily").await?, &None)
 }
 
-async fn names_are_unique(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn names_are_unique(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     catalog.put_policy(&policy(1, "Täglich")).await?;
     refused("a name", catalog.put_policy(&policy(2, "TÄGLICH")).await, "policy.name_taken")?;
     let mut renamed = policy(1, "Nachts");
@@ -380,7 +299,8 @@ async fn names_are_unique(catalog: Subject) -> Result<(), Flaw> {
     same("by name", &catalog.group_named("mail").await?, &mail)
 }
 
-async fn a_policy_in_use_stays(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn a_policy_in_use_stays(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let daily = policy(1, "Daily");
     let stray = catalog.put_group(&group(1, "Mail", &[&daily])).await;
     refused("a policy that is not there", stray, "catalog.not_found")?;
@@ -394,7 +314,8 @@ async fn a_policy_in_use_stays(catalog: Subject) -> Result<(), Flaw> {
     same("its version", &catalog.policy(daily.id, Some(daily.version)).await?, &None)
 }
 
-async fn debris_is_kept_until_removed(catalog: Subject) -> Result<(), Flaw> {
+pub(super) async fn debris_is_kept_until_removed(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
     let debris = |key: &str, seconds: i64| {
         let run = RunId(Uuid::from_u128(1));
         Debris::new(key, run, DebrisKind::Other("a clone".into()), "left behind", at(seconds))

@@ -1,0 +1,117 @@
+//! What every [`Catalog`](stillpoint_catalog::Catalog) has to do.
+
+mod calls;
+mod together;
+
+use std::fmt::Debug;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use stillpoint_catalog::CatalogError;
+use stillpoint_context::{ErrorFacts, HostId, IdempotencyKey, JobId, RunId};
+use stillpoint_model::evidence::EvidenceGrain;
+use stillpoint_model::group::{ResourceGroup, Selector};
+use stillpoint_model::id::{CopyId, DatabaseId, GroupId, PointId, PolicyId, SetToken};
+use stillpoint_model::job::{Job, JobKind};
+use stillpoint_model::kind::BackupKind;
+use stillpoint_model::point::{NewPoint, PointEvidence, PointFact, RestorePoint};
+use stillpoint_model::policy::Policy;
+use stillpoint_model::quiesce::{Held, QuiesceLevel};
+use stillpoint_model::request::Trigger;
+use uuid::Uuid;
+
+use super::frame::{self, Flaw, cases};
+use super::{Case, Report, StoreFactory};
+use calls::{
+    a_policy_in_use_stays, a_request_is_one_job, debris_is_kept_until_removed,
+    facts_are_all_or_nothing, jobs_are_listed_newest_first, names_are_unique,
+    pages_show_everything_once, points_follow_their_facts, policies_keep_their_versions,
+    queries_choose, removed_points_stay_removed, the_cursor_never_goes_back,
+};
+use together::{
+    a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
+    everything_is_there_after_opening_again, one_of_many_requests_of_a_key_begins,
+    one_of_many_versions_is_stored, the_cursor_comes_with_its_facts,
+};
+
+/// Every case.
+pub fn cases() -> &'static [Case] {
+    cases! {
+        points_follow_their_facts: "A restore point is what its facts say; facts that have been seen are ignored.";
+        facts_are_all_or_nothing: "The facts of one call are taken in all or not at all, and the cursor with them.";
+        removed_points_stay_removed: "Facts about a point that was removed are ignored for ever.";
+        the_cursor_never_goes_back: "The cursor is moved, never back.";
+        pages_show_everything_once: "Entries are listed newest first, then by id, each exactly once over all pages.";
+        queries_choose: "A query chooses the entries of which all its conditions hold.";
+        a_request_is_one_job: "The same request is one job; another request under its key is refused.";
+        jobs_are_listed_newest_first: "Jobs are listed as they were last put, newest first.";
+        policies_keep_their_versions: "Versions of a policy are never changed, and follow each other.";
+        names_are_unique: "A name belongs to one policy, and to one group, case ignored.";
+        a_policy_in_use_stays: "A policy cannot be removed while a group has it.";
+        debris_is_kept_until_removed: "Debris is listed under its key, oldest first, until it is removed.";
+        calls_at_once_are_each_whole: "Each call takes effect whole or not at all; no reader sees half of it.";
+        the_cursor_comes_with_its_facts: "The cursor and the facts of one call are seen together.";
+        one_of_many_requests_of_a_key_begins: "Of requests under one key at the same time one begins the job.";
+        one_of_many_versions_is_stored: "Of different contents for one version of a policy one is stored.";
+        a_dropped_call_is_whole_or_not_at_all: "A dropped call may or may not take effect, but never in half.";
+        everything_is_there_after_opening_again: "A change is durable when the call has returned." [Reopen];
+    }
+}
+
+/// Tries every case.
+pub async fn run_all(stores: &dyn StoreFactory) -> Report {
+    frame::run_all(cases(), stores).await
+}
+
+fn refused<T: Debug>(what: &str, found: Result<T, CatalogError>, code: &str) -> Result<(), Flaw> {
+    match found {
+        Err(error) if error.code() == code => Ok(()),
+        other => Err(Flaw(format!("{what}: found {other:?}, wanted the error {code}"))),
+    }
+}
+
+/// An instant, so many seconds after a fixed one.
+pub fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + TimeDelta::seconds(seconds)
+}
+
+/// A restore point of a database, taken after so many seconds.
+///
+/// # Errors
+/// None in practice: the names in it are legal.
+pub fn point(number: u128, database: u128, seconds: i64) -> Result<RestorePoint, Flaw> {
+    let host = HostId::new("ex1").map_err(|error| Flaw(error.to_string()))?;
+    let (run, id) = (RunId(Uuid::from_u128(900)), PointId(Uuid::from_u128(number)));
+    Ok(RestorePoint::new(NewPoint {
+        id,
+        copy: CopyId::new(DatabaseId(Uuid::from_u128(database)), host),
+        database_name: format!("DB{database}"),
+        kind: BackupKind::Full,
+        taken_at: at(seconds),
+        job: JobId(Uuid::from_u128(800)),
+        run,
+        set: SetToken::of(&run, id),
+        evidence: PointEvidence::new(QuiesceLevel::App, Held::Yes, EvidenceGrain::PerWriter),
+    }))
+}
+
+fn published(number: u128, database: u128, seconds: i64) -> Result<PointFact, Flaw> {
+    Ok(PointFact::Published(Box::new(point(number, database, seconds)?)))
+}
+
+fn job(number: u128, seconds: i64) -> Result<Job, Flaw> {
+    let key =
+        IdempotencyKey::new(format!("key-{number}")).map_err(|error| Flaw(error.to_string()))?;
+    let id = JobId(Uuid::from_u128(number));
+    Ok(Job::new(id, JobKind::Backup, key, Trigger::Api, at(seconds)))
+}
+
+fn policy(number: u128, name: &str) -> Policy {
+    Policy::new(PolicyId(Uuid::from_u128(number)), name)
+}
+
+fn group(number: u128, name: &str, policies: &[&Policy]) -> ResourceGroup {
+    let id = GroupId(Uuid::from_u128(number));
+    let mut group = ResourceGroup::new(id, name, vec![Selector::Everything]);
+    group.policies = policies.iter().map(|policy| policy.id).collect();
+    group
+}

@@ -1,0 +1,361 @@
+//! The catalogue in memory, with faults around it.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use stillpoint_catalog::{
+    Begun, Catalog, CatalogError, CatalogExt, Cursor, Debris, JobQuery, Listing, MemoryCatalog,
+    Page, PointQuery,
+};
+use stillpoint_context::JobId;
+use stillpoint_model::group::ResourceGroup;
+use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::job::Job;
+use stillpoint_model::point::{PointFact, RestorePoint};
+use stillpoint_model::policy::Policy;
+use stillpoint_testkit::conformance::{BoxError, Place, Store, StoreFactory};
+
+use super::pause;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    None,
+    OneFactAtATime,
+    KeepsTheCursorOfRefusedFacts,
+    IgnoresChecks,
+    ForgetsRemovals,
+    CursorGoesBack,
+    RefusesOldCursors,
+    OldestFirst,
+    LosesThePageEnd,
+    IgnoresTheLimit,
+    IgnoresTheQuery,
+    TwoJobsOfAKey,
+    TakesAnotherRequest,
+    LosesPuts,
+    PutsWhatNeverBegan,
+    OverwritesVersions,
+    SharesNames,
+    RemovesPoliciesInUse,
+    ForgetsDebris,
+    ListsDebrisByKey,
+    HalvesCalls,
+    CursorBeforeFacts,
+    CursorAfterFacts,
+    LooksThenBegins,
+    LooksThenPuts,
+    ForgetsEverything,
+    ForgetsWhatIsNotListed,
+    ForgetsTheCursor,
+    ForgetsDebrisOnly,
+}
+
+/// Which cases see it.
+pub(crate) const WANTED: &[(Fault, &[&str])] = &[
+    (Fault::OneFactAtATime, &["calls_at_once_are_each_whole", "facts_are_all_or_nothing"]),
+    (Fault::KeepsTheCursorOfRefusedFacts, &["facts_are_all_or_nothing"]),
+    (Fault::IgnoresChecks, &["facts_are_all_or_nothing", "points_follow_their_facts"]),
+    (Fault::ForgetsRemovals, &["removed_points_stay_removed"]),
+    (Fault::CursorGoesBack, &["the_cursor_never_goes_back"]),
+    (
+        Fault::RefusesOldCursors,
+        &["everything_is_there_after_opening_again", "the_cursor_never_goes_back"],
+    ),
+    (Fault::OldestFirst, &["pages_show_everything_once"]),
+    (Fault::LosesThePageEnd, &["pages_show_everything_once"]),
+    (Fault::IgnoresTheLimit, &["pages_show_everything_once"]),
+    (Fault::IgnoresTheQuery, &["queries_choose"]),
+    (
+        Fault::TwoJobsOfAKey,
+        &[
+            "a_request_is_one_job",
+            "jobs_are_listed_newest_first",
+            "one_of_many_requests_of_a_key_begins",
+        ],
+    ),
+    (Fault::TakesAnotherRequest, &["a_request_is_one_job"]),
+    (
+        Fault::LosesPuts,
+        &[
+            "a_request_is_one_job",
+            "everything_is_there_after_opening_again",
+            "jobs_are_listed_newest_first",
+        ],
+    ),
+    (Fault::PutsWhatNeverBegan, &["a_request_is_one_job"]),
+    (
+        Fault::OverwritesVersions,
+        &["one_of_many_versions_is_stored", "policies_keep_their_versions"],
+    ),
+    (Fault::SharesNames, &["everything_is_there_after_opening_again", "names_are_unique"]),
+    (
+        Fault::RemovesPoliciesInUse,
+        &["a_policy_in_use_stays", "everything_is_there_after_opening_again"],
+    ),
+    (Fault::ForgetsDebris, &["debris_is_kept_until_removed"]),
+    (Fault::ListsDebrisByKey, &["debris_is_kept_until_removed"]),
+    (
+        Fault::HalvesCalls,
+        &[
+            "a_dropped_call_is_whole_or_not_at_all",
+            "calls_at_once_are_each_whole",
+            "the_cursor_comes_with_its_facts",
+        ],
+    ),
+    (Fault::CursorBeforeFacts, &["the_cursor_comes_with_its_facts"]),
+    (
+        Fault::CursorAfterFacts,
+        &["a_dropped_call_is_whole_or_not_at_all", "the_cursor_comes_with_its_facts"],
+    ),
+    (Fault::LooksThenBegins, &["a_request_is_one_job", "one_of_many_requests_of_a_key_begins"]),
+    (Fault::LooksThenPuts, &["one_of_many_versions_is_stored"]),
+    (Fault::ForgetsEverything, &["everything_is_there_after_opening_again"]),
+    (Fault::ForgetsWhatIsNotListed, &["everything_is_there_after_opening_again"]),
+    (Fault::ForgetsTheCursor, &["everything_is_there_after_opening_again"]),
+    (Fault::ForgetsDebrisOnly, &["everything_is_there_after_opening_again"]),
+];
+
+#[derive(Debug)]
+struct Faulty(Fault, Arc<MemoryCatalog>);
+
+impl Faulty {
+    fn is(&self, fault: Fault) -> bool {
+        self.0 == fault
+    }
+}
+
+#[async_trait]
+impl Catalog for Faulty {
+    async fn apply(&self, facts: &[PointFact], cursor: Option<Cursor>) -> Result<(), CatalogError> {
+        match self.0 {
+            Fault::OneFactAtATime => {
+                for fact in facts {
+                    self.1.apply(std::slice::from_ref(fact), cursor).await?;
+                }
+                self.1.apply(&[], cursor).await
+            }
+            Fault::HalvesCalls => {
+                let half = facts.len() / 2;
+                if facts.len() > 1 && MemoryCatalog::new().apply(facts, None).await.is_ok() {
+                    self.1.apply(&facts[..half], None).await?;
+                    pause().await;
+                    return self.1.apply(&facts[half..], cursor).await;
+                }
+                self.1.apply(facts, cursor).await
+            }
+            Fault::CursorBeforeFacts => {
+                if MemoryCatalog::new().apply(facts, None).await.is_ok() {
+                    self.1.apply(&[], cursor).await?;
+                    pause().await;
+                }
+                self.1.apply(facts, cursor).await
+            }
+            Fault::CursorAfterFacts => {
+                self.1.apply(facts, None).await?;
+                pause().await;
+                self.1.apply(&[], cursor).await
+            }
+            Fault::KeepsTheCursorOfRefusedFacts => {
+                let applied = self.1.apply(facts, cursor).await;
+                self.1.apply(&[], cursor).await?;
+                applied
+            }
+            Fault::IgnoresChecks => {
+                let facts = facts.iter().filter(|fact| !matches!(fact, PointFact::Checked { .. }));
+                self.1.apply(&facts.cloned().collect::<Vec<_>>(), cursor).await
+            }
+            Fault::ForgetsRemovals => {
+                let facts = facts.iter().filter(|fact| !matches!(fact, PointFact::Removed { .. }));
+                self.1.apply(&facts.cloned().collect::<Vec<_>>(), cursor).await
+            }
+            Fault::RefusesOldCursors if cursor.is_some() && cursor < self.1.cursor().await? => {
+                Err(CatalogError::NotFound { kind: "cursor", id: "old".into() })
+            }
+            _ => self.1.apply(facts, cursor).await,
+        }
+    }
+    async fn cursor(&self) -> Result<Option<Cursor>, CatalogError> {
+        let cursor = self.1.cursor().await?;
+        Ok(cursor.filter(|cursor| !(self.is(Fault::CursorGoesBack) && *cursor == Cursor(u64::MAX))))
+    }
+    async fn point(&self, id: PointId) -> Result<Option<RestorePoint>, CatalogError> {
+        self.1.point(id).await
+    }
+    async fn points(
+        &self,
+        query: &PointQuery,
+        page: &Page,
+    ) -> Result<Listing<RestorePoint>, CatalogError> {
+        let (all, mut wide) = (PointQuery::all(), *page);
+        let query = if self.is(Fault::IgnoresTheQuery) { &all } else { query };
+        if self.is(Fault::IgnoresTheLimit) {
+            wide.limit = Page::LARGEST;
+        }
+        let mut listing = self.1.points(query, &wide).await?;
+        match self.0 {
+            Fault::OldestFirst => listing.items.reverse(),
+            Fault::LosesThePageEnd if listing.next.is_some() => drop(listing.items.pop()),
+            _ => {}
+        }
+        Ok(listing)
+    }
+    async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {
+        match self.0 {
+            Fault::TwoJobsOfAKey => {
+                let mut job = job.clone();
+                job.key = format!("{}-{}", job.key, job.id).parse().unwrap();
+                self.1.begin_job(&job).await
+            }
+            Fault::TakesAnotherRequest => match self.1.begin_job(job).await {
+                Err(CatalogError::KeyReused { job, .. }) => {
+                    Ok(Begun::Existing(Box::new(self.1.job(job).await?.unwrap())))
+                }
+                begun => begun,
+            },
+            Fault::LooksThenBegins => {
+                let known = self.1.all_jobs(&JobQuery::all()).await?;
+                pause().await;
+                let begun = self.1.begin_job(job).await?;
+                let is_new = known.iter().all(|known| known.key != job.key);
+                Ok(if is_new { Begun::New } else { begun })
+            }
+            _ => self.1.begin_job(job).await,
+        }
+    }
+    async fn put_job(&self, job: &Job) -> Result<(), CatalogError> {
+        match self.0 {
+            Fault::LosesPuts => self
+                .1
+                .job(job.id)
+                .await?
+                .map(drop)
+                .ok_or_else(|| CatalogError::NotFound { kind: "job", id: job.id.to_string() }),
+            Fault::PutsWhatNeverBegan => {
+                self.1.begin_job(job).await?;
+                self.1.put_job(job).await
+            }
+            _ => self.1.put_job(job).await,
+        }
+    }
+    async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError> {
+        self.1.job(id).await
+    }
+    async fn jobs(&self, query: &JobQuery, page: &Page) -> Result<Listing<Job>, CatalogError> {
+        self.1.jobs(query, page).await
+    }
+    async fn put_policy(&self, policy: &Policy) -> Result<(), CatalogError> {
+        if self.is(Fault::LooksThenPuts) {
+            let known = self.1.policy(policy.id, Some(policy.version)).await?;
+            pause().await;
+            let stored = self.1.put_policy(policy).await;
+            return if known.is_none() && policy.name.contains(" by ") { Ok(()) } else { stored };
+        }
+        let stored = self.1.put_policy(policy).await;
+        match (self.0, &stored) {
+            (Fault::OverwritesVersions, Err(CatalogError::Version { .. }))
+            | (Fault::SharesNames, Err(CatalogError::NameTaken { .. })) => Ok(()),
+            _ => stored,
+        }
+    }
+    async fn policy(
+        &self,
+        id: PolicyId,
+        version: Option<NonZeroU32>,
+    ) -> Result<Option<Policy>, CatalogError> {
+        self.1.policy(id, version).await
+    }
+    async fn policies(&self) -> Result<Vec<Policy>, CatalogError> {
+        self.1.policies().await
+    }
+    async fn remove_policy(&self, id: PolicyId) -> Result<(), CatalogError> {
+        let removed = self.1.remove_policy(id).await;
+        if self.is(Fault::RemovesPoliciesInUse) { Ok(()) } else { removed }
+    }
+    async fn put_group(&self, group: &ResourceGroup) -> Result<(), CatalogError> {
+        self.1.put_group(group).await
+    }
+    async fn group(&self, id: GroupId) -> Result<Option<ResourceGroup>, CatalogError> {
+        self.1.group(id).await
+    }
+    async fn groups(&self) -> Result<Vec<ResourceGroup>, CatalogError> {
+        self.1.groups().await
+    }
+    async fn remove_group(&self, id: GroupId) -> Result<(), CatalogError> {
+        self.1.remove_group(id).await
+    }
+    async fn put_debris(&self, debris: &Debris) -> Result<(), CatalogError> {
+        if self.is(Fault::ForgetsDebris) { Ok(()) } else { self.1.put_debris(debris).await }
+    }
+    async fn debris(&self) -> Result<Vec<Debris>, CatalogError> {
+        let mut debris = self.1.debris().await?;
+        if self.is(Fault::ListsDebrisByKey) {
+            debris.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        Ok(debris)
+    }
+    async fn remove_debris(&self, key: &str) -> Result<(), CatalogError> {
+        self.1.remove_debris(key).await
+    }
+}
+
+/// A catalogue that has been told what another lists, some of it left out.
+async fn told_again(known: &MemoryCatalog, fault: Fault) -> Result<MemoryCatalog, CatalogError> {
+    let new = MemoryCatalog::new();
+    if fault == Fault::ForgetsEverything {
+        return Ok(new);
+    }
+    let points = known.all_points(&PointQuery::all()).await?;
+    let published = points.into_iter().map(|point| PointFact::Published(Box::new(point)));
+    let cursor = known.cursor().await?.filter(|_| fault != Fault::ForgetsTheCursor);
+    new.apply(&published.collect::<Vec<_>>(), cursor).await?;
+    for job in known.all_jobs(&JobQuery::all()).await? {
+        new.begin_job(&job).await?;
+    }
+    for policy in known.policies().await? {
+        for version in 1..=policy.version.get() {
+            let mut policy = policy.clone();
+            policy.version = NonZeroU32::new(version).unwrap();
+            new.put_policy(&policy).await?;
+        }
+    }
+    for group in known.groups().await? {
+        new.put_group(&group).await?;
+    }
+    for debris in known.debris().await? {
+        new.put_debris(&debris).await?;
+    }
+    Ok(new)
+}
+
+/// Stores with this fault, which are still there when they are opened again.
+pub(crate) struct Broken(pub(crate) Fault);
+
+#[async_trait]
+impl StoreFactory for Broken {
+    async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
+        Ok(Box::new(Kept(self.0, Mutex::default())))
+    }
+}
+
+struct Kept(Fault, Mutex<Arc<MemoryCatalog>>);
+
+#[async_trait]
+impl Place for Kept {
+    async fn open(&self) -> Result<Store, BoxError> {
+        let mut kept = Arc::clone(&self.1.lock().unwrap());
+        match self.0 {
+            Fault::ForgetsEverything | Fault::ForgetsWhatIsNotListed | Fault::ForgetsTheCursor => {
+                kept = Arc::new(told_again(&kept, self.0).await?);
+            }
+            Fault::ForgetsDebrisOnly => {
+                for debris in kept.debris().await? {
+                    kept.remove_debris(&debris.key).await?;
+                }
+            }
+            _ => {}
+        }
+        *self.1.lock().unwrap() = Arc::clone(&kept);
+        Ok(Store::new().with_catalog(Arc::new(Faulty(self.0, kept))))
+    }
+}
