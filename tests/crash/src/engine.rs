@@ -106,7 +106,7 @@ pub struct Events;
 
 impl Events {
     /// Tells an event. Nobody may be listening any more.
-    pub fn tell(&self, event: &Event) {
+    pub fn tell(self, event: &Event) {
         if let Ok(mut line) = serde_json::to_vec(event) {
             line.push(b'\n');
             let mut out = std::io::stdout().lock();
@@ -114,7 +114,7 @@ impl Events {
         }
     }
 
-    pub(crate) fn stopped(&self, place: &str) {
+    pub(crate) fn stopped(self, place: &str) {
         self.tell(&Event::Stopped { place: place.to_owned() });
     }
 }

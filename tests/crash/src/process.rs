@@ -1,10 +1,12 @@
 //! Both processes as the harness starts, follows and kills them. Whoever drops one of these ends the process.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Lines};
+use std::io::{self, BufRead, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use stillpoint_context::Cx;
 use stillpoint_exchange::{PluginResult, SessionId, SessionState};
 
@@ -139,6 +141,7 @@ impl Drop for AgentProcess {
 #[derive(Debug)]
 pub struct EngineProcess {
     child: Child,
+    input: Option<ChildStdin>,
     events: Option<Lines<BufReader<ChildStdout>>>,
 }
 
@@ -161,11 +164,11 @@ impl EngineProcess {
             .args([OsStr::new("--agent"), lab.socket().as_os_str()])
             .args(["--name", name, "--backups", &backups.to_string()])
             .env(VARIABLE, stop_at)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let events = child.stdout.take().map(|out| BufReader::new(out).lines());
-        Ok(Self { child, events })
+        Ok(Self { input: child.stdin.take(), child, events })
     }
 
     /// Its process id.
@@ -177,22 +180,40 @@ impl EngineProcess {
     ///
     /// # Errors
     /// What the system says, and for a line that is no event.
-    pub fn next(&mut self) -> io::Result<Option<Event>> {
+    pub fn next_event(&mut self) -> io::Result<Option<Event>> {
         let line = self.events.as_mut().and_then(Iterator::next).transpose()?;
         line.map(|line| serde_json::from_str(&line).map_err(io::Error::other)).transpose()
     }
 
-    /// Follows it until it stops at one of its places; `None` if it ends without that.
+    /// Follows it until it has stopped at one of its places, all its threads; `None` if it ends without that.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// As [`next_event`](Self::next_event).
     pub fn until_stopped(&mut self) -> io::Result<Option<String>> {
-        while let Some(event) = self.next()? {
+        while let Some(event) = self.next_event()? {
             if let Event::Stopped { place } = event {
+                // It tells first and stops then; a signal to continue that came in between would be lost.
+                let pid = Pid::from_child(&self.child);
+                let seen = retry_on_intr(|| waitpid(Some(pid), WaitOptions::UNTRACED))?;
+                if !seen.is_some_and(|(_, status)| status.stopped()) {
+                    return Err(io::Error::other("it ended where it was to stop"));
+                }
                 return Ok(Some(place));
             }
         }
         Ok(None)
+    }
+
+    /// Lets it go on from where it has stopped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn go_on(&mut self) -> io::Result<()> {
+        if let Some(input) = &mut self.input {
+            input.write_all(b"\n")?;
+        }
+        kill_process(Pid::from_child(&self.child), Signal::CONT)?;
+        Ok(())
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
@@ -207,10 +228,10 @@ impl EngineProcess {
     /// Follows it to its end.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// As [`next_event`](Self::next_event).
     pub fn finish(mut self) -> io::Result<(ExitStatus, Vec<Event>)> {
         let mut events = Vec::new();
-        while let Some(event) = self.next()? {
+        while let Some(event) = self.next_event()? {
             events.push(event);
         }
         Ok((self.child.wait()?, events))

@@ -34,7 +34,10 @@ impl Stops {
     }
 
     /// The process has come to `call`, `when` (`before` or `after`) it is made. If that is one of the places, it tells so and
-    /// stops with all its threads (SIGSTOP): nothing of it moves, no thaw of a guard either, until it is continued or killed.
+    /// stops with all its threads (SIGSTOP): nothing of it moves, no thaw of a guard either, until it is killed or continued.
+    ///
+    /// The signal may reach other threads before this one, so this one also waits for a line of standard input, which whoever
+    /// [continues](crate::process::EngineProcess::go_on) the process writes first.
     pub fn reached(&self, call: &str, when: &'static str) {
         if self.at.is_empty() {
             return;
@@ -43,7 +46,7 @@ impl Stops {
         if !self.at.contains(&place) {
             return;
         }
-        if let Some(events) = &self.events {
+        if let Some(events) = self.events {
             events.stopped(&place);
         }
         let _stopped = stop();
@@ -54,5 +57,6 @@ impl Stops {
 fn stop() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     kill_process(getpid(), Signal::STOP)?;
+    let _told = io::stdin().read_line(&mut String::new())?;
     Ok(())
 }

@@ -94,6 +94,20 @@ fn a_backup_from_end_to_end_succeeds_and_every_rule_holds() {
     assert!(lab.ask(&bench.cx, &Ask::Caps).is_err(), "nobody serves any more");
 }
 
+#[test]
+fn an_engine_that_is_stopped_goes_on_where_it_was() {
+    let bench = Bench::new("60000");
+    let mut engine = bench.engine(1, "begin.after,complete.before");
+    for (place, last) in [("begin.after", "begun"), ("complete.before", "thawed")] {
+        assert_eq!(engine.until_stopped().unwrap().as_deref(), Some(place));
+        assert_eq!(words(&story(&bench.lab.lines().unwrap())).last(), Some(&last));
+        engine.go_on().unwrap();
+    }
+    let (status, events) = engine.finish().unwrap();
+    assert_eq!(status.code(), Some(0), "{events:#?}");
+    assert_eq!(Scene::gather(&bench.lab).unwrap().broken(SLACK), []);
+}
+
 /// Kills an engine that has stopped at a place, and gives what the agent tells of it, with the session's state right after.
 fn kill_at(place: &str) -> (Scene, SessionState) {
     let bench = Bench::new("4000");

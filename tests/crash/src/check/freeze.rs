@@ -121,10 +121,8 @@ pub fn completions_are_of_freezes_that_held(lines: &[Line]) -> Vec<Broken> {
             What::Thawed { session, by, .. } => {
                 thawed.insert(*session, *by);
             }
-            What::Ended { session, .. } => {
-                if !over.insert(*session) {
-                    fail(format!("session {session} was given up after its end"));
-                }
+            What::Ended { session, .. } if !over.insert(*session) => {
+                fail(format!("session {session} was given up after its end"));
             }
             What::Completed { session, good, .. } => {
                 if !over.insert(*session) {
