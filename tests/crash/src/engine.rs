@@ -24,6 +24,7 @@ use stillpoint::{Builder, JobEvent, JobHandle, Stillpoint, Timeouts};
 use stillpoint_context::{Cx, FencingToken, HostId, RunId, StepName};
 use stillpoint_workflow::TokioSeams;
 
+use crate::appends::Numbered;
 use crate::client::AgentPlugin;
 use crate::provider::TinyFiles;
 use crate::stops::Stops;
@@ -97,6 +98,8 @@ pub enum Event {
     End {
         /// Whether every job has succeeded.
         ok: bool,
+        /// How many commits the journal was asked for: the places at which the process can be killed.
+        appends: u64,
     },
 }
 
@@ -119,24 +122,32 @@ impl Events {
     }
 }
 
-/// **Where the durable journal and recovery go.** All that the harness needs of them is here: the builder gets the journal
-/// (and the leases of this process), and what a process before has left is recovered before the first backup is asked for.
+/// **Where the durable journal and recovery go.** All that the harness needs of them is here: which journal there is (and, on
+/// the builder, the leases of this process), and that what a process before has left is recovered before the first backup is
+/// asked for.
 ///
 /// Until then the journal is in memory. Its fencing tokens then begin anew with each process, so that an agent that has seen
 /// higher ones refuses them, rightly: a second process needs an agent of its own, or at least as many runs as its predecessor.
 mod durable {
+    use std::sync::Arc;
+
+    use stillpoint_workflow::{Journal, MemoryJournal};
+
     use super::{Builder, SqliteStore, Stillpoint};
 
-    /// The builder, with the journal of this state file.
-    pub(super) fn journal(builder: Builder, _state: &SqliteStore) -> Builder {
+    /// The journal of this state file.
+    pub(super) fn journal(_state: &SqliteStore) -> Arc<dyn Journal> {
+        Arc::new(MemoryJournal::new())
+    }
+
+    /// The builder, with whatever else a durable journal needs.
+    pub(super) fn tune(builder: Builder) -> Builder {
         builder
     }
 
     /// Takes up what a process before has left.
     #[allow(clippy::unused_async, reason = "recovery is")]
-    pub(super) async fn recover(
-        _stillpoint: &Stillpoint,
-    ) -> Result<(), Box<dyn std::error::Error>> {
+    pub(super) async fn recover(_: &Stillpoint) -> Result<(), Box<dyn std::error::Error>> {
         Ok(())
     }
 }
@@ -179,13 +190,15 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
     let config = FsConfig::new("fs".parse()?, args.host.clone(), &args.store)
         .with_volume("mail".parse()?, &args.folder)
         .with_mode(CloneMode::Copy);
-    let provider = TinyFiles::over(FsProvider::open(&config)?, stops);
+    let provider = TinyFiles::over(FsProvider::open(&config)?, stops.clone());
     let state = SqliteStore::open(&args.state)?;
+    let journal = Arc::new(Numbered::over(durable::journal(&state), stops));
     let builder = Stillpoint::builder(Arc::new(plugin))
         .provider(Arc::new(provider))
-        .catalog(Arc::new(state.clone()))
+        .catalog(Arc::new(state))
+        .journal(Arc::<Numbered>::clone(&journal))
         .timeouts(timeouts());
-    let stillpoint = durable::journal(builder, &state).build()?;
+    let stillpoint = durable::tune(builder).build()?;
     durable::recover(&stillpoint).await?;
     let policy = policy()?;
     stillpoint.save_policy(&policy).await?;
@@ -199,7 +212,7 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
         let job = stillpoint.backup(request).await?;
         ok &= follow(events, &key, &job).await;
     }
-    events.tell(&Event::End { ok });
+    events.tell(&Event::End { ok, appends: journal.count() });
     Ok(ok)
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod appends;
 pub mod check;
 pub mod client;
 pub mod engine;

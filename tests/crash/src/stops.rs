@@ -13,7 +13,8 @@ pub const VARIABLE: &str = "STILLPOINT_CRASH_STOP_AT";
 /// The places at which this process stops.
 ///
 /// There are `freeze.before`, `freeze.after`, and the same for every other call of the agent that a run makes (`begin`,
-/// `thaw`, `evidence`, `complete`, `abort`, …) and of the storage (`prepare`, `commit`, `settle`, `discard`).
+/// `thaw`, `evidence`, `complete`, `abort`, …), of the storage (`prepare`, `commit`, `settle`, `discard`, …) and of the
+/// journal (`append.1`, `append.2`, …).
 #[derive(Debug, Clone, Default)]
 pub struct Stops {
     at: BTreeSet<String>,

@@ -15,7 +15,7 @@ use stillpoint_crash::check::{
 };
 use stillpoint_crash::client::{AgentPlugin, ask};
 use stillpoint_crash::ledger::{self, EndedBy, Ledger, Line, What};
-use stillpoint_crash::mail::Mail;
+use stillpoint_crash::mail::{Mail, beats_below};
 use stillpoint_crash::server::serve_here;
 use stillpoint_crash::simulated::{Setup, SimulatedExchange};
 use stillpoint_crash::wire::{Ask, LONGEST};
@@ -210,6 +210,26 @@ fn a_freeze_ends_by_itself_and_is_over_for_good() {
     bench.abort(id, 3).unwrap();
     let lines = bench.end();
     assert!(!lines.iter().any(|line| matches!(line.what, What::Thawed { by: EndedBy::Thaw, .. })));
+}
+
+#[test]
+fn nothing_is_written_while_it_is_frozen_and_all_places_agree() {
+    let bench = Bench::new();
+    let mail = bench.folder.path().join("mail");
+    let id = bench.begin(1, 3, HOUR).unwrap();
+    bench.freeze(id, 3, None).unwrap();
+    let frozen = beats_below(&mail).unwrap();
+    assert_eq!(frozen.len(), 1);
+    // The writer does not come to it by itself, and not when it is told to either.
+    for _ in 0..100 {
+        bench.server.write_once(&bench.at(0));
+    }
+    assert_eq!(beats_below(&mail).unwrap(), frozen);
+    bench.thaw(id, 3).unwrap();
+    bench.server.write_once(&bench.at(0));
+    bench.server.stop();
+    assert!(beats_below(&mail).unwrap() > frozen);
+    bench.end();
 }
 
 #[test]
