@@ -60,6 +60,8 @@ pub fn nothing_is_written_while_frozen(lines: &[Line]) -> Vec<Broken> {
     let mut broken = Vec::new();
     let mut fail = |message: String| broken.push(Broken::new(Rule::Quiet, message));
     let mut frozen: Option<(SessionId, u64)> = None;
+    // One line for each freeze is enough.
+    let mut told = BTreeSet::new();
     for line in lines {
         match &line.what {
             What::Frozen { session, beat, .. } => frozen = Some((*session, *beat)),
@@ -74,7 +76,9 @@ pub fn nothing_is_written_while_frozen(lines: &[Line]) -> Vec<Broken> {
                 }
             }
             What::Wrote { beat } => {
-                if let Some((session, _)) = frozen {
+                if let Some((session, _)) = frozen
+                    && told.insert(session)
+                {
                     fail(format!("beat {beat} was written while {session} was frozen"));
                 }
             }
