@@ -54,6 +54,9 @@ const HEAVY: &[&str] = &[
     "ureq",
 ];
 
+/// Packages of the workspace that are no libraries for others: they lie outside `crates/`, and may use any of ours.
+const TOOLS: &[&str] = &["stillpoint-benches", "stillpoint-crash", "stillpoint-examples"];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -136,6 +139,29 @@ fn a_crate_depends_on_ours_only_as_the_table_says() {
         }
     }
     assert!(seen > 10, "only {seen} edges were looked at");
+}
+
+#[test]
+fn what_is_no_library_is_never_published_and_nothing_depends_on_it() {
+    let metadata = metadata();
+    let under = root().join("crates");
+    let is_crate = |package: &&Package| package.manifest_path.as_std_path().starts_with(&under);
+    let ours = metadata.workspace_packages();
+    let tools: BTreeSet<_> = ours
+        .iter()
+        .copied()
+        .filter(|package| !is_crate(package))
+        .map(|p| p.name.as_str())
+        .collect();
+    assert_eq!(tools, TOOLS.iter().copied().collect(), "what lies outside crates/");
+    for package in &ours {
+        let is_published = package.publish.as_ref().is_none_or(|to| !to.is_empty());
+        assert_eq!(is_published, is_crate(package), "publication of {}", package.name);
+        for dependency in &package.dependencies {
+            let name = dependency.name.as_str();
+            assert!(!tools.contains(name), "{} depends on {name}", package.name);
+        }
+    }
 }
 
 #[test]

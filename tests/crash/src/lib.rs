@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod appends;
+pub mod check;
+pub mod client;
+pub mod engine;
+pub mod ledger;
+pub mod mail;
+pub mod process;
+pub mod provider;
+pub mod server;
+pub mod simulated;
+pub mod stops;
+pub mod wire;
