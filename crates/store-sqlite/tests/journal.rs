@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 use futures_util::future::join_all;
-use stillpoint_catalog::conformance::point;
 use stillpoint_catalog::{Catalog, CatalogExt, Cursor, PointQuery};
 use stillpoint_context::{ErrorFacts, Mono};
 use stillpoint_model::point::{PointFact, Truncation};
 use stillpoint_store_sqlite::SqliteStore;
+use stillpoint_testkit::conformance::catalog::point;
 use stillpoint_workflow::{
     Append, Batch, Journal, JournalError, Leases, MemoryJournal, Now, Position, Seq, Stored,
     StreamId,
@@ -322,7 +322,7 @@ async fn facts_are_in_the_catalogue_with_the_commit_that_states_them() {
     // One that does not fit: the commit stands, and the catalogue stays before it with all that follows.
     let stray = PointFact::Completed {
         point: published(9).point(),
-        at: stillpoint_catalog::conformance::at(1),
+        at: stillpoint_testkit::conformance::catalog::at(1),
         truncation: Truncation::Unknown,
     };
     let unfit = state(2, &[published(5), stray]).await.unwrap();
