@@ -8,7 +8,6 @@ mod support;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use futures_util::future::join_all;
 use rusqlite::Connection;
