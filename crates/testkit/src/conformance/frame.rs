@@ -59,7 +59,7 @@ pub(super) enum Need {
 impl Need {
     /// What the store says that makes the case pointless.
     fn missing(self, stores: &dyn StoreFactory, store: &Store) -> Option<&'static str> {
-        let shared = store.journal.as_ref().map(|journal| journal.is_shared());
+        let shared = store.journal.as_ref().map(Journal::is_shared);
         match self {
             Self::Reopen => (!stores.reopens()).then_some("the store cannot be opened again"),
             Self::Blind => {
