@@ -262,7 +262,7 @@ pub struct Job {
     /// When the last of its runs was begun; until then more may come, and the job is not over, whatever its runs say.
     pub planned_at: Option<DateTime<Utc>>,
     /// Who had it stopped before everything that it was for was begun.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_by: Option<String>,
     /// When it was over.
     pub ended_at: Option<DateTime<Utc>>,
