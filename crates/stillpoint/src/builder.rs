@@ -10,7 +10,7 @@ use stillpoint_exchange::ExchangePlugin;
 use stillpoint_model::id::ProviderId;
 use stillpoint_storage::SnapshotProvider;
 use stillpoint_workflow::{
-    ActionRegistry, Engine, EngineBuilder, Journal, Lanes, MemoryJournal, RegistryError,
+    ActionRegistry, Engine, EngineBuilder, Journal, Lanes, Leases, MemoryJournal, RegistryError,
     ThreadLanes, TokioSeams,
 };
 
@@ -37,6 +37,7 @@ pub struct Builder {
     providers: Vec<Arc<dyn SnapshotProvider>>,
     catalog: Option<Arc<dyn Catalog>>,
     journal: Option<Arc<dyn Journal>>,
+    leases: Option<Arc<dyn Leases>>,
     seams: Option<Seams>,
     lanes: Option<Arc<dyn Lanes>>,
     timeouts: Timeouts,
@@ -59,6 +60,7 @@ impl Builder {
             providers: Vec::new(),
             catalog: None,
             journal: None,
+            leases: None,
             seams: None,
             lanes: None,
             timeouts: Timeouts::default(),
@@ -82,6 +84,22 @@ impl Builder {
     pub fn journal(mut self, journal: Arc<dyn Journal>) -> Self {
         self.journal = Some(journal);
         self
+    }
+
+    /// Where the processes that share the journal keep their leases: needed for [`Stillpoint::recover`] to tell which of them
+    /// are gone.
+    pub fn leases(mut self, leases: Arc<dyn Leases>) -> Self {
+        self.leases = Some(leases);
+        self
+    }
+
+    /// One store for everything: catalogue, journal and leases, as the embedded one is.
+    ///
+    /// What it holds outlives the process, and several processes may share it. Call [`Stillpoint::recover`] once the
+    /// Stillpoint is built.
+    pub fn store<S: Catalog + Journal + Leases>(self, store: Arc<S>) -> Self {
+        let (catalog, journal) = (Arc::clone(&store), Arc::clone(&store));
+        self.catalog(catalog).journal(journal).leases(store)
     }
 
     /// Clock, tasks and ids. For tests under virtual time.
@@ -138,6 +156,10 @@ impl Builder {
             pump: Pump::new(Arc::clone(&journal)),
         });
         let engine = Engine::builder(registry(&services)?, journal, seams.clone(), lanes);
+        let engine = match self.leases {
+            Some(leases) => engine.leases(leases),
+            None => engine,
+        };
         let engine = match self.tune {
             Some(Tune(tune)) => tune(engine),
             None => engine,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use stillpoint_catalog::{CatalogExt, Debris, DebrisKind, PointQuery};
 use stillpoint_context::{Effect, ErrorClass, Failure};
 use stillpoint_exchange::SessionState;
@@ -16,7 +17,7 @@ use crate::error::Error;
 use crate::restore::steps::located;
 
 /// What the steps of a plan leave outside, so that debris names the object and not only the step.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Leaves {
     pub(crate) token: Option<SetToken>,
     pub(crate) session: Option<SessionId>,

@@ -101,6 +101,7 @@
 
 mod backup;
 mod bounds;
+mod brief;
 mod builder;
 mod claims;
 mod debris;
@@ -111,6 +112,7 @@ mod inventory;
 mod job;
 mod objects;
 mod pump;
+mod recover;
 mod restore;
 mod runs;
 mod services;

@@ -1,12 +1,13 @@
 //! Feeds the catalogue with the facts of the journal.
 //!
 //! A store that holds both writes the catalogue's tables in the commit of the facts. Any other catalogue is fed from here:
-//! each fact in order, idempotently, so that feeding one twice changes nothing.
+//! each fact in order, idempotently, so that feeding one twice changes nothing. How far it has been fed is kept in the
+//! catalogue, with what was fed; only the positions of a journal that forgets mean nothing to the next process.
 
 use std::sync::Arc;
 
 use futures_util::lock::Mutex;
-use stillpoint_catalog::Catalog;
+use stillpoint_catalog::{Catalog, Cursor};
 use stillpoint_context::{ErrorClass, Failure};
 use stillpoint_model::point::PointFact;
 use stillpoint_workflow::{FactDraft, Journal, Position, Topic};
@@ -33,13 +34,14 @@ fn topic() -> Result<Topic, Failure> {
 #[derive(Debug)]
 pub(crate) struct Pump {
     journal: Arc<dyn Journal>,
-    cursor: Mutex<Position>,
+    /// Unknown until the catalogue has been asked.
+    cursor: Mutex<Option<Position>>,
 }
 
 impl Pump {
-    /// A pump that begins with the journal's first fact.
+    /// A pump that begins where the catalogue stands.
     pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, cursor: Mutex::new(Position::default()) }
+        Self { journal, cursor: Mutex::new(None) }
     }
 
     /// Feeds the catalogue with every fact that is in the journal now.
@@ -50,12 +52,21 @@ impl Pump {
     /// # Cancel safety
     /// May be dropped; what was fed may be fed again.
     pub(crate) async fn run(&self, catalog: &dyn Catalog) -> Result<(), Failure> {
-        let mut cursor = self.cursor.lock().await;
+        let mut known = self.cursor.lock().await;
         let topic = topic()?;
+        let durable = self.journal.is_durable();
+        let mut cursor = match *known {
+            Some(cursor) => cursor,
+            None if durable => {
+                let cursor = catalog.cursor().await.map_err(|error| Failure::of(&error))?;
+                cursor.map_or(Position::default(), |cursor| Position(cursor.0))
+            }
+            None => Position::default(),
+        };
         loop {
             let facts = self
                 .journal
-                .facts(&topic, *cursor, BATCH)
+                .facts(&topic, cursor, BATCH)
                 .await
                 .map_err(|error| Failure::of(&error))?;
             let Some(last) = facts.last().map(|fact| fact.position) else { return Ok(()) };
@@ -67,8 +78,10 @@ impl Pump {
                     })
                 })
                 .collect::<Result<Vec<_>, _>>()?;
-            catalog.apply(&points, None).await.map_err(|error| Failure::of(&error))?;
-            *cursor = last;
+            let to = durable.then_some(Cursor(last.0));
+            catalog.apply(&points, to).await.map_err(|error| Failure::of(&error))?;
+            cursor = last;
+            *known = Some(cursor);
         }
     }
 }

@@ -10,7 +10,7 @@ use stillpoint_catalog::Begun;
 use stillpoint_context::{
     BoxFuture, Cx, ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId, RunId,
 };
-use stillpoint_model::job::{Job, JobKind, JobRun, RunEnd, RunState};
+use stillpoint_model::job::{Job, JobKind, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
 use stillpoint_model::warning::Warning;
@@ -21,7 +21,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::Stillpoint;
 use crate::bounds::{CANCELLED, caught, within};
-use crate::debris::Leaves;
+use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::error::Error;
 use crate::job::{JobEvent, JobHandle, LiveJob};
 
@@ -38,17 +38,16 @@ pub(crate) struct Ask {
 /// A run about to be given to the engine.
 #[derive(Debug)]
 pub(crate) struct Launch {
-    pub(crate) run: JobRun,
+    pub(crate) brief: Brief,
     pub(crate) plan: Plan,
-    pub(crate) leaves: Leaves,
     /// The runs of the job that it takes the place of: they no longer count once it exists.
     pub(crate) supersedes: Vec<RunId>,
 }
 
 impl Launch {
     /// A run that takes nobody's place.
-    pub(crate) fn new(run: JobRun, plan: Plan, leaves: Leaves) -> Self {
-        Self { run, plan, leaves, supersedes: Vec::new() }
+    pub(crate) fn new(brief: Brief, plan: Plan) -> Self {
+        Self { brief, plan, supersedes: Vec::new() }
     }
 }
 
@@ -114,7 +113,7 @@ impl Stillpoint {
     }
 
     /// The end of a job: stored first, then told.
-    async fn end_job(&self, live: &Arc<LiveJob>, error: Option<Error>) {
+    pub(crate) async fn end_job(&self, live: &Arc<LiveJob>, error: Option<Error>) {
         let now = self.seams().clock.now();
         let cancelled_by = live.cancelled_by();
         live.change(|job| {
@@ -176,9 +175,9 @@ impl Stillpoint {
         &self,
         live: &Arc<LiveJob>,
         launch: Launch,
-        conclude: impl FnOnce(&mut JobRun, &RunReport),
     ) -> Result<RunReport, Failure> {
-        let Launch { run, plan, leaves, supersedes } = launch;
+        let Launch { brief, plan, supersedes } = launch;
+        let run = brief.run.clone();
         let id = run.run;
         let job = live.snapshot().id;
         live.change(|job| {
@@ -188,7 +187,14 @@ impl Stillpoint {
             job.runs.push(run);
         });
         let news = self.engine().notices();
-        let submission = Submission::new(plan).run(id).label("job", job.to_string());
+        let submission = Submission::new(plan)
+            .run(id)
+            .label(JOB, job.to_string())
+            .label(BRIEF, brief.to_label()?);
+        // Whoever recovers the run finds it in its job.
+        let listed = live.snapshot();
+        let stored = async { Ok(self.services().catalog.put_job(&listed).await?) };
+        self.catalogue(stored).await.map_err(|error| Failure::of(&error))?;
         let report = match self.engine().submit(submission).await {
             Ok(handle) => self.follow(live, &handle, news).await,
             Err(error) => Err(error),
@@ -201,6 +207,21 @@ impl Stillpoint {
             });
             failure
         })?;
+        self.conclude(live, &brief, &report).await?;
+        Ok(report)
+    }
+
+    /// Records in a job what became of one of its runs: in the catalogue, in the debris, in what is said of its databases.
+    ///
+    /// # Errors
+    /// When the points of the run could not be closed.
+    pub(crate) async fn conclude(
+        &self,
+        live: &Arc<LiveJob>,
+        brief: &Brief,
+        report: &RunReport,
+    ) -> Result<(), Failure> {
+        let (id, leaves) = (report.run(), &brief.leaves);
         let fed = async { Ok(self.services().pump.run(&*self.services().catalog).await?) };
         if let Err(error) = self.catalogue(fed).await {
             tracing::error!(run = %id, %error, "the catalogue could not be fed");
@@ -209,7 +230,7 @@ impl Stillpoint {
             });
         }
         let now = self.seams().clock.now();
-        let debris = leaves.debris(&report, now);
+        let debris = leaves.debris(report, now);
         for left in &debris {
             // The run has ended and holds nothing: what it left must be in plain sight by then.
             let noted = async { Ok(self.services().catalog.put_debris(left).await?) };
@@ -226,13 +247,20 @@ impl Stillpoint {
                 run.debris = debris.iter().map(|left| left.kind.to_string()).collect();
             }
             run.ended_at = Some(now);
-            conclude(run, &report);
+            brief.concern.conclude(run, report);
         });
-        Ok(report)
+        let closed = async {
+            match (&brief.concern, report.cause()) {
+                (Concern::Backup, Some(_)) => self.withdraw(&leaves.points).await,
+                (Concern::Backup, None) => self.conclude_points(&leaves.points, live).await,
+                _ => Ok(()),
+            }
+        };
+        self.catalogue(closed).await.map_err(|error| Failure::of(&error))
     }
 
     /// Follows a run to its end, passing its news on. A parked run is not over: the job shows it, and waits.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         live: &LiveJob,
         handle: &RunHandle,

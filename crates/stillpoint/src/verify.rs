@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{Cx, Effect, ErrorClass, Failure, IdempotencyKey, RunId};
 use stillpoint_exchange::{RequiredFile, VerifyFile, VerifyReport, VerifySpec};
 use stillpoint_model::id::{CopyId, ExposureKey, PointId, ProviderId};
-use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
+use stillpoint_model::job::{Job, JobKind, JobMember, JobRun};
 use stillpoint_model::planning::{Claim, Mode};
 use stillpoint_model::point::{PointFact, RestorePoint, Trust};
 use stillpoint_model::request::Trigger;
@@ -21,12 +21,13 @@ use stillpoint_workflow::{Action, Done, EffectKind, Plan, PlanBuilder};
 use uuid::Uuid;
 
 use crate::Stillpoint;
+use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
 use crate::error::Error;
 use crate::exposure::{Check, Expose, ExposeParams, Inspection, Unexpose};
 use crate::job::{JobHandle, LiveJob};
 use crate::pump;
-use crate::runs::{Ask, Launch, output};
+use crate::runs::{Ask, Launch};
 use crate::services::Services;
 
 /// What is to be verified.
@@ -103,21 +104,8 @@ impl Stillpoint {
         member.copy = Some(known.copy.clone());
         run.members = vec![member];
         let leaves = Leaves { exposure: Some(exposure_key(id)?), ..Leaves::default() };
-        let _report = self
-            .run(live, Launch::new(run, plan, leaves), |run, report| {
-                let checked: Option<VerifyReport> = output(report, "verify");
-                let end = match (report.failure(), checked) {
-                    (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },
-                    (None, Some(checked)) => {
-                        MemberEnd::Point { point, suspect: checked.verdict(&known.copy).is_bad() }
-                    }
-                    (None, None) => MemberEnd::Done,
-                };
-                for member in &mut run.members {
-                    member.end = Some(end.clone());
-                }
-            })
-            .await?;
+        let brief = Brief::new(run, leaves, Concern::Verification { point });
+        let _report = self.run(live, Launch::new(brief, plan)).await?;
         Ok(())
     }
 

@@ -30,16 +30,16 @@ use stillpoint_model::point::{PointFact, PointState, RestorePoint, Truncation};
 use stillpoint_model::policy::{OnMiss, Verification};
 use stillpoint_model::request::{BackupRequest, Target};
 use stillpoint_model::warning::Warning;
-use stillpoint_workflow::{Cause, Plan, RunReport};
+use stillpoint_workflow::{Plan, RunReport};
 use uuid::Uuid;
 
 use self::compile::{Sources, compile};
-use self::judge::Judgement;
 use crate::Stillpoint;
 use crate::bounds::{unless_cancelled, within};
+use crate::brief::{Brief, Concern};
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
-use crate::runs::{Ask, Launch, output};
+use crate::runs::{Ask, Launch};
 use crate::survey::Survey;
 
 /// How often a job plans again because its plan went out of date.
@@ -248,29 +248,15 @@ impl Stillpoint {
                 named
             })
             .collect();
-        let launch = Launch { run, plan: compiled, leaves: compile::leaves(set), supersedes };
-        let report = self
-            .run(live, launch, |run, report| {
-                for member in &mut run.members {
-                    member.end = Some(member_end(member, set, report));
-                }
-            })
-            .await?;
-        let closed = async {
-            match report.cause() {
-                Some(_) => self.withdraw(set).await,
-                None => self.conclude_points(set, live).await,
-            }
-        };
-        self.catalogue(closed).await.map_err(|error| Failure::of(&error))?;
-        Ok(report)
+        let brief = Brief::new(run, compile::leaves(set), Concern::Backup);
+        self.run(live, Launch { brief, plan: compiled, supersedes }).await
     }
 
     /// Withdraws restore points that a run has published and could not take back itself. Its snapshots are discarded or
     /// listed as debris: no point may lie on them.
-    async fn withdraw(&self, set: &SetPlan) -> Result<(), Error> {
+    pub(crate) async fn withdraw(&self, points: &[PointId]) -> Result<(), Error> {
         let catalog = &self.services().catalog;
-        for point in self.provisional(set).await? {
+        for point in self.provisional(points).await? {
             let removed = PointFact::Removed { point: point.id, at: self.seams().clock.now() };
             catalog.apply(&[removed], None).await?;
         }
@@ -279,9 +265,13 @@ impl Stillpoint {
 
     /// A run that ended past its point of no return without an answer to its completion (it was abandoned, or resolved by
     /// hand) leaves good points whose session is over. Whether Exchange truncates nobody can say.
-    async fn conclude_points(&self, set: &SetPlan, live: &LiveJob) -> Result<(), Error> {
+    pub(crate) async fn conclude_points(
+        &self,
+        points: &[PointId],
+        live: &LiveJob,
+    ) -> Result<(), Error> {
         let catalog = &self.services().catalog;
-        for point in self.provisional(set).await? {
+        for point in self.provisional(points).await? {
             let at = self.seams().clock.now();
             let truncation = Truncation::Unknown;
             let over = PointFact::Completed { point: point.id, at, truncation };
@@ -296,11 +286,11 @@ impl Stillpoint {
         Ok(())
     }
 
-    /// The points of a set whose backup is not over.
-    async fn provisional(&self, set: &SetPlan) -> Result<Vec<RestorePoint>, Error> {
+    /// Those of a set's points whose backup is not over.
+    async fn provisional(&self, points: &[PointId]) -> Result<Vec<RestorePoint>, Error> {
         let mut found = Vec::new();
-        for member in &set.members {
-            found.extend(self.services().catalog.point(member.point).await?);
+        for point in points {
+            found.extend(self.services().catalog.point(*point).await?);
         }
         found.retain(|point| point.state == PointState::Provisional);
         Ok(found)
@@ -447,30 +437,6 @@ fn next_attempt(set: &SetPlan, attempt: u32) -> SetPlan {
         snapshot.name = snapshot.name.replace(&set.run.short(), &next.run.short());
     }
     next
-}
-
-/// What became of one database of a set.
-fn member_end(member: &JobMember, set: &SetPlan, report: &RunReport) -> MemberEnd {
-    let planned = set.members.iter().find(|known| Some(&known.copy) == member.copy.as_ref());
-    let judgement: Option<Judgement> = output(report, "judge");
-    let judged = member.copy.as_ref().and_then(|copy| judgement.as_ref()?.copies.get(copy));
-    match (report.cause(), judged, planned) {
-        (None, Some(judged), Some(planned)) => match &judged.refused {
-            Some(failure) => MemberEnd::Failed { failure: failure.clone() },
-            None => MemberEnd::Point { point: planned.point, suspect: judged.verified.is_bad() },
-        },
-        (Some(Cause::Failed { failure, .. }), _, _) => {
-            MemberEnd::Failed { failure: (**failure).clone() }
-        }
-        _ => MemberEnd::Failed {
-            failure: Failure::new(
-                "run.cancelled",
-                ErrorClass::Unavailable,
-                "the run was cancelled",
-            )
-            .with_remedy("Run it again if it is still wanted."),
-        },
-    }
 }
 
 fn skipped(plan: &BackupPlan) -> Vec<JobMember> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use stillpoint_context::{ErrorClass, Failure, RunId};
 use stillpoint_exchange::RestoreSpec;
 use stillpoint_model::id::{ExposureKey, ProviderId, SessionId};
-use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
+use stillpoint_model::job::{Job, JobKind, JobMember, JobRun};
 use stillpoint_model::point::RestorePoint;
 use stillpoint_model::request::Trigger;
 use stillpoint_model::restore::{RestorePlan, RestoreRequest, RestoreTarget, plan_restore};
@@ -28,6 +28,7 @@ use self::steps::{
     CheckParams, CheckStaged, Finish, Open, Place, PlaceParams, Release, Stage, StageParams,
 };
 use crate::Stillpoint;
+use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
@@ -86,17 +87,8 @@ impl Stillpoint {
         let mut member = JobMember::new(point.database, point.database_name.clone());
         member.copy = Some(point.copy.clone());
         run.members = vec![member];
-        let _report = self
-            .run(live, Launch::new(run, compiled, leaves), |run, report| {
-                let end = match report.failure() {
-                    Some(failure) => MemberEnd::Failed { failure: failure.clone() },
-                    None => MemberEnd::Done,
-                };
-                for member in &mut run.members {
-                    member.end = Some(end.clone());
-                }
-            })
-            .await?;
+        let brief = Brief::new(run, leaves, Concern::Restore);
+        let _report = self.run(live, Launch::new(brief, compiled)).await?;
         Ok(())
     }
 

@@ -124,6 +124,19 @@ impl Engine {
         Ok(recovery)
     }
 
+    /// Whether no other process on the journal's store is alive. Those that are gone are fenced off by this.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`] when the leases cannot be read or ended.
+    pub async fn is_alone(&self) -> Result<bool, EngineError> {
+        let Some(leases) = self.0.shared.lease.leases() else { return Ok(true) };
+        let mut alone = true;
+        for lease in leases.leases().await.map_err(EngineError::Journal)? {
+            alone &= self.fence(lease.process).await?;
+        }
+        Ok(alone)
+    }
+
     /// Whether a process is gone; it cannot come back then.
     async fn fence(&self, owner: ProcessId) -> Result<bool, EngineError> {
         let lease = &self.0.shared.lease;

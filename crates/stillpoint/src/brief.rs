@@ -1,0 +1,124 @@
+//! What a job has to know of a run to follow it to its end: it travels with the run, so that another process can.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use stillpoint_context::{ErrorClass, Failure};
+use stillpoint_exchange::VerifyReport;
+use stillpoint_model::id::{CopyId, PointId};
+use stillpoint_model::job::{JobMember, JobRun, MemberEnd};
+use stillpoint_workflow::{Cause, RunReport};
+
+use crate::backup::judge::Judgement;
+use crate::debris::Leaves;
+use crate::runs::output;
+
+/// The label of a run under which its brief is kept, and that of its job.
+pub(crate) const BRIEF: &str = "brief";
+pub(crate) const JOB: &str = "job";
+
+/// The form of a stored brief.
+const FORMAT: u32 = 1;
+
+/// What is known of a run before it begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Brief {
+    format: u32,
+    /// The run as its job lists it.
+    pub(crate) run: JobRun,
+    /// What it may leave behind.
+    pub(crate) leaves: Leaves,
+    /// What it is for.
+    pub(crate) concern: Concern,
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Concern {
+    Backup,
+    Verification { point: PointId },
+    Restore,
+}
+
+impl Brief {
+    pub(crate) fn new(run: JobRun, leaves: Leaves, concern: Concern) -> Self {
+        Self { format: FORMAT, run, leaves, concern }
+    }
+
+    /// The label's text.
+    ///
+    /// # Errors
+    /// `brief.encode`, which is a defect of ours.
+    pub(crate) fn to_label(&self) -> Result<String, Failure> {
+        serde_json::to_string(self)
+            .map_err(|error| Failure::new("brief.encode", ErrorClass::Internal, error.to_string()))
+    }
+
+    /// What the label of a run says; nothing if it has none, or one of a newer form.
+    pub(crate) fn of_label(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|brief: &Self| brief.format <= FORMAT)
+    }
+}
+
+impl Concern {
+    /// What became of the databases of a run.
+    pub(crate) fn conclude(&self, run: &mut JobRun, report: &RunReport) {
+        match self {
+            Self::Backup => {
+                for member in &mut run.members {
+                    member.end = Some(backed_up(member, report));
+                }
+            }
+            Self::Verification { point } => {
+                let checked: Option<VerifyReport> = output(report, "verify");
+                for member in &mut run.members {
+                    let bad = checked
+                        .as_ref()
+                        .and_then(|checked| Some(checked.verdict(member.copy.as_ref()?).is_bad()));
+                    member.end = Some(match (report.failure(), bad) {
+                        (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },
+                        (None, Some(suspect)) => MemberEnd::Point { point: *point, suspect },
+                        (None, None) => MemberEnd::Done,
+                    });
+                }
+            }
+            Self::Restore => {
+                for member in &mut run.members {
+                    member.end = Some(match report.failure() {
+                        Some(failure) => MemberEnd::Failed { failure: failure.clone() },
+                        None => MemberEnd::Done,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What became of one database of a set.
+fn backed_up(member: &JobMember, report: &RunReport) -> MemberEnd {
+    let judgement: Option<Judgement> = output(report, "judge");
+    let points: Option<BTreeMap<CopyId, PointId>> = output(report, "publish");
+    let copy = member.copy.as_ref();
+    let judged = copy.and_then(|copy| judgement.as_ref()?.copies.get(copy));
+    let point = copy.and_then(|copy| points.as_ref()?.get(copy));
+    match (report.cause(), judged, point) {
+        (None, Some(judged), point) => match (&judged.refused, point) {
+            (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },
+            (None, Some(point)) => {
+                MemberEnd::Point { point: *point, suspect: judged.verified.is_bad() }
+            }
+            (None, None) => cancelled(),
+        },
+        (Some(Cause::Failed { failure, .. }), _, _) => {
+            MemberEnd::Failed { failure: (**failure).clone() }
+        }
+        _ => cancelled(),
+    }
+}
+
+fn cancelled() -> MemberEnd {
+    let failure = Failure::new("run.cancelled", ErrorClass::Unavailable, "the run was cancelled")
+        .with_remedy("Run it again if it is still wanted.");
+    MemberEnd::Failed { failure }
+}

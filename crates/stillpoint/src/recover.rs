@@ -1,0 +1,168 @@
+//! Carrying on with what a process left open that is gone.
+//!
+//! ```text
+//!   engine.recover ─▶ runs that go on here ─┐
+//!   open jobs of the catalogue ─────────────┴─▶ each followed to its end, and concluded as if nothing had happened
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use stillpoint_catalog::{CatalogExt, JobQuery};
+use stillpoint_context::{ErrorClass, Failure, JobId, RunId};
+use stillpoint_model::job::{Job, JobRun, RunEnd, RunState};
+use stillpoint_model::warning::Warning;
+use stillpoint_workflow::{RunHandle, RunReport};
+
+use crate::Stillpoint;
+use crate::brief::{BRIEF, Brief, Concern, JOB};
+use crate::debris::Leaves;
+use crate::error::Error;
+use crate::job::{JobHandle, LiveJob};
+
+/// The code of what is said of a job whose process ended before it was over.
+const INTERRUPTED: &str = "job.interrupted";
+
+impl Stillpoint {
+    /// Carries on with what processes left open that are gone: every run goes on to its end or is parked, an open freeze is
+    /// ended first of all, and the jobs that they belong to are concluded. What had not begun is not begun: such a job says
+    /// so, and is to be asked for again.
+    ///
+    /// To be called when a Stillpoint over a durable store is built, and now and then afterwards where several processes
+    /// share the store. Jobs of processes that are alive are left alone.
+    ///
+    /// # Errors
+    /// Of the journal and the catalogue. What was taken by then goes on.
+    ///
+    /// # Idempotence
+    /// May be repeated, and called by several processes at once.
+    pub async fn recover(&self) -> Result<Vec<JobHandle>, Error> {
+        let _one = self.asking().lock().await;
+        let recovery = self.engine().recover().await?;
+        let mut by_job: BTreeMap<JobId, Vec<(RunHandle, Brief)>> = BTreeMap::new();
+        for handle in recovery.runs {
+            let state = handle.state().await?;
+            let labels = &state.submitted().labels;
+            let job = labels.get(JOB).and_then(|job| job.parse().ok());
+            let brief = labels.get(BRIEF).and_then(|brief| Brief::of_label(brief));
+            match (job, brief) {
+                (Some(job), Some(brief)) => by_job.entry(job).or_default().push((handle, brief)),
+                // A run that the embedder submitted itself is its own affair.
+                _ => tracing::info!(run = %handle.id(), "a run of no job is carried on"),
+            }
+        }
+        let elsewhere: BTreeSet<RunId> = recovery.elsewhere.iter().map(|(run, _)| *run).collect();
+        let unread: BTreeSet<RunId> = recovery.unreadable.iter().map(|(run, _)| *run).collect();
+        let alone = self.engine().is_alone().await?;
+        let mut open = JobQuery::all();
+        open.ended = Some(false);
+        let mut jobs = Vec::new();
+        for job in self.services().catalog.all_jobs(&open).await? {
+            let runs = by_job.remove(&job.id).unwrap_or_default();
+            let theirs = job.runs.iter().any(|run| elsewhere.contains(&run.run));
+            let stuck = job.runs.iter().any(|run| unread.contains(&run.run));
+            let unknown = runs.is_empty() && !alone;
+            if self.live().find(job.id).is_some() || theirs || stuck || unknown {
+                continue;
+            }
+            jobs.push(self.adopt(job, runs));
+        }
+        Ok(jobs)
+    }
+
+    /// Follows what is left of a job to its end.
+    fn adopt(&self, mut job: Job, runs: Vec<(RunHandle, Brief)>) -> JobHandle {
+        for (handle, brief) in &runs {
+            if !job.runs.iter().any(|run| run.run == handle.id()) {
+                job.runs.push(brief.run.clone());
+            }
+        }
+        let live = LiveJob::new(job);
+        self.live().add(&live);
+        let (this, task) = (self.clone(), Arc::clone(&live));
+        self.seams().spawner.spawn(
+            "recovered job",
+            Box::pin(async move {
+                let followed = runs.iter().map(|(run, brief)| this.follow_on(&task, run, brief));
+                let mut failed: Vec<Failure> =
+                    join_all(followed).await.into_iter().filter_map(Result::err).collect();
+                failed.extend(this.conclude_the_rest(&task).await);
+                task.change(|job| {
+                    if let Some(failure) = failed.into_iter().next() {
+                        let _kept = job.failure.get_or_insert(failure);
+                    }
+                    interrupt(job);
+                });
+                this.end_job(&task, None).await;
+            }),
+        );
+        JobHandle::new(live)
+    }
+
+    async fn follow_on(
+        &self,
+        live: &Arc<LiveJob>,
+        run: &RunHandle,
+        brief: &Brief,
+    ) -> Result<(), Failure> {
+        let news = self.engine().notices();
+        let report = self.follow(live, run, news).await.map_err(|error| Failure::of(&error))?;
+        self.conclude(live, brief, &report).await
+    }
+
+    /// Runs that had ended before anybody could say so, and those that never began.
+    async fn conclude_the_rest(&self, live: &Arc<LiveJob>) -> Vec<Failure> {
+        let mut failed = Vec::new();
+        for run in live.snapshot().runs {
+            if matches!(run.state, RunState::Ended(_)) {
+                continue;
+            }
+            match self.ended(run.run).await {
+                Some((report, brief)) => {
+                    failed.extend(self.conclude(live, &brief, &report).await.err());
+                }
+                None => live.change_run(run.run, |run| {
+                    run.state = RunState::Ended(RunEnd::Failed);
+                    let _kept = run.failure.get_or_insert_with(interrupted);
+                }),
+            }
+        }
+        failed
+    }
+
+    /// The report of a run that has ended, from the journal.
+    async fn ended(&self, run: RunId) -> Option<(RunReport, Brief)> {
+        let handle = self.engine().watch(run).await.ok()?;
+        handle.state().await.ok()?.end()?;
+        let report = handle.wait().await.ok()?;
+        let label = report.submitted().labels.get(BRIEF);
+        let brief = label.and_then(|brief| Brief::of_label(brief)).unwrap_or_else(|| {
+            let run = JobRun::new(run, self.seams().clock.now());
+            Brief::new(run, Leaves::default(), Concern::Restore)
+        });
+        Some((report, brief))
+    }
+}
+
+/// Says of a job that not everything it was to do may have begun.
+fn interrupt(job: &mut Job) {
+    if job.planned_at.is_some() {
+        return;
+    }
+    if job.runs.is_empty() {
+        let _kept = job.failure.get_or_insert_with(interrupted);
+        return;
+    }
+    let failure = interrupted();
+    job.warnings.push(Warning::new(failure.code, failure.message, failure.remedy));
+}
+
+fn interrupted() -> Failure {
+    Failure::new(
+        INTERRUPTED,
+        ErrorClass::Unavailable,
+        "the process of the job ended before it was over; what had not begun was left out",
+    )
+    .with_remedy("Ask for it again if it is still wanted, under another key.")
+}
