@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_volume(VolumeId::new("mail")?, &mail);
     let stillpoint = Stillpoint::builder(Arc::new(plugin))
         .provider(Arc::new(FsProvider::open(&store)?))
-        .catalog(Arc::new(SqliteStore::open(lab.path().join("state.db"))?))
+        .store(Arc::new(SqliteStore::open(lab.path().join("state.db"))?))
         .build()?;
     let new_id = || stillpoint.seams().ids.uuid();
 

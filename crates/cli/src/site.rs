@@ -70,8 +70,8 @@ impl Site {
             check_source(source)?;
             check_apart(source, &places.store())?;
         }
-        // The journal is in memory: what keeps runs of two processes apart is that there is one.
-        let catalog: Arc<dyn Catalog> = Arc::new(SqliteStore::open_alone(&places.state)?);
+        // Journal, leases and catalogue. One command at a time: what one process leaves open the next one carries on.
+        let catalog = Arc::new(SqliteStore::open_alone(&places.state)?);
         let group = default_group(&*catalog).await?;
         let remembered = |tag: &str| {
             let group = group.as_ref()?;
@@ -89,6 +89,15 @@ impl Site {
             site.remember(group, places.store.is_some()).await?;
         }
         Ok(site)
+    }
+
+    /// Brings to its end what a command left open whose process was killed. For commands that go on to change something.
+    pub(crate) async fn recover(&self) -> Outcome<()> {
+        for job in self.stillpoint.recover().await? {
+            // What became of it is in the list of jobs.
+            let _job = job.wait().await;
+        }
+        Ok(())
     }
 
     /// Makes the default policy and group if they are not there, and notes where things are. Where the store is remembered to
@@ -154,12 +163,12 @@ impl Site {
     }
 }
 
-/// A Stillpoint over a folder and a store, with its catalogue in memory unless one is given, and whether the store takes
-/// clones.
+/// A Stillpoint over a folder and a store, with its state in memory unless a file of it is given, and whether the store
+/// takes clones.
 pub(crate) fn compose(
     source: &Path,
     store: &Path,
-    catalog: Option<Arc<dyn Catalog>>,
+    state: Option<Arc<SqliteStore>>,
 ) -> Outcome<(Stillpoint, bool)> {
     let plugin = FilesPlugin::new(source, host()?)?;
     let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
@@ -171,8 +180,8 @@ pub(crate) fn compose(
     let provider: Arc<dyn SnapshotProvider> = Arc::new(FsProvider::open(&config)?);
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
-    if let Some(catalog) = catalog {
-        builder = builder.catalog(catalog);
+    if let Some(state) = state {
+        builder = builder.store(state);
     }
     Ok((builder.build()?, clones))
 }

@@ -24,7 +24,7 @@
 //!     let plugin = FilesPlugin::new(folder, "lab".parse()?)?;
 //!     let stillpoint = Stillpoint::builder(Arc::new(plugin))
 //!         .provider(Arc::new(FsProvider::open(&volume)?))
-//!         .catalog(Arc::new(SqliteStore::open(state)?))
+//!         .store(Arc::new(SqliteStore::open(state)?))
 //!         .build()?;
 //!     let policy = Policy::new("6b1d0c1e-5f0e-4a51-9c2f-0d8f5a7d2b10".parse()?, "default");
 //!     stillpoint.save_policy(&policy).await?;

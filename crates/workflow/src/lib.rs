@@ -53,10 +53,10 @@
 //! - The [`Journal`] holds every record before what it announces begins; [`RunState::replay`] makes the state of a run
 //!   from its records alone.
 //!
-//! # What it does not do yet
-//!
-//! Recovery after a crash, pools, draining, and several processes on one journal: the seams for them are here (batches
-//! with owner and epoch, the arbiter's stream, fencing tokens), the rest comes with a durable journal.
+//! - [`Engine::recover`] carries on with what a process left open that is gone: owed exits first, then what was at work is
+//!   asked about, then it is undone or goes on. Processes that share a journal have a [`Lease`] each, and the journal refuses
+//!   every word of one that was taken over.
+//! - [`EngineBuilder::pool`] limits what runs at once, [`Engine::drain`] and [`Engine::suspend`] end an engine well.
 //!
 //! # Features
 //!

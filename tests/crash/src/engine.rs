@@ -20,7 +20,7 @@ use stillpoint::model::policy::{OnMiss, Policy};
 use stillpoint::model::request::BackupRequest;
 use stillpoint::storage_fs::{CloneMode, FsConfig, FsProvider};
 use stillpoint::store_sqlite::SqliteStore;
-use stillpoint::{Builder, JobEvent, JobHandle, Stillpoint, Timeouts};
+use stillpoint::{JobEvent, JobHandle, Stillpoint, Timeouts};
 use stillpoint_context::{Cx, FencingToken, HostId, RunId, StepName};
 use stillpoint_workflow::TokioSeams;
 
@@ -122,36 +122,6 @@ impl Events {
     }
 }
 
-/// **Where the durable journal and recovery go.** All that the harness needs of them is here: which journal there is (and, on
-/// the builder, the leases of this process), and that what a process before has left is recovered before the first backup is
-/// asked for.
-///
-/// Until then the journal is in memory. Its fencing tokens then begin anew with each process, so that an agent that has seen
-/// higher ones refuses them, rightly: a second process needs an agent of its own, or at least as many runs as its predecessor.
-mod durable {
-    use std::sync::Arc;
-
-    use stillpoint_workflow::{Journal, MemoryJournal};
-
-    use super::{Builder, SqliteStore, Stillpoint};
-
-    /// The journal of this state file.
-    pub(super) fn journal(_state: &SqliteStore) -> Arc<dyn Journal> {
-        Arc::new(MemoryJournal::new())
-    }
-
-    /// The builder, with whatever else a durable journal needs.
-    pub(super) fn tune(builder: Builder) -> Builder {
-        builder
-    }
-
-    /// Takes up what a process before has left.
-    #[allow(clippy::unused_async, reason = "recovery is")]
-    pub(super) async fn recover(_: &Stillpoint) -> Result<(), Box<dyn std::error::Error>> {
-        Ok(())
-    }
-}
-
 /// How long steps may take: what the harness waits for must come soon, and a session of a dead engine must not last.
 fn timeouts() -> Timeouts {
     let mut timeouts = Timeouts::default();
@@ -191,15 +161,18 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
         .with_volume("mail".parse()?, &args.folder)
         .with_mode(CloneMode::Copy);
     let provider = TinyFiles::over(FsProvider::open(&config)?, stops.clone());
-    let state = SqliteStore::open(&args.state)?;
-    let journal = Arc::new(Numbered::over(durable::journal(&state), stops));
-    let builder = Stillpoint::builder(Arc::new(plugin))
+    let state = Arc::new(SqliteStore::open(&args.state)?);
+    let journal = Arc::new(Numbered::over(Arc::<SqliteStore>::clone(&state), stops));
+    let stillpoint = Stillpoint::builder(Arc::new(plugin))
         .provider(Arc::new(provider))
-        .catalog(Arc::new(state))
+        .store(state)
         .journal(Arc::<Numbered>::clone(&journal))
-        .timeouts(timeouts());
-    let stillpoint = durable::tune(builder).build()?;
-    durable::recover(&stillpoint).await?;
+        .timeouts(timeouts())
+        .build()?;
+    // What a process before has left.
+    for job in stillpoint.recover().await? {
+        let _over = job.wait().await;
+    }
     let policy = policy()?;
     stillpoint.save_policy(&policy).await?;
     events.tell(&Event::Ready { pid: std::process::id() });

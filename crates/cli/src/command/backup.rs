@@ -45,6 +45,7 @@ pub(super) async fn run(args: &BackupArgs, places: &Places, talk: &Talk) -> Outc
         };
         return tell(out, &BackupView::plan(&plan), exit, None);
     }
+    site.recover().await?;
     let handle = site.stillpoint.backup(request).await?;
     let job = follow(talk, &handle, "backup").await?;
     tell(out, &BackupView::job(&job), Exit::of(job.state()), failure_of(&job).as_ref())

@@ -63,6 +63,7 @@ async fn protect(
     talk: &Talk,
 ) -> Outcome<(ProtectView, Exit, Option<Failure>)> {
     let site = Site::open(places, Absent::Make).await?;
+    site.recover().await?;
     check_source(&site.source)?;
     let inventory = site.stillpoint.discover().await?.inventory;
     if inventory.databases.is_empty() {

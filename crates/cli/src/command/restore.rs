@@ -38,6 +38,9 @@ pub(super) async fn run(args: &RestoreArgs, places: &Places, talk: &Talk) -> Out
         }
     };
     let site = Site::open(places, Absent::Refuse).await?;
+    if !args.dry_run {
+        site.recover().await?;
+    }
     let point = pick::point(&site.stillpoint.topology_of_catalog().await?, &args.point)?;
     let mut request = RestoreRequest::new(site.key("restore")?, point, target);
     request.accept_suspect = args.accept_suspect;

@@ -18,6 +18,7 @@ use crate::view::{PointView, VerifyView};
 pub(super) async fn run(args: &VerifyArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
     let out = talk.out;
     let site = Site::open(places, Absent::Refuse).await?;
+    site.recover().await?;
     let topology = site.stillpoint.topology_of_catalog().await?;
     let mut points: Vec<PointId> = if args.all {
         let all = topology.databases.iter().flat_map(|database| &database.points);

@@ -19,7 +19,7 @@ pub(crate) struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { term: Duration::from_mins(1), margin: Duration::from_secs(10) }
+        Self { term: Duration::from_mins(2), margin: Duration::from_secs(10) }
     }
 }
 

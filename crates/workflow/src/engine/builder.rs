@@ -82,7 +82,7 @@ impl EngineBuilder {
         self
     }
 
-    /// How long a lease lasts without being renewed (a minute unless said), and how long after its end another process may
+    /// How long a lease lasts without being renewed (two minutes unless said), and how long after its end another process may
     /// take over (ten seconds).
     ///
     /// A guard whose limit is longer than the term cannot be armed. The margin has to cover how long an effect that had been
