@@ -345,3 +345,28 @@ fn an_irreversible_step_before_a_failure_is_debris_unless_its_probe_says_not_don
         });
     });
 }
+
+/// What is told to stop in the round in which it ends is undone at once, and not when its undo has overrun.
+#[test]
+fn a_cancel_that_comes_with_the_end_of_a_step_undoes_it_at_once() {
+    for_seeds(300, |sim| {
+        let engine = engine_over(&sim, Arc::new(MemoryJournal::new()));
+        let trace = Trace::default();
+        let time = Duration::from_millis(10);
+        let mut plan = PlanBuilder::new("both");
+        let a = plan.step("a", trace.step_in("a", time)).add();
+        plan.step("b", trace.step_in("b", time)).after(a).add();
+        let plan = plan.build().unwrap();
+        sim.run(async {
+            let clock = sim.seams().clock;
+            let run = engine.submit(Submission::new(plan)).await.unwrap();
+            let before = clock.mono();
+            pause(&sim.seams(), time).await;
+            run.cancel("test").await.unwrap();
+            let report = run.wait().await.unwrap();
+            assert!(matches!(report.end(), End::Cancelled | End::Succeeded));
+            let took = clock.mono().saturating_since(before);
+            assert!(took < Duration::from_secs(1), "it took {took:?}: {:?}", trace.all());
+        });
+    });
+}

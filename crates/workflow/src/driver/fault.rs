@@ -182,13 +182,19 @@ impl RunTask {
             self.over = true;
             return;
         }
-        // A guard that was being prepared is prepared anew.
-        let kept = kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. }));
+        let from = self.round.records.len();
         // What was asked in rounds that were never written is asked again.
         let again: Vec<_> =
             self.tickets.iter().map(|(ticket, (ask, _))| ask.clone().into_input(*ticket)).collect();
-        let inputs: Vec<_> =
-            again.into_iter().chain(kept.filter_map(|mail| self.open(mail))).collect();
+        for input in again {
+            self.feed(now, input);
+        }
+        // A guard that was being prepared is prepared anew.
+        for mail in kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. })) {
+            if let Some(input) = self.open(mail) {
+                self.feed(now, input);
+            }
+        }
         if !self.machine.state().has_started() {
             self.ask_again();
         }
@@ -200,7 +206,7 @@ impl RunTask {
             }
             self.dropped.insert(attempt.serial, (node, attempt.work));
         }
-        let recover = Input::Recover { fence, elapsed, lingering };
-        self.tell_machine(inputs.into_iter().chain([recover]));
+        self.feed(now, Input::Recover { fence, elapsed, lingering });
+        self.go_on(now, from);
     }
 }

@@ -138,7 +138,9 @@ impl RunTask {
     pub(crate) async fn run(mut self, carry: Carry) {
         if let Carry::On { fence, elapsed } = carry {
             let lingering = std::collections::BTreeSet::new();
-            self.tell_machine([Input::Recover { fence, elapsed, lingering }]);
+            let now = self.shared.seams.clock.mono();
+            self.feed(now, Input::Recover { fence, elapsed, lingering });
+            self.go_on(now, 0);
         }
         let journal = Arc::clone(&self.shared.journal);
         let mut writing: Option<Writing<'_>> = None;
@@ -194,18 +196,30 @@ impl RunTask {
 
     /// One round: all that has come in, then what has become due.
     fn take_round(&mut self, mails: &mut Vec<Mail>) {
-        let inputs: Vec<_> = mails.drain(..).filter_map(|mail| self.open(mail)).collect();
-        self.tell_machine(inputs);
-    }
-
-    pub(super) fn tell_machine(&mut self, inputs: impl IntoIterator<Item = Input>) {
         let now = self.shared.seams.clock.mono();
         let from = self.round.records.len();
-        for input in inputs {
-            self.machine.on(now, input, &mut self.round);
+        for mail in mails.drain(..) {
+            if let Some(input) = self.open(mail) {
+                self.feed(now, input);
+            }
         }
+        self.go_on(now, from);
+    }
+
+    /// One input. What is urgent is done before the next one is opened: what it is about is at work until then.
+    pub(super) fn feed(&mut self, now: Mono, input: Input) {
+        self.machine.on(now, input, &mut self.round);
+        self.hurry();
+    }
+
+    /// Does what has become due, and what may begin.
+    pub(super) fn go_on(&mut self, now: Mono, from: usize) {
         self.machine.advance(now, &mut self.round);
         self.audit(now, from);
+        self.hurry();
+    }
+
+    fn hurry(&mut self) {
         for command in std::mem::take(&mut self.round.urgent) {
             self.carry_out(command);
         }
