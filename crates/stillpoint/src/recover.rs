@@ -46,10 +46,11 @@ impl Stillpoint {
             let labels = &state.submitted().labels;
             let job = labels.get(JOB).and_then(|job| job.parse().ok());
             let brief = labels.get(BRIEF).and_then(|brief| Brief::of_label(brief));
-            match (job, brief) {
-                (Some(job), Some(brief)) => by_job.entry(job).or_default().push((handle, brief)),
+            if let (Some(job), Some(brief)) = (job, brief) {
+                by_job.entry(job).or_default().push((handle, brief));
+            } else {
                 // A run that the embedder submitted itself is its own affair.
-                _ => tracing::info!(run = %handle.id(), "a run of no job is carried on"),
+                tracing::info!(run = %handle.id(), "a run of no job is carried on");
             }
         }
         let elsewhere: BTreeSet<RunId> = recovery.elsewhere.iter().map(|(run, _)| *run).collect();
