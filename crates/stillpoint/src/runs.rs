@@ -177,6 +177,7 @@ impl Stillpoint {
         launch: Launch,
     ) -> Result<RunReport, Failure> {
         let Launch { brief, plan, supersedes } = launch;
+        let label = brief.to_label()?;
         let run = brief.run.clone();
         let id = run.run;
         let job = live.snapshot().id;
@@ -187,14 +188,14 @@ impl Stillpoint {
             job.runs.push(run);
         });
         let news = self.engine().notices();
-        let submission = Submission::new(plan)
-            .run(id)
-            .label(JOB, job.to_string())
-            .label(BRIEF, brief.to_label()?);
-        // Whoever recovers the run finds it in its job.
+        let submission =
+            Submission::new(plan).run(id).label(JOB, job.to_string()).label(BRIEF, label);
+        // Whoever recovers the job finds the run in it. The run says so itself, so that a catalogue that fails costs nothing.
         let listed = live.snapshot();
         let stored = async { Ok(self.services().catalog.put_job(&listed).await?) };
-        self.catalogue(stored).await.map_err(|error| Failure::of(&error))?;
+        if let Err(error) = self.catalogue(stored).await {
+            tracing::warn!(run = %id, %error, "the job could not be stored before its run");
+        }
         let report = match self.engine().submit(submission).await {
             Ok(handle) => self.follow(live, &handle, news).await,
             Err(error) => Err(error),
