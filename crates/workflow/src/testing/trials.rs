@@ -14,9 +14,9 @@
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
-//! use stillpoint_context::{BoxFuture, Cx, Failure};
+//! use stillpoint_context::{Cx, Failure};
 //! use stillpoint_workflow::testing::{Scenario, trials};
-//! use stillpoint_workflow::{Action, ActionRegistry, Done, EffectKind, End, Known, Plan, PlanBuilder, Undone};
+//! use stillpoint_workflow::{Action, ActionRegistry, Done, EffectKind, End, Known, Plan, PlanBuilder, Retry, Undone};
 //!
 //! /// A shelf on which steps put things, and from which their undos take them.
 //! #[derive(Debug, Clone, Default)]
@@ -57,7 +57,7 @@
 //!     }
 //!     fn plan(&self, _: &Shelf) -> Plan {
 //!         let mut plan = PlanBuilder::new("two things");
-//!         let cup = plan.step("cup", Shelf::with("cup".to_owned())).add();
+//!         let cup = plan.step("cup", Shelf::with("cup".to_owned())).retry(Retry::times(2)).add();
 //!         plan.step("plate", Shelf::with("plate".to_owned())).after(cup).add();
 //!         plan.build().unwrap()
 //!     }
@@ -203,8 +203,7 @@ impl Interpose for Meddler {
         fails &= !self.mended.load(Ordering::Acquire);
         let mut failure = refused(Effect::Unknown);
         if let (Mishap::Twice { .. }, true) = (&self.mishap, fails) {
-            failure = Failure::new("trial.again", ErrorClass::Unavailable, "carried out once more")
-                .with_effect(Effect::None);
+            failure = Failure::new("trial.again", ErrorClass::Unavailable, "carried out once more");
         }
         if part == Part::Undo {
             self.undone.lock().unwrap_or_else(PoisonError::into_inner).push(cx.step().clone());
@@ -433,7 +432,8 @@ pub fn fail_every_step<S: Scenario>(scenario: &S, seed: u64) -> Result<usize, Tr
     Ok(2 * steps.len())
 }
 
-/// Each step outside guards that may be tried again is carried out twice.
+/// Each step outside guards is told once that nobody knows whether it succeeded: one that may be tried again is carried out
+/// twice.
 ///
 /// # Errors
 /// The first trial that left something behind.
