@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -78,26 +78,35 @@ impl Panicked {
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cx {
+    call: Arc<Call>,
+    deadline: Deadline,
+    cancel: Cancel,
+}
+
+/// What all contexts of one call have in common.
+#[derive(Debug)]
+struct Call {
     run: RunId,
     step: StepName,
     attempt: Attempt,
-    key: IdempotencyKey,
+    /// Made when somebody asks, unless it was given.
+    key: OnceLock<IdempotencyKey>,
     fence: FencingToken,
-    deadline: Deadline,
-    cancel: Cancel,
     progress: Option<Arc<dyn ProgressSink>>,
-    seams: Seams,
-    in_flight: InFlight,
+    seams: Arc<Seams>,
+    /// Pieces of blocking work that are on a thread, and who waits for the last one.
+    blocking: AtomicUsize,
+    over: Event,
 }
 
 /// The blocking work of a call that is still on a thread, also when the call itself has been dropped.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<(AtomicUsize, Event)>);
+#[derive(Debug, Clone)]
+pub struct InFlight(Arc<Call>);
 
 impl InFlight {
     /// Whether there is none.
     pub fn is_over(&self) -> bool {
-        self.0.0.load(Ordering::Acquire) == 0
+        self.0.blocking.load(Ordering::Acquire) == 0
     }
 
     /// Waits until there is none.
@@ -106,7 +115,7 @@ impl InFlight {
     /// May be dropped and called again.
     pub async fn over(&self) {
         loop {
-            let listener = self.0.1.listen();
+            let listener = self.0.over.listen();
             if self.is_over() {
                 return;
             }
@@ -115,7 +124,7 @@ impl InFlight {
     }
 
     fn begin(&self) -> OneInFlight {
-        let _: usize = self.0.0.fetch_add(1, Ordering::AcqRel);
+        let _: usize = self.0.blocking.fetch_add(1, Ordering::AcqRel);
         OneInFlight(self.clone())
     }
 }
@@ -125,124 +134,151 @@ struct OneInFlight(InFlight);
 
 impl Drop for OneInFlight {
     fn drop(&mut self) {
-        let (count, event) = &*self.0.0;
-        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let _woken: usize = event.notify(usize::MAX);
+        let call = &self.0.0;
+        if call.blocking.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let _woken: usize = call.over.notify(usize::MAX);
         }
     }
 }
 
 /// Makes a [`Cx`]; what is not said is a detached call without deadline.
 #[derive(Debug, Clone)]
-pub struct CxBuilder(Cx);
+pub struct CxBuilder {
+    run: RunId,
+    step: Option<StepName>,
+    attempt: Attempt,
+    key: Option<IdempotencyKey>,
+    fence: FencingToken,
+    deadline: Deadline,
+    cancel: Option<Cancel>,
+    progress: Option<Arc<dyn ProgressSink>>,
+    seams: Arc<Seams>,
+}
 
 impl CxBuilder {
     /// The run that calls.
     pub fn run(mut self, run: RunId) -> Self {
-        self.0.run = run;
+        self.run = run;
         self
     }
 
     /// The step that calls.
     pub fn step(mut self, step: StepName) -> Self {
-        self.0.step = step;
+        self.step = Some(step);
         self
     }
 
     /// Which try this is.
     pub fn attempt(mut self, attempt: Attempt) -> Self {
-        self.0.attempt = attempt;
+        self.attempt = attempt;
         self
     }
 
-    /// The key that stays the same over attempts and restarts.
+    /// The key that stays the same over attempts and restarts; unless said, the run and the step: `RUN/STEP`.
     pub fn key(mut self, key: IdempotencyKey) -> Self {
-        self.0.key = key;
+        self.key = Some(key);
         self
     }
 
     /// The fencing token of the grant under which the run acts.
     pub fn fence(mut self, fence: FencingToken) -> Self {
-        self.0.fence = fence;
+        self.fence = fence;
         self
     }
 
     /// Until when.
     pub fn deadline(mut self, deadline: Deadline) -> Self {
-        self.0.deadline = deadline;
+        self.deadline = deadline;
         self
     }
 
-    /// The token that asks the call to stop.
+    /// The token that asks the call to stop; one of its own unless said.
     pub fn cancel(mut self, cancel: Cancel) -> Self {
-        self.0.cancel = cancel;
+        self.cancel = Some(cancel);
         self
     }
 
     /// Where progress goes; nowhere unless said.
     pub fn progress(mut self, sink: Arc<dyn ProgressSink>) -> Self {
-        self.0.progress = Some(sink);
+        self.progress = Some(sink);
         self
     }
 
     /// The context, with blocking work of its own.
-    pub fn build(mut self) -> Cx {
-        self.0.in_flight = InFlight::default();
-        self.0
+    pub fn build(self) -> Cx {
+        let call = Call {
+            run: self.run,
+            step: self.step.unwrap_or_else(detached),
+            attempt: self.attempt,
+            key: self.key.map(OnceLock::from).unwrap_or_default(),
+            fence: self.fence,
+            progress: self.progress,
+            seams: self.seams,
+            blocking: AtomicUsize::new(0),
+            over: Event::new(),
+        };
+        let cancel = self.cancel.unwrap_or_default();
+        Cx { call: Arc::new(call), deadline: self.deadline, cancel }
     }
+}
+
+/// The name of the step that a call outside of any run has.
+fn detached() -> StepName {
+    let Ok(step) = StepName::new("detached") else { unreachable!("a constant name is legal") };
+    step
 }
 
 impl Cx {
     /// A builder over these seams.
     pub fn builder(seams: &Seams) -> CxBuilder {
-        CxBuilder(Self::detached(seams))
+        CxBuilder {
+            run: RunId(Uuid::nil()),
+            step: None,
+            attempt: Attempt::FIRST,
+            key: None,
+            fence: FencingToken::default(),
+            deadline: Deadline::never(),
+            cancel: None,
+            progress: None,
+            seams: Arc::new(seams.clone()),
+        }
     }
 
     /// A context for a call outside any run, such as listing what there is: a nil run id, no deadline.
     pub fn detached(seams: &Seams) -> Self {
-        // Both texts are constants that satisfy their rules, so the fallbacks are never taken.
-        let (Ok(step), Ok(key)) = (StepName::new("detached"), IdempotencyKey::new("detached"))
-        else {
-            unreachable!("constant ids are legal")
-        };
-        Self {
-            run: RunId(Uuid::nil()),
-            step,
-            attempt: Attempt::FIRST,
-            key,
-            fence: FencingToken::default(),
-            deadline: Deadline::never(),
-            cancel: Cancel::new(),
-            progress: None,
-            seams: seams.clone(),
-            in_flight: InFlight::default(),
-        }
+        Self::builder(seams).build()
     }
 
     /// The run that calls; nil outside a run.
     pub fn run(&self) -> RunId {
-        self.run
+        self.call.run
     }
 
     /// The step that calls.
     pub fn step(&self) -> &StepName {
-        &self.step
+        &self.call.step
     }
 
     /// Which try of the step this is.
     pub fn attempt(&self) -> Attempt {
-        self.attempt
+        self.call.attempt
     }
 
     /// A key that is the same in every attempt of this step, also after a restart: a side that remembers it can answer
     /// a repeated call without repeating the effect.
     pub fn key(&self) -> &IdempotencyKey {
-        &self.key
+        self.call.key.get_or_init(|| {
+            let key = format!("{}/{}", self.call.run, self.call.step);
+            let Ok(key) = IdempotencyKey::new(key) else {
+                unreachable!("a run id and a step name together are a legal key")
+            };
+            key
+        })
     }
 
     /// The token under which the run acts; a side that can compare refuses one lower than the highest it has seen.
     pub fn fence(&self) -> FencingToken {
-        self.fence
+        self.call.fence
     }
 
     /// Until when the call may take.
@@ -256,13 +292,13 @@ impl Cx {
     }
 
     /// The blocking work of this call.
-    pub fn in_flight(&self) -> &InFlight {
-        &self.in_flight
+    pub fn in_flight(&self) -> InFlight {
+        InFlight(Arc::clone(&self.call))
     }
 
     /// The seams.
     pub fn seams(&self) -> &Seams {
-        &self.seams
+        &self.call.seams
     }
 
     /// The same context with a deadline no later than this.
@@ -282,12 +318,12 @@ impl Cx {
 
     /// The civil time.
     pub fn now(&self) -> DateTime<Utc> {
-        self.seams.clock.now()
+        self.call.seams.clock.now()
     }
 
     /// The monotonic time.
     pub fn mono(&self) -> Mono {
-        self.seams.clock.mono()
+        self.call.seams.clock.mono()
     }
 
     /// The time left until the deadline, if there is one.
@@ -311,7 +347,7 @@ impl Cx {
 
     /// Tells how far the call has come; free when nobody listens. Not for use inside a freeze.
     pub fn report(&self, progress: impl FnOnce() -> Progress) {
-        if let Some(sink) = &self.progress {
+        if let Some(sink) = &self.call.progress {
             sink.report(progress());
         }
     }
@@ -328,7 +364,7 @@ impl Cx {
         let wanted = self.mono() + time;
         let until = Deadline::at(wanted).min(self.deadline).instant().unwrap_or(wanted);
         let cancelled = std::pin::pin!(self.cancel.cancelled());
-        match select(self.seams.clock.sleep_until(until), cancelled).await {
+        match select(self.call.seams.clock.sleep_until(until), cancelled).await {
             Either::Left(_) if until < wanted => Err(Interrupted::DeadlinePassed),
             Either::Left(_) => Ok(()),
             Either::Right(_) => Err(Interrupted::Cancelled),
@@ -352,8 +388,8 @@ impl Cx {
     {
         let slot = Arc::new(Slot { result: Mutex::new(None), event: Event::new() });
         let theirs = Arc::clone(&slot);
-        let one = self.in_flight.begin();
-        self.seams.spawner.blocking(
+        let one = self.in_flight().begin();
+        self.call.seams.spawner.blocking(
             name,
             Box::new(move || {
                 let one = one;

@@ -1,9 +1,10 @@
 //! Attempts of steps, probes and undos: each a task of its own.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
@@ -97,28 +98,35 @@ pub(super) enum Ended<T> {
     Dropped,
 }
 
-/// Runs a future until it is ready, panics or is dropped.
-///
-/// Combinators, not an `async fn`: that would hold the future twice, and there is one of these for every step.
-pub(super) fn contain<T>(
-    future: impl Future<Output = T> + Send,
-    registration: AbortRegistration,
-) -> impl Future<Output = Ended<T>> + Send {
-    let panicked = |payload: Box<dyn Any + Send>| Panicked::from_payload(payload.as_ref()).message;
-    Abortable::new(AssertUnwindSafe(future).catch_unwind(), registration).map(move |ended| {
-        match ended {
-            Ok(Ok(value)) => Ended::Value(value),
-            Ok(Err(payload)) => Ended::Panicked(panicked(payload)),
-            Err(_) => Ended::Dropped,
+/// Runs a call until it is ready, panics or is dropped.
+pub(super) fn contain<T>(call: BoxFuture<'_, T>, stop: AbortRegistration) -> Contained<'_, T> {
+    Contained(Abortable::new(call, stop))
+}
+
+/// A call that is run; see [`contain`].
+pub(super) struct Contained<'a, T>(Abortable<BoxFuture<'a, T>>);
+
+impl<T> Future for Contained<'_, T> {
+    type Output = Ended<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<T>> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.poll_unpin(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(value))) => Poll::Ready(Ended::Value(value)),
+            Ok(Poll::Ready(Err(_))) => Poll::Ready(Ended::Dropped),
+            Err(payload) => {
+                let message = Panicked::from_payload(payload.as_ref()).message;
+                Poll::Ready(Ended::Panicked(message))
+            }
         }
-    })
+    }
 }
 
 impl From<Ended<Result<RawDone, Failure>>> for Outcome {
     fn from(ended: Ended<Result<RawDone, Failure>>) -> Self {
         match ended {
             Ended::Value(Ok(done)) => Self::Ok(done),
-            Ended::Value(Err(failure)) => Self::Failed(failure),
+            Ended::Value(Err(failure)) => Self::Failed(Box::new(failure)),
             Ended::Panicked(message) => Self::Panicked(message),
             Ended::Dropped => Self::Dropped,
         }
@@ -175,7 +183,7 @@ impl RunTask {
         }
         let cx = builder.attempt(AttemptNo(attempt)).deadline(deadline).build();
         let params = state.plan().step(node).map(|step| step.params.clone()).unwrap_or_default();
-        let in_flight = cx.in_flight().clone();
+        let in_flight = cx.in_flight();
         (Invocation { cx, params, input: state.input(node) }, (cancel, in_flight))
     }
 
@@ -200,16 +208,15 @@ impl RunTask {
         let serial = self.serial;
         self.attempts.insert(node, Attempt { work, serial, cancel, abort });
         let report = Report { mail: self.mail.clone(), serial, work, node, attempt, told: false };
-        let task = contain(call, registration).then(move |ended| {
-            let dropped = matches!(ended, Ended::Dropped) && !in_flight.is_over();
+        let task = async move {
+            let ended = contain(call, registration).await;
+            let dropped = matches!(ended, Ended::Dropped);
             let input = tell(ended);
-            async move {
-                if dropped {
-                    in_flight.over().await;
-                }
-                report.send(input);
+            if dropped {
+                in_flight.over().await;
             }
-        });
+            report.send(input);
+        };
         self.shared.seams.spawner.spawn(work.name(), Box::pin(task));
     }
 
@@ -221,7 +228,7 @@ impl RunTask {
             "the step was told to stop before it began",
         )
         .with_effect(Effect::None);
-        let outcome = Outcome::Failed(failure);
+        let outcome = Outcome::Failed(Box::new(failure));
         let _ = self.mail.send(Mail::Input(Input::Ended { node, attempt, outcome }));
     }
 
@@ -257,7 +264,7 @@ impl RunTask {
         self.spawn(Work::Undo, (node, attempt), cancel, action.undo(call, known), move |ended| {
             let outcome = match ended {
                 Ended::Value(Ok(undone)) => UndoOutcome::Ok(undone),
-                Ended::Value(Err(failure)) => UndoOutcome::Failed(failure),
+                Ended::Value(Err(failure)) => UndoOutcome::Failed(Box::new(failure)),
                 Ended::Panicked(message) => undo_failed("step.undo_panicked", message),
                 Ended::Dropped => undo_failed("step.undo_dropped", "the undo was dropped"),
             };
@@ -267,5 +274,5 @@ impl RunTask {
 }
 
 fn undo_failed(code: &'static str, message: impl Into<String>) -> UndoOutcome {
-    UndoOutcome::Failed(Failure::new(code, ErrorClass::Unavailable, message))
+    UndoOutcome::Failed(Box::new(Failure::new(code, ErrorClass::Unavailable, message)))
 }

@@ -200,7 +200,7 @@ impl RunTask {
         }
         // What was dropped and has not come off its thread may still act.
         let mut lingering = BTreeSet::new();
-        for (node, attempt) in self.attempts.drain() {
+        for (node, attempt) in std::mem::take(&mut self.attempts) {
             if attempt.work == Work::Run {
                 lingering.insert(node);
             }

@@ -83,7 +83,9 @@ impl RunTask {
                     parts.push((node, part));
                 }
                 Err(failure) => {
-                    let _ = self.mail.send(Mail::Input(Input::Refused { guard, failure }));
+                    let _ = self
+                        .mail
+                        .send(Mail::Input(Input::Refused { guard, failure: Box::new(failure) }));
                     return;
                 }
             }
@@ -102,7 +104,8 @@ impl RunTask {
             let threads = match lanes.threads(&names) {
                 Ok(threads) => threads,
                 Err(failure) => {
-                    let _ = mail.send(Mail::Input(Input::Refused { guard, failure }));
+                    let _ = mail
+                        .send(Mail::Input(Input::Refused { guard, failure: Box::new(failure) }));
                     return;
                 }
             };

@@ -20,7 +20,7 @@ mod task;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use stillpoint_context::{IdempotencyKey, ProcessId, RunId, Seams, StepName};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -91,6 +91,9 @@ impl std::ops::Deref for Shared {
 pub(crate) struct RunLink {
     pub(crate) run: RunId,
     pub(crate) status: watch::Sender<Status>,
+    /// Number of records in the journal, and of those who read them as they come.
+    pub(crate) head: AtomicU64,
+    pub(crate) followers: AtomicUsize,
     pub(crate) mail: mpsc::UnboundedSender<Mail>,
     pub(crate) journal: Arc<dyn Journal>,
     /// The key that it was submitted with.
@@ -98,6 +101,34 @@ pub(crate) struct RunLink {
 }
 
 impl RunLink {
+    pub(crate) fn new(
+        run: RunId,
+        mail: mpsc::UnboundedSender<Mail>,
+        journal: Arc<dyn Journal>,
+        key: Option<IdempotencyKey>,
+    ) -> Arc<Self> {
+        let (status, _) = watch::channel(Status::new());
+        let (head, followers) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Arc::new(Self { run, status, head, followers, mail, journal, key })
+    }
+
+    /// Number of records in the journal.
+    pub(crate) fn head(&self) -> Seq {
+        Seq(self.head.load(Ordering::SeqCst))
+    }
+
+    /// Takes note of it; whether it is another than before.
+    ///
+    /// The status is told after this, and of nothing else only if somebody follows: one that comes now either is seen by
+    /// whoever tells, or sees this number.
+    pub(crate) fn set_head(&self, head: Seq) -> bool {
+        self.head.swap(head.0, Ordering::SeqCst) != head.0
+    }
+
+    pub(crate) fn is_followed(&self) -> bool {
+        self.followers.load(Ordering::SeqCst) > 0
+    }
+
     /// Whether it has come to its end here, one way or another.
     pub(crate) fn is_over(&self) -> bool {
         let status = self.status.borrow();
@@ -115,8 +146,6 @@ impl fmt::Debug for RunLink {
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) phase: RunPhase,
-    /// Number of records in the journal.
-    pub(crate) head: Seq,
     pub(crate) parked: Vec<(StepName, Parked)>,
     /// The whole state, once the run has ended.
     pub(crate) last: Option<Arc<RunState>>,
@@ -129,14 +158,7 @@ pub(crate) struct Status {
 impl Status {
     /// A run of which nothing is known yet.
     pub(crate) const fn new() -> Self {
-        Self {
-            phase: RunPhase::Queued,
-            head: Seq(0),
-            parked: Vec::new(),
-            last: None,
-            broken: None,
-            gone: false,
-        }
+        Self { phase: RunPhase::Queued, parked: Vec::new(), last: None, broken: None, gone: false }
     }
 }
 

@@ -70,7 +70,7 @@ impl Part {
                 let overrun = timeout.map(|timeout| clock.mono() + timeout);
                 let deadline = overrun.map_or(deadline, |at| deadline.min(Deadline::at(at)));
                 let cx = cx.attempt(AttemptNo(attempt)).deadline(deadline).build();
-                let in_flight = cx.in_flight().clone();
+                let in_flight = cx.in_flight();
                 let call = action.run(Invocation { cx, params, input });
                 let mut call = Box::pin(contain(call, registration));
                 let ended = match overrun {

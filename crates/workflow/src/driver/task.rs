@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use stillpoint_context::{
-    BoxFuture, Cancel, Cx, CxBuilder, Failure, FencingToken, IdempotencyKey, Mono, StepName,
-};
+use stillpoint_context::{BoxFuture, Cancel, Cx, CxBuilder, Failure, FencingToken, Mono, StepName};
 use tokio::sync::{mpsc, oneshot};
 
 use super::attempt::{Attempt, Work};
@@ -39,7 +37,7 @@ pub(crate) struct RunTask {
     pub(super) round: Round,
     /// What waits for the append that is under way.
     pub(super) gated: Vec<Command>,
-    pub(super) attempts: HashMap<NodeNo, Attempt>,
+    pub(super) attempts: BTreeMap<NodeNo, Attempt>,
     /// Attempts that were dropped and may still be on a thread, by their number.
     pub(super) dropped: HashMap<u64, (NodeNo, Work)>,
     pub(super) serial: u64,
@@ -51,8 +49,6 @@ pub(crate) struct RunTask {
     pub(super) timer: Option<(Mono, BoxFuture<'static, ()>)>,
     /// What all contexts of the run have in common.
     pub(super) base: CxBuilder,
-    /// What the keys of all its steps begin with.
-    prefix: String,
     pub(super) shadow: Option<Box<RunState>>,
     pub(super) over: bool,
     /// The lease has run out: what was about to begin must not.
@@ -98,7 +94,6 @@ impl RunTask {
         head: Seq,
     ) -> Self {
         let base = Cx::builder(&shared.seams).run(state.run());
-        let prefix = format!("{}/", state.run());
         let shadow = shared.audit.then(|| Box::new(state.clone()));
         shared.drivers.fetch_add(1, Ordering::AcqRel);
         Self {
@@ -111,7 +106,7 @@ impl RunTask {
             head,
             round: Round::default(),
             gated: Vec::new(),
-            attempts: HashMap::new(),
+            attempts: BTreeMap::new(),
             dropped: HashMap::new(),
             serial: 0,
             prepared: BTreeMap::new(),
@@ -120,7 +115,6 @@ impl RunTask {
             last_ticket: 0,
             timer: None,
             base,
-            prefix,
             shadow,
             over: false,
             unfit: false,
@@ -228,7 +222,7 @@ impl RunTask {
     /// Compares the state with what its records amount to.
     fn audit(&mut self, now: Mono, from: usize) {
         let Some(shadow) = &mut self.shadow else { return };
-        for record in &self.round.records[from..] {
+        for record in self.round.records[from..].iter().filter_map(Record::of_run) {
             shadow.apply(now, record);
         }
         assert!(**shadow == *self.machine.state(), "the state is not what its records amount to");
@@ -277,12 +271,13 @@ impl RunTask {
 
     /// Starts to append what has gathered; without records the gated commands have nothing to wait for.
     fn begin_write<'j>(&mut self, journal: &'j dyn Journal) -> Option<Writing<'j>> {
-        let Round { records, facts, gated, from, .. } = std::mem::take(&mut self.round);
-        self.gated.extend(gated);
-        if records.is_empty() {
+        self.gated.append(&mut self.round.gated);
+        if self.round.records.is_empty() {
             self.written(None);
             return None;
         }
+        let records = std::mem::take(&mut self.round.records);
+        let facts = std::mem::take(&mut self.round.facts);
         self.tell(&records);
         let run = self.link.run;
         let expected = self.head;
@@ -290,8 +285,8 @@ impl RunTask {
         let mut batch = self.shared.batch(vec![Append {
             stream: StreamId::Run(run),
             expected,
-            at: Now { mono: from, civil: self.shared.seams.clock.now() },
-            records: records.into_iter().map(Record::Run).collect(),
+            at: Now { mono: self.round.from, civil: self.shared.seams.clock.now() },
+            records,
         }]);
         batch.facts = facts.into_iter().map(|fact| (run, fact)).collect();
         Some(Writing { commit: journal.commit(batch), news: self.news() })
@@ -303,8 +298,13 @@ impl RunTask {
             self.fault = None;
             self.publish(news);
         }
-        for command in std::mem::take(&mut self.gated) {
+        let mut gated = std::mem::take(&mut self.gated);
+        for command in gated.drain(..) {
             self.carry_out(command);
+        }
+        // Its room is used again.
+        if self.gated.is_empty() {
+            self.gated = gated;
         }
     }
 
@@ -335,17 +335,25 @@ impl RunTask {
     }
 
     fn publish(&self, news: News) {
-        self.link.status.send_if_modified(|status| {
-            if status.head == news.head {
-                return false;
-            }
-            status.head = news.head;
+        if !self.link.set_head(news.head) {
+            return;
+        }
+        let quiet = {
+            let status = self.link.status.borrow();
+            status.phase == news.phase
+                && status.parked.is_empty()
+                && news.parked.is_empty()
+                && status.broken.is_none()
+        };
+        if quiet && !self.link.is_followed() {
+            return;
+        }
+        self.link.status.send_modify(|status| {
             status.phase = news.phase;
             if !status.parked.is_empty() || !news.parked.is_empty() {
                 status.parked = news.parked;
             }
             status.broken = None;
-            true
         });
     }
 
@@ -367,12 +375,12 @@ impl RunTask {
     }
 
     /// Lossy news for whoever watches.
-    fn tell(&self, records: &[RunRecord]) {
+    fn tell(&self, records: &[Record]) {
         if self.shared.notices.receiver_count() == 0 {
             return;
         }
         let name = |node: &NodeNo| self.machine.state().plan().node(*node).name.clone();
-        for record in records {
+        for record in records.iter().filter_map(Record::of_run) {
             let kind = match record {
                 RunRecord::Started { .. } => NoticeKind::Started,
                 RunRecord::Intended { node, attempt } => {
@@ -491,9 +499,9 @@ impl RunTask {
         let _ = self.shared.arbiter.send(ArbiterMail::Release { run, claims: Vec::new() });
         let state = Arc::new(self.machine.state().clone());
         let phase = RunPhase::of(&state);
-        let head = self.head;
+        self.link.set_head(self.head);
         self.link.status.send_modify(|status| {
-            *status = Status { phase, head, last: Some(state), ..Status::new() };
+            *status = Status { phase, last: Some(state), ..Status::new() };
         });
         self.mailbox.close();
         while let Ok(mail) = self.mailbox.try_recv() {
@@ -509,22 +517,11 @@ impl RunTask {
         }
     }
 
-    /// The cancel token of the next attempt, and the key of a step over all attempts.
+    /// What the contexts of a step have in common, and the cancel token of its next attempt.
     pub(super) fn context(&self, name: &StepName) -> (CxBuilder, Cancel) {
         let cancel = Cancel::new();
-        let mut key = String::with_capacity(self.prefix.len() + name.as_str().len());
-        key.push_str(&self.prefix);
-        key.push_str(name.as_str());
-        let mut builder = self
-            .base
-            .clone()
-            .step(name.clone())
-            .fence(self.machine.state().fence())
-            .cancel(cancel.clone());
-        // A run id and a step name together are always a legal key.
-        if let Ok(key) = IdempotencyKey::new(key) {
-            builder = builder.key(key);
-        }
+        let fence = self.machine.state().fence();
+        let builder = self.base.clone().step(name.clone()).fence(fence).cancel(cancel.clone());
         (builder, cancel)
     }
 }

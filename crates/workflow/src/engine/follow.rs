@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use stillpoint_context::{Clock, RunId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{Engine, EngineError, RunHandle, RunPhase};
 use crate::driver::{RunLink, Status};
@@ -24,9 +24,7 @@ impl Engine {
         }
         // Nobody reads this mailbox: there is no driver here to ask.
         let (mail, _) = mpsc::unbounded_channel();
-        let (status, _) = watch::channel(Status::new());
-        let journal = Arc::clone(self.journal());
-        let link = Arc::new(RunLink { run, status, mail, journal, key: None });
+        let link = RunLink::new(run, mail, Arc::clone(self.journal()), None);
         if !look(&link).await? {
             let (clock, weak) = (Arc::clone(&self.0.shared.seams.clock), Arc::downgrade(&link));
             self.0.shared.seams.spawner.spawn("watch run", Box::pin(follow(weak, clock)));
@@ -59,12 +57,10 @@ async fn look(link: &Arc<RunLink>) -> Result<bool, EngineError> {
     let parked = parked.collect();
     let last = state.end().is_some().then(|| Arc::new(state));
     let ended = last.is_some();
-    link.status.send_if_modified(|status| {
-        let news = status.head != Seq(head);
-        if news {
-            *status = Status { phase, head: Seq(head), parked, last, ..Status::new() };
-        }
-        news
-    });
+    if link.set_head(Seq(head)) {
+        link.status.send_modify(|status| {
+            *status = Status { phase, parked, last, ..Status::new() };
+        });
+    }
     Ok(ended)
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use stillpoint_context::RunId;
 use tokio::sync::{oneshot, watch};
@@ -49,7 +50,7 @@ impl RunHandle {
     /// Where it stands.
     pub fn status(&self) -> RunStatus {
         let status = self.0.status.borrow();
-        RunStatus { phase: status.phase, records: status.head.0, parked: status.parked.clone() }
+        RunStatus { phase: status.phase, records: self.0.head().0, parked: status.parked.clone() }
     }
 
     /// Waits until the run has ended. A parked run has not.
@@ -199,6 +200,7 @@ impl RunHandle {
 
     /// The run's records from one on: all of them, in order, none left out, also those still to come.
     pub fn subscribe(&self, from: Seq) -> Subscription {
+        self.0.followers.fetch_add(1, Ordering::SeqCst);
         Subscription {
             link: Arc::clone(&self.0),
             watch: self.0.status.subscribe(),
@@ -222,6 +224,12 @@ impl fmt::Debug for Subscription {
     }
 }
 
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.link.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Subscription {
     /// The next record; `None` after the last one of an ended run.
     ///
@@ -236,11 +244,12 @@ impl Subscription {
                 self.next = Seq(stored.seq.0 + 1);
                 return Ok(Some(stored));
             }
-            let (head, over) = {
+            // Whether it is over is asked first: the number is the last one then.
+            let over = {
                 let status = self.watch.borrow_and_update();
-                (status.head, status.last.is_some() || status.gone)
+                status.last.is_some() || status.gone
             };
-            if self.next < head {
+            if self.next < self.link.head() {
                 let stream = StreamId::Run(self.link.run);
                 let page = self.link.journal.read(&stream, self.next, PAGE).await;
                 self.page = page.map_err(EngineError::Journal)?.into();

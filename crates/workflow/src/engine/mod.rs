@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillpoint_context::{IdempotencyKey, RunId, Seams, StepName};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use builder::EngineBuilder;
 pub use closing::Drained;
@@ -35,9 +35,7 @@ pub use submission::Submission;
 
 use crate::action::ActionRegistry;
 use crate::claim::Claim;
-use crate::driver::{
-    Actions, ArbiterMail, Carry, Lines, Mail, Request, RunLink, RunTask, Shared, Status,
-};
+use crate::driver::{Actions, ArbiterMail, Carry, Lines, Mail, Request, RunLink, RunTask, Shared};
 use crate::journal::{Append, Journal, JournalError, Seq, StreamId};
 use crate::lane::Lanes;
 use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Waiting};
@@ -215,7 +213,7 @@ impl Engine {
         if let Err(error) = shared.core.commit(appends).await {
             return self.not_taken(&link, digest, error).await;
         }
-        link.status.send_modify(|status| status.head = Seq(1));
+        link.set_head(Seq(1));
         let (claims, head_start) = (state.submitted().claims.clone(), state.submitted().head_start);
         let ask = Request { run, claims, head_start, mail: link.mail.clone() };
         if shared.arbiter.send(ArbiterMail::Ask(ask)).is_err() {
@@ -262,10 +260,9 @@ impl Engine {
     /// A link of a run of this engine, and its mailbox.
     fn link(&self, state: &RunState) -> (Arc<RunLink>, mpsc::UnboundedReceiver<Mail>) {
         let (mail, mailbox) = mpsc::unbounded_channel();
-        let (status, _) = watch::channel(Status::new());
         let journal = Arc::clone(&self.0.shared.journal);
         let key = state.submitted().key.clone();
-        (Arc::new(RunLink { run: state.run(), status, mail, journal, key }), mailbox)
+        (RunLink::new(state.run(), mail, journal, key), mailbox)
     }
 
     /// The actions of a plan, by node.

@@ -186,10 +186,8 @@ impl Engine {
         let mut taken = Vec::new();
         for found in found {
             let (link, mailbox) = self.link(&found.state);
-            link.status.send_modify(|status| {
-                status.head = found.head;
-                status.phase = super::RunPhase::of(&found.state);
-            });
+            link.set_head(found.head);
+            link.status.send_modify(|status| status.phase = super::RunPhase::of(&found.state));
             let mut runs = self.lock();
             if runs.by_id.get(&link.run).is_some_and(|known| !known.is_over()) {
                 continue;

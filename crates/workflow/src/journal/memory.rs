@@ -1,6 +1,7 @@
 //! A journal that forgets when the process ends.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use async_trait::async_trait;
 use stillpoint_context::{Mono, ProcessId};
 
 use super::{
-    Append, Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
+    Append, Batch, Fact, Journal, JournalError, Now, OpenStream, Position, Seq, Stored, StreamId,
+    Topic,
 };
 use crate::lease::{Fencing, Lease, Leases};
+use crate::machine::Record;
 
 /// A journal and leases in memory: for tests, and for embedders who accept that nothing outlives the process.
 ///
@@ -24,13 +27,43 @@ pub struct MemoryJournal(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     position: Position,
-    streams: BTreeMap<StreamId, Vec<Stored>>,
-    /// By stream of a run, who wrote to it last.
-    owners: BTreeMap<StreamId, ProcessId>,
+    streams: BTreeMap<StreamId, Kept>,
     facts: BTreeMap<Topic, Vec<Fact>>,
     leases: BTreeMap<ProcessId, Lease>,
     /// The last epoch that was given.
     epoch: u64,
+}
+
+/// A stream: its appends as they came, and who made the last one.
+#[derive(Debug)]
+struct Kept {
+    owner: ProcessId,
+    len: u64,
+    appends: Vec<KeptAppend>,
+}
+
+#[derive(Debug)]
+struct KeptAppend {
+    /// The place of its first record.
+    from: u64,
+    position: Position,
+    at: Now,
+    records: Vec<Record>,
+}
+
+impl Kept {
+    /// The records from one on, with their places.
+    fn records(&self, from: u64) -> impl Iterator<Item = (u64, &KeptAppend, &Record)> {
+        let first = self.appends.partition_point(|append| append.from <= from).saturating_sub(1);
+        let places = self.appends[first..].iter().flat_map(|append| {
+            (append.from..).zip(&append.records).map(move |(seq, record)| (seq, append, record))
+        });
+        places.skip_while(move |(seq, ..)| *seq < from)
+    }
+
+    fn last(&self) -> Option<&Record> {
+        self.appends.last()?.records.last()
+    }
 }
 
 impl MemoryJournal {
@@ -43,9 +76,9 @@ impl MemoryJournal {
     #[cfg(any(test, feature = "testing"))]
     pub fn ends(&self) -> Vec<crate::machine::End> {
         let state = self.lock();
-        let last = state.streams.values().filter_map(|stored| stored.last());
-        last.filter_map(|stored| match stored.record {
-            crate::machine::Record::Run(crate::machine::RunRecord::Ended { end }) => Some(end),
+        let last = state.streams.values().filter_map(Kept::last);
+        last.filter_map(|record| match record {
+            Record::Run(crate::machine::RunRecord::Ended { end }) => Some(*end),
             _ => None,
         })
         .collect()
@@ -64,20 +97,22 @@ impl State {
 
     /// Whether the append fits, or is there already.
     fn check(&self, append: &Append) -> Result<Fit, JournalError> {
-        let stored = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
-        let head = Seq(stored.len() as u64);
+        let kept = self.streams.get(&append.stream);
+        let head = Seq(kept.map_or(0, |kept| kept.len));
         if append.expected == head {
             return Ok(Fit::New);
         }
         let conflict = JournalError::Conflict { stream: append.stream, head };
-        let Ok(from) = usize::try_from(append.expected.0) else { return Err(conflict) };
-        let to = from.saturating_add(append.records.len());
-        match stored.get(from..to) {
-            Some(there) if there.iter().map(|stored| &stored.record).eq(&append.records) => {
-                Ok(Fit::Repeated(there.last().map_or(self.position, |last| last.position)))
+        let Some(kept) = kept.filter(|_| append.expected < head) else { return Err(conflict) };
+        let mut there = kept.records(append.expected.0);
+        let mut position = self.position;
+        for record in &append.records {
+            match there.next() {
+                Some((_, append, kept)) if kept == record => position = append.position,
+                _ => return Err(conflict),
             }
-            _ => Err(conflict),
         }
+        Ok(Fit::Repeated(position))
     }
 }
 
@@ -96,37 +131,30 @@ impl Journal for MemoryJournal {
         let mut state = self.lock();
         let Batch { owner, epoch, appends, facts } = batch;
         state.check_owner(owner, epoch)?;
-        let fits =
-            appends.iter().map(|append| state.check(append)).collect::<Result<Vec<_>, _>>()?;
-        let repeated = fits.iter().filter_map(|fit| match fit {
-            Fit::Repeated(position) => Some(*position),
-            Fit::New => None,
-        });
-        match (repeated.clone().count(), repeated.clone().next_back()) {
-            (0, _) | (_, None) => {}
-            (count, Some(position)) if count == appends.len() => return Ok(position),
+        let mut repeated = None;
+        let mut new = None;
+        for append in &appends {
+            match state.check(append)? {
+                Fit::Repeated(position) => repeated = Some(position),
+                Fit::New => new = new.or(Some((append.stream, append.expected))),
+            }
+        }
+        match (repeated, new) {
+            (None, _) => {}
+            (Some(position), None) => return Ok(position),
             // A commit is repeated as a whole or not at all.
-            _ => {
-                let new = appends.iter().zip(&fits).find(|(_, fit)| matches!(fit, Fit::New));
-                let stream = new.map_or(StreamId::Arbiter, |(append, _)| append.stream);
-                let head = new.map_or(Seq(0), |(append, _)| append.expected);
+            (Some(_), Some((stream, head))) => {
                 return Err(JournalError::Conflict { stream, head });
             }
         }
         state.position.0 += 1;
         let position = state.position;
         for Append { stream, expected, at, records } in appends {
-            if matches!(stream, StreamId::Run(_)) {
-                state.owners.insert(stream, owner);
-            }
-            let stored = state.streams.entry(stream).or_default();
-            stored.extend((expected.0..).zip(records).map(|(seq, record)| Stored {
-                stream,
-                seq: Seq(seq),
-                position,
-                at,
-                record,
-            }));
+            let new = || Kept { owner, len: 0, appends: Vec::new() };
+            let kept = state.streams.entry(stream).or_insert_with(new);
+            kept.owner = owner;
+            kept.len += records.len() as u64;
+            kept.appends.push(KeptAppend { from: expected.0, position, at, records });
         }
         for (run, fact) in facts {
             let topic = fact.topic.clone();
@@ -142,13 +170,19 @@ impl Journal for MemoryJournal {
         max: usize,
     ) -> Result<Vec<Stored>, JournalError> {
         let state = self.lock();
-        let stored = state.streams.get(stream).map_or(&[][..], Vec::as_slice);
-        let from = usize::try_from(from.0).unwrap_or(usize::MAX);
-        Ok(stored.iter().skip(from).take(max).cloned().collect())
+        let Some(kept) = state.streams.get(stream) else { return Ok(Vec::new()) };
+        let stored = kept.records(from.0).take(max).map(|(seq, append, record)| Stored {
+            stream: *stream,
+            seq: Seq(seq),
+            position: append.position,
+            at: append.at,
+            record: record.clone(),
+        });
+        Ok(stored.collect())
     }
 
     async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
-        Ok(Seq(self.lock().streams.get(stream).map_or(0, |stored| stored.len() as u64)))
+        Ok(Seq(self.lock().streams.get(stream).map_or(0, |kept| kept.len)))
     }
 
     async fn open(
@@ -157,12 +191,13 @@ impl Journal for MemoryJournal {
         max: usize,
     ) -> Result<Vec<OpenStream>, JournalError> {
         let state = self.lock();
-        let open = state.owners.iter().filter_map(|(stream, owner)| {
-            let stored = state.streams.get(stream)?;
-            let open = after.is_none_or(|after| *stream > after)
-                && stored.last().is_some_and(|last| !last.record.ends_run());
-            let head = Seq(stored.len() as u64);
-            open.then_some(OpenStream { stream: *stream, owner: *owner, head })
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let streams = state.streams.range((from, Bound::Unbounded));
+        let open = streams.filter_map(|(stream, kept)| {
+            let open = matches!(stream, StreamId::Run(_))
+                && kept.last().is_some_and(|last| !last.ends_run());
+            let (stream, owner, head) = (*stream, kept.owner, Seq(kept.len));
+            open.then_some(OpenStream { stream, owner, head })
         });
         Ok(open.take(max).collect())
     }
@@ -254,8 +289,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::journal::{FactDraft, Now};
-    use crate::machine::{End, Record, RunRecord};
+    use crate::journal::FactDraft;
+    use crate::machine::{End, RunRecord};
 
     fn run(n: u128) -> RunId {
         RunId(Uuid::from_u128(n))

@@ -39,6 +39,14 @@ pub struct KeyRecord {
 }
 
 impl Record {
+    /// What happened to the run, in a run's stream.
+    pub(crate) const fn of_run(&self) -> Option<&RunRecord> {
+        match self {
+            Self::Run(record) => Some(record),
+            Self::Arbiter(_) | Self::Key(_) => None,
+        }
+    }
+
     /// Whether it is the last record of a run.
     pub const fn ends_run(&self) -> bool {
         matches!(self, Self::Run(RunRecord::Ended { .. }))

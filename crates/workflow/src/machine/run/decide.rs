@@ -7,7 +7,7 @@ use stillpoint_context::Mono;
 use super::state::{RunPhase, RunState, Stage, Thread, Timer};
 use super::{Command, Input, Round};
 use crate::action::EffectKind;
-use crate::machine::record::{Cause, Next, ParkReason, Parked, RunRecord};
+use crate::machine::record::{Cause, Next, ParkReason, Parked, Record, RunRecord};
 use crate::plan::{NodeKind, NodeNo};
 
 /// How many nodes of a run are at work at once, at most.
@@ -70,14 +70,16 @@ impl RunMachine {
     pub(super) fn note(&mut self, now: Mono, record: RunRecord, round: &mut Round) {
         if round.records.is_empty() {
             round.from = now;
+            // An end and the intent that follows from it: what most rounds of a narrow graph are.
+            round.records.reserve_exact(2);
         } else if round.at != now {
             let tick = RunRecord::Tick { at: now };
             self.state.apply(now, &tick);
-            round.records.push(tick);
+            round.records.push(Record::Run(tick));
         }
         round.at = now;
         self.state.apply(now, &record);
-        round.records.push(record);
+        round.records.push(Record::Run(record));
     }
 
     /// Takes an input; adds to the round what is to be written and done. Once the inputs of a round are in,
@@ -105,7 +107,7 @@ impl RunMachine {
             Input::Prepared { guard, worst, left } => self.prepared(now, guard, worst, left, round),
             Input::Refused { guard, failure } => {
                 if self.state.nodes[guard.index()].stage == Stage::Preparing {
-                    self.final_failure(now, guard, 0, failure, round);
+                    self.final_failure(now, guard, 0, *failure, round);
                 }
             }
             Input::Closed { guard, log, facts } => {

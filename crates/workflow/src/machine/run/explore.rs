@@ -110,6 +110,7 @@ impl World {
             self.carry_out(&command);
         }
         for record in round.records {
+            let Record::Run(record) = record else { continue };
             self.check_record(&record);
             self.round.0.push((from, Record::Run(record)));
         }
@@ -239,7 +240,7 @@ impl World {
                 self.at.push(At::Run(node, attempt));
             }
             Command::Skip { node, attempt } => {
-                let outcome = Outcome::Failed(failure(Effect::None));
+                let outcome = Outcome::Failed(Box::new(failure(Effect::None)));
                 self.tell(Some(Input::Ended { node, attempt, outcome }));
             }
             Command::Probe { node, attempt } => self.at.push(At::Probe(node, attempt)),
@@ -389,11 +390,15 @@ impl World {
             At::Run(node, n) => vec![
                 (ended(node, n, Outcome::Ok(RawDone::default())), 0, Some((node, true))),
                 (
-                    ended(node, n, Outcome::Failed(failure(Effect::None))),
+                    ended(node, n, Outcome::Failed(Box::new(failure(Effect::None)))),
                     1,
                     Some((node, was(&node))),
                 ),
-                (ended(node, n, Outcome::Failed(failure(Effect::Unknown))), 1, Some((node, true))),
+                (
+                    ended(node, n, Outcome::Failed(Box::new(failure(Effect::Unknown)))),
+                    1,
+                    Some((node, true)),
+                ),
                 (ended(node, n, Outcome::Panicked("p".into())), 1, Some((node, true))),
             ],
             At::Stuck(node, n) => vec![(ended(node, n, Outcome::Dropped), 0, Some((node, true)))],
@@ -409,7 +414,7 @@ impl World {
                 let undone = |outcome| Input::UndoEnded { node, attempt, outcome };
                 vec![
                     (undone(UndoOutcome::Ok(Undone::clean())), 0, Some((node, false))),
-                    (undone(UndoOutcome::Failed(failure(Effect::Unknown))), 1, None),
+                    (undone(UndoOutcome::Failed(Box::new(failure(Effect::Unknown)))), 1, None),
                 ]
             }
             At::StuckUndo(node) => vec![(Input::Gone { node }, 0, None)],
@@ -425,7 +430,7 @@ impl World {
             }
             At::Prepare(guard) => vec![
                 (Input::Prepared { guard, worst: Duration::ZERO, left: None }, 0, None),
-                (Input::Refused { guard, failure: failure(Effect::None) }, 1, None),
+                (Input::Refused { guard, failure: Box::new(failure(Effect::None)) }, 1, None),
             ],
             At::Lane(guard) => {
                 let lost = self.machine.state().is_armed(guard) && self.machine.state().exiting > 0;

@@ -73,13 +73,12 @@ impl RunMachine {
             }
             Outcome::Failed(failure) if failure.effect == Effect::None => {
                 let next = self.next(now, node, &failure);
-                let failure = Box::new(failure);
                 self.note(now, RunRecord::Failed { node, attempt, failure, next }, round);
                 if next == Next::Final {
                     self.failed_for_good(now, node, round);
                 }
             }
-            Outcome::Failed(failure) => self.unclear(now, node, attempt, failure, false, round),
+            Outcome::Failed(failure) => self.unclear(now, node, attempt, *failure, false, round),
             Outcome::Panicked(message) => {
                 let failure = self
                     .about(node, "step.panicked", "the step panicked")
@@ -109,7 +108,8 @@ impl RunMachine {
         match outcome {
             Outcome::Failed(failure) if due && self.state.phase == RunPhase::Forward => {
                 let effect = failure.effect;
-                Outcome::Failed(self.overran_its_time(node).with_effect(effect).with_cause(failure))
+                let overran = self.overran_its_time(node).with_effect(effect);
+                Outcome::Failed(Box::new(overran.with_cause(failure)))
             }
             outcome => outcome,
         }
@@ -351,7 +351,7 @@ impl RunMachine {
                 }
                 self.note(now, RunRecord::Undone { node, debris }, round);
             }
-            UndoOutcome::Failed(failure) => self.undo_failed(now, node, failure, round),
+            UndoOutcome::Failed(failure) => self.undo_failed(now, node, *failure, round),
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) use decide::{Held, RunMachine};
 pub use state::{NodeProgress, RunState};
 
 use super::guard::GuardEntry;
-use super::record::{CancelAnswer, Resolution, RunRecord, Ticket};
+use super::record::{CancelAnswer, Record, Resolution, Ticket};
 use crate::action::{RawDone, RawProbe, Undone};
 use crate::journal::FactDraft;
 use crate::plan::NodeNo;
@@ -42,7 +42,7 @@ use crate::plan::NodeNo;
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Ok(RawDone),
-    Failed(Failure),
+    Failed(Box<Failure>),
     Panicked(String),
     /// The future was dropped before it was ready.
     Dropped,
@@ -52,7 +52,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) enum UndoOutcome {
     Ok(Undone),
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 /// What a run is told.
@@ -88,7 +88,7 @@ pub(crate) enum Input {
     /// They cannot be had.
     Refused {
         guard: NodeNo,
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The lane of a guard has ended.
     Closed {
@@ -227,7 +227,7 @@ pub(crate) struct Round {
     pub(crate) from: Mono,
     /// The time of the latest record.
     pub(crate) at: Mono,
-    pub(crate) records: Vec<RunRecord>,
+    pub(crate) records: Vec<Record>,
     pub(crate) facts: Vec<FactDraft>,
     pub(crate) urgent: Vec<Command>,
     pub(crate) gated: Vec<Command>,
