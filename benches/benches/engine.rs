@@ -7,85 +7,27 @@
     clippy::print_stdout,
     reason = "a bench fails by panicking and prints its table"
 )]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a bench reads the real clock and spawns its floor itself"
-)]
+#![allow(clippy::disallowed_methods, reason = "a bench spawns its floor itself")]
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use stillpoint_workflow::{
-    ActionRegistry, Call, Done, End, Engine, MemoryJournal, Out, Plan, PlanBuilder, Submission,
-    ThreadLanes, TokioSeams, step_fn,
-};
+use stillpoint_benches::shapes::{SHAPES, actions};
+use stillpoint_benches::table::{best, is_wanted, micros_each, verdict};
+use stillpoint_workflow::{End, Engine, MemoryJournal, Plan, Submission, ThreadLanes, TokioSeams};
 use tokio::runtime::Runtime;
 
-const SIZES: [usize; 2] = [1_000, 10_000];
+const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
-/// The goal of the project: what the driver may add to a step.
-const GOAL: Duration = Duration::from_micros(5);
-
-type Shape = (&'static str, fn(usize) -> Plan);
-
-const SHAPES: [Shape; 3] = [("chain", chain), ("fan-out", fan_out), ("layered", layered)];
-
-fn nothing() -> Call<(), ()> {
-    step_fn(|_, ()| async { Ok(Done::new(())) }).read_only()
-}
-
-fn chain(steps: usize) -> Plan {
-    let mut plan = PlanBuilder::new("chain");
-    let mut last = plan.step("s0", nothing()).add();
-    for at in 1..steps {
-        last = plan.step(format!("s{at}"), nothing()).after(last).add();
-    }
-    plan.build().unwrap()
-}
-
-fn fan_out(steps: usize) -> Plan {
-    let mut plan = PlanBuilder::new("fan-out");
-    let root = plan.step("root", nothing()).add();
-    let leaves: Vec<_> =
-        (0..steps - 2).map(|at| plan.step(format!("s{at}"), nothing()).after(root).add()).collect();
-    let mut join = plan.step("join", nothing());
-    for leaf in leaves {
-        join = join.after(leaf);
-    }
-    join.add();
-    plan.build().unwrap()
-}
-
-/// Layers of 20 steps, each after up to three of the layer before, drawn by a fixed seed.
-fn layered(steps: usize) -> Plan {
-    const WIDTH: usize = 20;
-    let mut seed = 7_usize;
-    let mut random = move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        seed >> 33
-    };
-    let mut plan = PlanBuilder::new("layered");
-    let mut before: Vec<Out<()>> = Vec::new();
-    let mut layer = Vec::new();
-    for at in 0..steps {
-        let mut step = plan.step(format!("s{at}"), nothing());
-        for _ in 0..3.min(before.len()) {
-            step = step.after(before[random() % before.len()]);
-        }
-        layer.push(step.add());
-        if layer.len() == WIDTH {
-            before = std::mem::take(&mut layer);
-        }
-    }
-    plan.build().unwrap()
-}
+/// The goals of the project: microseconds that the driver may add to a step, and how flat that has to be.
+const GOAL: f64 = 3.0;
+const FLAT: f64 = 2.0;
 
 fn engine(runtime: &Runtime) -> Engine {
     let seams = TokioSeams::on(runtime.handle().clone());
     let journal = Arc::new(MemoryJournal::new());
-    Engine::builder(ActionRegistry::new(), journal, seams, Arc::new(ThreadLanes)).build()
+    Engine::builder(actions(), journal, seams, Arc::new(ThreadLanes)).build()
 }
 
 fn run_plan(runtime: &Runtime, plan: &Plan) {
@@ -113,40 +55,32 @@ fn run_bare(runtime: &Runtime, steps: usize) {
     });
 }
 
-/// The best of a few runs, for each step: what is left of the noise of other programs.
-fn best(steps: usize, mut run: impl FnMut()) -> Duration {
-    let times = (0..25).map(|_| {
-        let before = Instant::now();
-        run();
-        before.elapsed()
-    });
-    times.min().unwrap_or_default() / u32::try_from(steps).unwrap()
-}
-
 fn table(runtime: &Runtime) {
     println!(
-        "\n{:<10} {:>7} {:>12} {:>12} {:>8} {:>6}",
-        "shape", "steps", "ns a step", "bare task", "ratio", "goal"
+        "\n{:<10} {:>7} {:>10} {:>10} {:>6} {:>7}",
+        "shape", "steps", "µs a step", "bare task", "ratio", "goal"
     );
     for (name, shape) in SHAPES {
+        let mut all = Vec::new();
         for steps in SIZES {
             let plan = shape(steps);
-            let bare = best(steps, || run_bare(runtime, steps));
-            let ours = best(steps, || run_plan(runtime, &plan));
-            let ratio = ours.as_secs_f64() / bare.as_secs_f64();
-            let met = if ours <= GOAL { "met" } else { "MISSED" };
-            println!(
-                "{name:<10} {steps:>7} {:>12} {:>12} {ratio:>8.1} {met:>6}",
-                ours.as_nanos(),
-                bare.as_nanos()
-            );
+            let times = (250_000 / steps).clamp(5, 25);
+            let bare = micros_each(best(times, || run_bare(runtime, steps)), steps);
+            let ours = micros_each(best(times, || run_plan(runtime, &plan)), steps);
+            let (ratio, met) = (ours / bare, verdict(ours <= GOAL));
+            println!("{name:<10} {steps:>7} {ours:>10.2} {bare:>10.2} {ratio:>6.1} {met:>7}");
+            all.push(ours);
         }
+        let (least, most) =
+            all.iter().fold((f64::MAX, 0_f64), |(l, m), us| (l.min(*us), m.max(*us)));
+        let flat = most / least;
+        println!("{name:<10} flat within {flat:.2}: {}", verdict(flat <= FLAT));
     }
 }
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
-    let mut criterion = Criterion::default().configure_from_args().sample_size(20);
+    let mut criterion = Criterion::default().configure_from_args().sample_size(10);
     for (name, shape) in SHAPES {
         let mut group = criterion.benchmark_group(name);
         for steps in SIZES {
@@ -162,8 +96,7 @@ fn main() {
         group.finish();
     }
     criterion.final_summary();
-    // `cargo test` runs benches once to see that they work; the table is for `cargo bench`.
-    if std::env::args().any(|argument| argument == "--bench") {
+    if is_wanted() {
         table(&runtime);
     }
 }

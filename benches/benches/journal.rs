@@ -16,7 +16,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use rusqlite::Connection;
+use stillpoint_benches::floor::Bare;
+use stillpoint_benches::table::{is_wanted, median, micros, verdict};
 use stillpoint_context::{Mono, ProcessId, RunId};
 use stillpoint_store_sqlite::SqliteStore;
 use stillpoint_workflow::{Append, Batch, Journal, Leases, Now, Record, RunRecord, Seq, StreamId};
@@ -27,33 +28,6 @@ const OWNER: ProcessId = ProcessId(Uuid::nil());
 
 /// The goal of the project: a durable commit beside the floor.
 const GOAL: f64 = 1.2;
-
-/// The floor: one row into one table, durably. The blob is as long as one small append is when stored.
-struct Bare(Connection);
-
-impl Bare {
-    fn open(folder: &Path) -> Self {
-        let db = Connection::open(folder.join("bare.db")).unwrap();
-        db.pragma_update(None, "journal_mode", "WAL").unwrap();
-        db.pragma_update(None, "synchronous", "FULL").unwrap();
-        db.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY, x BLOB)").unwrap();
-        Self(db)
-    }
-
-    /// As many rows in one commit.
-    fn commit_many(&self, rows: u64) {
-        self.0.execute_batch("BEGIN IMMEDIATE").unwrap();
-        for _ in 0..rows {
-            self.commit();
-        }
-        self.0.execute_batch("COMMIT").unwrap();
-    }
-
-    fn commit(&self) {
-        let mut insert = self.0.prepare_cached("INSERT INTO t (x) VALUES (zeroblob(100))").unwrap();
-        insert.execute([]).unwrap();
-    }
-}
 
 /// A store, and a run that it writes.
 struct Ours {
@@ -108,19 +82,6 @@ fn together(runtime: &Runtime, ours: &Ours, committers: u128, each: u64, first: 
     before.elapsed()
 }
 
-/// The median of single times: a disk has outliers of a hundred times.
-fn median(times: usize, mut run: impl FnMut(u64)) -> Duration {
-    let mut all: Vec<_> = (0..times)
-        .map(|at| {
-            let before = Instant::now();
-            run(at as u64);
-            before.elapsed()
-        })
-        .collect();
-    all.sort_unstable();
-    all[times / 2]
-}
-
 /// The processor time of the thread that writes, where the system tells it.
 fn writer_time() -> Duration {
     let nanos = || {
@@ -153,7 +114,7 @@ fn table(runtime: &Runtime) {
         alone = alone.min(median(400, one));
     }
     let ratio = alone.as_secs_f64() / floor.as_secs_f64();
-    let met = if ratio <= GOAL { "met" } else { "MISSED" };
+    let met = verdict(ratio <= GOAL);
     println!("\n{:<44} {:>9.1} µs", "bare SQLite, FULL, one row a commit", micros(floor));
     println!(
         "{:<44} {:>9.1} µs  {ratio:.2} × bare, {met}",
@@ -186,10 +147,6 @@ fn table(runtime: &Runtime) {
     }
 }
 
-fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
-}
-
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
     let mut criterion = Criterion::default().configure_from_args().sample_size(20);
@@ -216,8 +173,7 @@ fn main() {
     group.finish();
     drop(ours);
     criterion.final_summary();
-    // `cargo test` runs benches once to see that they work; the table is for `cargo bench`.
-    if std::env::args().any(|argument| argument == "--bench") {
+    if is_wanted() {
         table(&runtime);
     }
 }

@@ -14,9 +14,9 @@ mod follow;
 mod handle;
 mod recovery;
 mod report;
+mod runs;
 mod submission;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,12 +26,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use builder::EngineBuilder;
 pub use closing::Drained;
-
 pub use error::EngineError;
 pub use handle::{RunHandle, Subscription};
 pub use recovery::Recovery;
 pub use report::{Notice, NoticeKind, RunPhase, RunReport, RunStatus, StepReport};
 pub use submission::Submission;
+
+use runs::Runs;
 
 use crate::action::ActionRegistry;
 use crate::claim::Claim;
@@ -41,9 +42,6 @@ use crate::lane::Lanes;
 use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Waiting};
 use crate::plan::{NodeKind, NodeNo, Plan};
 use crate::pool::PoolName;
-
-/// How many ended runs [`Engine::run`] still finds.
-const KEPT: usize = 1024;
 
 /// How many notices a slow watcher may fall behind before it loses some.
 const NOTICES: usize = 1024;
@@ -94,16 +92,6 @@ struct Inner {
 /// Whether runs are taken.
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
-
-#[derive(Default)]
-struct Runs {
-    by_id: BTreeMap<RunId, Arc<RunLink>>,
-    /// Ended runs, oldest first.
-    ended: VecDeque<RunId>,
-    by_key: HashMap<IdempotencyKey, (RunId, String)>,
-    /// Runs that a recovery could not read.
-    unreadable: BTreeMap<RunId, JournalError>,
-}
 
 /// A run that waits for slots of pools before it begins a step or a guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,7 +291,7 @@ impl Engine {
             return Err(EngineError::Closing);
         }
         let limit = self.0.limit;
-        if runs.by_id.len() - runs.ended.len() >= limit && runs.open() >= limit {
+        if runs.are_full(limit) {
             return Err(EngineError::QueueFull { limit });
         }
         if runs.by_id.contains_key(&link.run) {
@@ -401,43 +389,5 @@ impl Engine {
     /// The journal.
     pub fn journal(&self) -> &Arc<dyn Journal> {
         &self.0.shared.core.journal
-    }
-}
-
-impl Runs {
-    fn enter(&mut self, link: &Arc<RunLink>, digest: Option<&str>) {
-        if let (Some(key), Some(digest)) = (&link.key, digest) {
-            self.by_key.insert(key.clone(), (link.run, digest.to_owned()));
-        }
-        self.by_id.insert(link.run, Arc::clone(link));
-        self.trim();
-    }
-
-    /// The number of runs that have not come to their end.
-    fn open(&self) -> usize {
-        self.by_id.values().filter(|link| !link.is_over()).count()
-    }
-
-    /// Forgets the oldest ended runs beyond what is kept. Each run is moved once, so a submission costs O(1) amortised.
-    fn trim(&mut self) {
-        if self.by_id.len() <= KEPT.max(2 * self.ended.len()) {
-            return;
-        }
-        let known: std::collections::BTreeSet<_> = self.ended.iter().copied().collect();
-        for (run, link) in &self.by_id {
-            if !known.contains(run) && link.is_over() {
-                self.ended.push_back(*run);
-            }
-        }
-        while self.ended.len() > KEPT {
-            let Some(link) = self.ended.pop_front().and_then(|run| self.by_id.remove(&run)) else {
-                continue;
-            };
-            if let Some(key) = &link.key
-                && self.by_key.get(key).is_some_and(|(run, _)| *run == link.run)
-            {
-                self.by_key.remove(key);
-            }
-        }
     }
 }
