@@ -512,6 +512,51 @@ fn an_action_that_is_unknown_here_parks_the_run_until_somebody_has_it() {
 }
 
 #[test]
+fn a_run_whose_action_nobody_has_any_more_can_be_abandoned() {
+    // It dies at work on its second thing, then before its first.
+    for (dies_with, left) in [("second", true), ("", false)] {
+        let (store, world) = (Arc::new(MemoryJournal::new()), Outside::default());
+        if dies_with.is_empty() {
+            let sim = Sim::new(1);
+            let first = process(&sim, &store, &world, true);
+            // The process dies with its runtime as soon as the run is in the journal.
+            let submitted = sim.run(async { first.submit(backup()).await.map(|run| run.id()) });
+            submitted.unwrap();
+        } else {
+            dies_when(&store, &world, |things| things.made.contains(dies_with));
+        }
+        let sim = Sim::new(3);
+        let lacking = process(&sim, &store, &world, false);
+        sim.run(async {
+            pause(&sim.seams(), TERM + MARGIN).await;
+            let run = lacking.recover().await.unwrap().runs.remove(0);
+            assert_eq!(run.settled().await.unwrap().phase, RunPhase::Parked);
+            let nothing = Resolution::Done(Payload::UNIT);
+            let step = run.status().parked[0].0.clone();
+            let error = run.resolve("op", step.as_str(), nothing).await.unwrap_err();
+            assert!(matches!(error, EngineError::NotParked { .. }), "{error}");
+            let error = run.resume("op").await.unwrap_err();
+            assert!(matches!(error, EngineError::NotParked { .. }), "{error}");
+            run.abandon("op").await.unwrap();
+            let report = run.wait().await.unwrap();
+            let failure = report.failure().map(|failure| failure.code.clone());
+            if left {
+                assert_eq!(report.end(), End::NeedsAttention);
+                assert!(!report.debris().is_empty(), "what was made is listed");
+                assert_eq!(failure.unwrap(), "engine.unknown_action");
+            } else {
+                assert_eq!(report.end(), End::Failed, "it did nothing");
+                assert!(report.debris().is_empty());
+            }
+            // The release may still be on its way.
+            pause(&sim.seams(), SECOND).await;
+            assert!(lacking.holders().await.unwrap().is_empty(), "its claims are free");
+            assert!(lacking.parked().is_empty());
+        });
+    }
+}
+
+#[test]
 fn a_suspended_engine_leaves_nothing_in_doubt_and_another_goes_on_at_once() {
     for_seeds(80, |sim| {
         let (store, world) = (Arc::new(MemoryJournal::new()), Outside::default());

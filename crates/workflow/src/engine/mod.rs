@@ -15,6 +15,7 @@ mod handle;
 mod recovery;
 mod report;
 mod submission;
+mod survey;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -32,6 +33,7 @@ pub use handle::{RunHandle, Subscription};
 pub use recovery::Recovery;
 pub use report::{Notice, NoticeKind, RunPhase, RunReport, RunStatus, StepReport};
 pub use submission::Submission;
+pub use survey::{Claims, OpenRun, ParkedNode, RunAccount};
 
 use crate::action::ActionRegistry;
 use crate::claim::Claim;
