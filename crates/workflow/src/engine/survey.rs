@@ -129,7 +129,7 @@ impl Engine {
             match &stored.record {
                 Record::Run(RunRecord::Started { .. }) => started_at = Some(stored.at.civil),
                 Record::Run(RunRecord::Parked(parked)) => {
-                    since.push((parked.node, stored.at.civil))
+                    since.push((parked.node, stored.at.civil));
                 }
                 Record::Run(RunRecord::Guarded { guard, .. }) => {
                     since.push((*guard, stored.at.civil));

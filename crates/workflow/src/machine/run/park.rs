@@ -78,13 +78,12 @@ impl RunMachine {
             Some(Held::Unknown(node)) => Some(node),
             _ => None,
         };
-        let may = match lacking {
+        let may = if lacking.is_some() {
             // What waits to be taken up is at rest: nobody here can take it up.
-            Some(_) => self.state.exiting == 0 && self.is_at_rest(),
-            None => {
-                let at_work = self.state.active > 0 || self.state.lingering > 0;
-                !self.state.parked.is_empty() && !at_work
-            }
+            self.state.exiting == 0 && self.is_at_rest()
+        } else {
+            let at_work = self.state.active > 0 || self.state.lingering > 0;
+            !self.state.parked.is_empty() && !at_work
         };
         if !may {
             round.gated.push(Command::Answer { ticket, answer: Answer::NotParked });
