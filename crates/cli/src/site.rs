@@ -95,8 +95,15 @@ impl Site {
     pub(crate) async fn recover(&self) -> Outcome<()> {
         for job in self.stillpoint.recover().await? {
             // What became of it is in the list of jobs.
-            let _job = job.wait().await;
+            let _job = job.settled().await;
         }
+        Ok(())
+    }
+
+    /// Waits until the runs that have ended hold nothing any more: a process that is gone before that leaves it to the next.
+    pub(crate) async fn let_go(&self) -> Outcome<()> {
+        // The arbiter has taken in what runs let go of by the time that it answers.
+        let _holders = self.stillpoint.engine().holders().await?;
         Ok(())
     }
 

@@ -24,6 +24,13 @@ pub struct JobAccount {
     pub debris: Vec<Debris>,
 }
 
+impl JobAccount {
+    /// A job of which nothing else is known. For tests of whoever shows them.
+    pub const fn new(job: Job) -> Self {
+        Self { job, runs: Vec::new(), locks: Vec::new(), debris: Vec::new() }
+    }
+}
+
 /// The steps of a run.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -54,7 +61,19 @@ pub struct StepAccount {
     pub verdict: Option<GuardVerdict>,
 }
 
+impl StepAccount {
+    /// A step that has come this far. For tests of whoever shows them.
+    pub const fn new(step: StepName, progress: NodeProgress, attempts: u32) -> Self {
+        Self { step, within: None, progress, attempts, failure: None, verdict: None }
+    }
+}
+
 impl RunSteps {
+    /// A run with these steps, of which none is parked. For tests of whoever shows them.
+    pub const fn new(run: RunId, steps: Vec<StepAccount>) -> Self {
+        Self { run, steps, parked: Vec::new() }
+    }
+
     fn of(known: &RunAccount) -> Self {
         let state = &known.state;
         let plan = state.plan();

@@ -34,6 +34,24 @@ pub struct Lock {
     pub waiting: Vec<Waiter>,
 }
 
+impl Lock {
+    /// What a run holds by a claim, for this reason. For tests of whoever shows them.
+    pub fn new(claim: Claim, run: RunId, why: impl Into<String>) -> Self {
+        let (Claim { key, mode, until }, why) = (claim, why.into());
+        Self {
+            key,
+            mode,
+            until,
+            run,
+            job: None,
+            since: None,
+            why,
+            stuck: None,
+            waiting: Vec::new(),
+        }
+    }
+}
+
 /// A run that waits for a lock.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -46,6 +64,13 @@ pub struct Waiter {
     pub title: String,
     /// Since when, if that can be read.
     pub since: Option<DateTime<Utc>>,
+}
+
+impl Waiter {
+    /// A run of no job. For tests of whoever shows them.
+    pub fn new(run: RunId, title: impl Into<String>) -> Self {
+        Self { run, job: None, title: title.into(), since: None }
+    }
 }
 
 /// What is told of the run behind a claim.

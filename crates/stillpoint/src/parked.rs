@@ -94,6 +94,11 @@ pub struct ParkedStep {
 }
 
 impl ParkedStep {
+    /// A step that is parked for this, with what failed last. For tests of whoever shows them.
+    pub const fn new(step: Option<StepName>, why: Stuck, failure: Failure) -> Self {
+        Self { step, why, failure, since: None }
+    }
+
     pub(crate) fn of(parked: &ParkedNode) -> Self {
         Self {
             step: Some(parked.step.clone()),
@@ -122,6 +127,19 @@ pub struct ParkedRun {
     pub waiting: Vec<RunId>,
     /// The process that wrote of it last. It may be gone.
     pub process: ProcessId,
+}
+
+impl ParkedRun {
+    /// A run of no job that holds nothing. For tests of whoever shows them.
+    pub fn new(
+        run: RunId,
+        process: ProcessId,
+        title: impl Into<String>,
+        steps: Vec<ParkedStep>,
+    ) -> Self {
+        let (title, claims, waiting) = (title.into(), Vec::new(), Vec::new());
+        Self { run, job: None, title, steps, claims, waiting, process }
+    }
 }
 
 /// What somebody has found out about a step that is parked. One that is not done is [resumed](Stillpoint::resume).
