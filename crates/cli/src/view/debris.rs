@@ -52,9 +52,9 @@ impl LeftView {
         let possible = if self.possible { ", maybe" } else { "" };
         let _ = writeln!(text, "{indent}left behind: {}{possible}", self.object);
         let job = self.job.map_or_else(String::new, |job| format!(" of job {job}"));
-        let step = self.step.as_ref().map_or_else(String::new, |step| format!(" by step {step}"));
+        let step = self.step.as_ref().map_or_else(String::new, |step| format!("step {step} of "));
         let since = text::time(self.since);
-        let _ = writeln!(text, "{indent}  owed{step} of run {}{job} since {since}", self.run);
+        let _ = writeln!(text, "{indent}  owed by {step}run {}{job} since {since}", self.run);
         let _ = writeln!(text, "{indent}  {}", self.message);
     }
 }

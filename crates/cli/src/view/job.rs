@@ -260,12 +260,15 @@ impl JobView {
             for member in &run.members {
                 member.write(text, "  ");
             }
-            if let Some(failure) = &run.failure {
+            let is_stuck = run.parked.as_ref().is_some_and(|parked| !parked.is_empty());
+            // What is stuck is told with its step.
+            if let Some(failure) = run.failure.as_ref().filter(|_| !is_stuck) {
                 let _ = writeln!(text, "  run {}: {}", run.run, run.state.replace('_', " "));
                 write_failure(text, "    ", failure);
             }
             WarningView::write(text, "  ", &run.warnings);
-            for debris in &run.debris {
+            // An account tells what is left now.
+            for debris in run.debris.iter().filter(|_| self.left_behind.is_none()) {
                 let _ = writeln!(text, "  left behind: {debris}");
             }
             for stuck in run.parked.iter().flatten() {

@@ -98,7 +98,8 @@ impl Report for ParkedView {
         }
         for known in &self.parked {
             let job = known.job.map_or_else(String::new, |job| format!(" of job {job}"));
-            let _ = writeln!(text, "run {}{job}: {}", known.run, known.title);
+            let colon = if known.title.is_empty() { "" } else { ": " };
+            let _ = writeln!(text, "run {}{job}{colon}{}", known.run, known.title);
             for step in &known.steps {
                 step.write(text, "  ");
             }
