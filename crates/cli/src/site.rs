@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use stillpoint::Stillpoint;
 use stillpoint::catalog::{Catalog, Page, PointQuery};
-use stillpoint::context::{Cx, ErrorClass, HostId, IdempotencyKey};
+use stillpoint::context::{Cx, ErrorClass, HostId, HostPath, IdempotencyKey, PathFlavor};
 use stillpoint::exchange::{ExchangePlugin as _, Scope};
 use stillpoint::exchange_files::FilesPlugin;
 use stillpoint::model::group::{ResourceGroup, Selector};
@@ -188,7 +188,9 @@ pub(crate) fn compose(
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
     if let Some(state) = state {
-        builder = builder.store(state);
+        let file = HostPath::new(host()?, PathFlavor::Posix, text(state.path())?);
+        let file = file.map_err(|error| unusable(state.path(), &error))?;
+        builder = builder.state_at(file).store(state);
     }
     Ok((builder.build()?, clones))
 }

@@ -342,3 +342,28 @@ fn where_nothing_waits_that_is_said() {
         assert_eq!((words.code, words.stdout.as_str()), (0, said), "{words:?}");
     }
 }
+
+/// Data at rest blocks nobody's writes: the state file may lie beside it, on the same volume.
+#[test]
+fn a_state_file_among_what_is_protected_is_no_matter_at_rest() {
+    let lab = Lab::new();
+    let mail = lab.mail(&["DB01"]);
+    let state = mail.join("state.db");
+    let store = lab.path("store");
+    let protect = [
+        "protect".as_ref(),
+        mail.as_os_str(),
+        "--state".as_ref(),
+        state.as_os_str(),
+        "--store".as_ref(),
+        store.as_os_str(),
+    ];
+    let mut command = std::process::Command::new(support::STILLPOINT);
+    lab.tame(command.args(protect));
+    let ran = support::ran(&mut command);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let mut command = std::process::Command::new(support::STILLPOINT);
+    lab.tame(command.arg("doctor").args(&protect[2..4]));
+    let ran = support::ran(&mut command);
+    assert!(!ran.stdout.contains("state.on_protected_volume"), "{ran:?}");
+}

@@ -376,6 +376,7 @@ fn backup() {
         )]),
         fulls: &BTreeMap::new(),
         reserve: 0,
+        state: &[],
     })
     .unwrap();
     check("backup_plan", &BackupView::plan(&plan));
