@@ -130,7 +130,7 @@ impl Stillpoint {
     /// Of the journal.
     ///
     /// # Complexity
-    /// O(records of the open runs · locks).
+    /// O(records of the open runs + what is held · what is waited for).
     pub async fn locks(&self) -> Result<Vec<Lock>, Error> {
         let claims = self.engine().claims().await?;
         // Runs that come to be in between hold nothing of what was read.

@@ -161,6 +161,43 @@ impl Stillpoint {
     /// Every run that waits for a person, of all processes, also of those that are gone: read from the journal, so it needs no
     /// [recovery](Self::recover) and changes nothing.
     ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use stillpoint::model::{job::JobState, policy::Policy, request::BackupRequest};
+    /// use stillpoint::{ByHand, Stillpoint, Stuck, Timeouts};
+    /// use stillpoint_testkit::{Fault, Trouble, World};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let world = World::one_server(1);
+    /// # let mut timeouts = Timeouts::default();
+    /// # timeouts.attempts = 1;
+    /// let stillpoint = Stillpoint::builder(Arc::new(world.exchange()))
+    ///     .provider(Arc::new(world.storage()))
+    /// #   .timeouts(timeouts)
+    ///     .build()?;
+    /// let policy = Policy::new("6b1d0c1e-5f0e-4a51-9c2f-0d8f5a7d2b10".parse()?, "default");
+    /// stillpoint.save_policy(&policy).await?;
+    ///
+    /// // Exchange does not say whether it has completed the backup: past the point of no return nothing is undone.
+    /// world.faults().on("complete").inject(Fault::fail(Trouble::timed_out()));
+    /// let request = BackupRequest::everything("night".parse()?, policy.id);
+    /// let job = stillpoint.backup(request).await?.settled().await;
+    /// assert_eq!(job.state(), JobState::Parked);
+    ///
+    /// let parked = stillpoint.parked().await?;
+    /// assert_eq!((parked[0].job, parked[0].steps[0].why), (Some(job.id), Stuck::PastNoReturn));
+    /// assert!(stillpoint.locks().await?.iter().all(|lock| lock.run == parked[0].run));
+    ///
+    /// // Somebody has looked: the backup is complete.
+    /// let job = stillpoint.resolve(parked[0].run, "complete", ByHand::Done, "me").await?;
+    /// let job = job.ok_or("the run has a job")?.settled().await;
+    /// assert_eq!(job.state(), JobState::SucceededWithWarnings);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Of the journal and the catalogue.
     ///

@@ -557,6 +557,79 @@ fn a_run_whose_action_nobody_has_any_more_can_be_abandoned() {
 }
 
 #[test]
+fn open_runs_and_claims_are_seen_from_outside_and_left_as_they_are() {
+    for_seeds(20, |sim| {
+        let (store, world) = (Arc::new(MemoryJournal::new()), Outside::default());
+        let engine = process(&sim, &store, &world, true);
+        let (able, lacking) =
+            (process(&sim, &store, &world, true), process(&sim, &store, &world, false));
+        sim.run(async {
+            let first = engine.submit(backup()).await.unwrap().id();
+            let second = engine.submit(backup()).await.unwrap().id();
+            pause(&sim.seams(), Duration::from_millis(10 + sim.random() % 30)).await;
+            let head = store.head(&StreamId::Arbiter).await.unwrap();
+            let open = able.open_runs().await.unwrap();
+            let mut runs: Vec<_> = open.iter().map(|open| open.run).collect();
+            let mut both = [first, second];
+            both.sort();
+            runs.sort();
+            assert_eq!(runs, both);
+            let account = |open: &OpenRun| open.account.clone().unwrap();
+            for known in &open {
+                let known = account(known);
+                assert!(known.parked.is_empty() && known.submitted_at <= known.written_at);
+                assert_eq!(known.started_at.is_some(), known.state.has_started());
+            }
+            // What this process could not carry on is told as parked.
+            for known in &lacking.open_runs().await.unwrap() {
+                assert_eq!(account(known).parked[0].reason, ParkReason::UnknownAction);
+            }
+            let claims = able.claims().await.unwrap();
+            let [(holder, held)] = claims.holders.as_slice() else { panic!("{claims:?}") };
+            assert_eq!((*holder, claims.waiting.len()), (first, 1));
+            assert!(!held.is_empty());
+            assert_eq!((claims.waiting[0].run, claims.waiting[0].holder), (second, first));
+            assert_eq!(claims.wanted[0].0, second);
+            assert!(able.runs().is_empty() && lacking.runs().is_empty(), "nothing was taken");
+            assert_eq!(store.head(&StreamId::Arbiter).await.unwrap(), head);
+
+            let ended = engine.run(second).unwrap().wait().await.unwrap();
+            assert_eq!(ended.end(), End::Succeeded);
+            pause(&sim.seams(), SECOND).await;
+            assert!(able.open_runs().await.unwrap().is_empty());
+            assert!(able.claims().await.unwrap().holders.is_empty());
+            let known = able.account(second).await.unwrap().unwrap();
+            assert_eq!(known.state.end(), Some(End::Succeeded));
+            let nobody = stillpoint_context::RunId(uuid::Uuid::from_u128(9));
+            assert!(able.account(nobody).await.unwrap().is_none());
+        });
+    });
+}
+
+/// The claims of many runs, read from the arbiter's last snapshot on, are those that it knows itself.
+#[test]
+fn claims_are_read_from_the_last_snapshot_on() {
+    let (store, world) = (Arc::new(MemoryJournal::new()), Outside::default());
+    let sim = Sim::new(5);
+    let engine = process(&sim, &store, &world, true);
+    let other = process(&sim, &store, &world, true);
+    sim.run(async {
+        for _ in 0..400 {
+            let run = engine.submit(backup()).await.unwrap();
+            assert_eq!(run.wait().await.unwrap().end(), End::Succeeded);
+        }
+        let head = store.head(&StreamId::Arbiter).await.unwrap();
+        assert!(head.0 > 1100, "{head:?}: there is a snapshot behind the first page");
+        let run = engine.submit(backup()).await.unwrap();
+        pause(&sim.seams(), Duration::from_millis(10)).await;
+        let claims = other.claims().await.unwrap();
+        assert_eq!(claims.holders, engine.holders().await.unwrap());
+        assert_eq!(claims.holders[0].0, run.id());
+        assert_eq!(claims.waiting, engine.waiting().await.unwrap());
+    });
+}
+
+#[test]
 fn a_suspended_engine_leaves_nothing_in_doubt_and_another_goes_on_at_once() {
     for_seeds(80, |sim| {
         let (store, world) = (Arc::new(MemoryJournal::new()), Outside::default());
