@@ -1,7 +1,7 @@
 //! What an operator sees and does: runs that are parked, locks, debris; here and after a restart, in another process.
 
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Tests may panic and print; their helpers are no test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
 
@@ -241,9 +241,9 @@ fn every_lock_names_its_run_and_why_and_who_waits() {
             }
             let keys: Vec<&str> = locks.iter().map(|lock| lock.key.as_str()).collect();
             assert!(keys.is_sorted(), "{keys:?}");
-            let waited: Vec<_> = locks.iter().flat_map(|lock| &lock.waiting).collect();
-            assert!(!waited.is_empty(), "{locks:#?}");
-            for wait in waited {
+            let behind: Vec<_> = locks.iter().flat_map(|lock| &lock.waiting).collect();
+            assert!(!behind.is_empty(), "{locks:#?}");
+            for wait in behind {
                 assert_eq!((wait.run, wait.job), (waiter, Some(other.id())));
                 assert!(wait.since.is_some() && wait.title.starts_with("backup on"));
             }

@@ -1,9 +1,9 @@
 //! What an operator does after a restart, over the embedded store: one process parks a run and is gone, the next one finds it
 //! in the state file.
 
-// Tests may panic; their helpers are no test functions.
+// Tests may panic and print; their helpers are no test functions.
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
 
