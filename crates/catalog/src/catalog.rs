@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{JobId, RunId};
+use stillpoint_context::{JobId, RunId, StepName};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{ExposureKey, GroupId, PointId, PolicyId, SessionId, SetToken};
 use stillpoint_model::job::Job;
@@ -70,8 +70,17 @@ pub struct Debris {
     pub key: String,
     /// The run that left it.
     pub run: RunId,
+    /// The job of that run, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// The step that owed its removal, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepName>,
     /// What it is.
     pub kind: DebrisKind,
+    /// Whether it is only possible that it is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub possible: bool,
     /// What is known of it, in one sentence.
     pub message: String,
     /// Since when.
@@ -87,7 +96,29 @@ impl Debris {
         message: impl Into<String>,
         since: DateTime<Utc>,
     ) -> Self {
-        Self { key: key.into(), run, kind, message: message.into(), since }
+        let (key, message) = (key.into(), message.into());
+        Self { key, run, job: None, step: None, kind, possible: false, message, since }
+    }
+
+    /// The same of a run of this job.
+    #[must_use]
+    pub const fn of_job(mut self, job: JobId) -> Self {
+        self.job = Some(job);
+        self
+    }
+
+    /// The same, whose removal this step owed.
+    #[must_use]
+    pub fn owed_by(mut self, step: StepName) -> Self {
+        self.step = Some(step);
+        self
+    }
+
+    /// The same, of which it is not known whether it is there.
+    #[must_use]
+    pub const fn maybe(mut self, possible: bool) -> Self {
+        self.possible = possible;
+        self
     }
 }
 

@@ -67,8 +67,19 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Bring a restore point back. Every byte is checked before anything appears at the target.
     Restore(RestoreArgs),
-    /// Show the jobs, or one of them.
+    /// Show the jobs, or one of them with its steps, what it holds and what it left behind.
     Jobs(JobsArgs),
+    /// Show the runs that wait for a person, or deal with one of them.
+    ///
+    /// Exit code 4 while there is one.
+    #[command(args_conflicts_with_subcommands = true)]
+    Parked(ParkedArgs),
+    /// Show what runs left behind.
+    ///
+    /// Exit code 4 while there is something.
+    Debris(DebrisArgs),
+    /// Show what is locked: by which run, since when, why, and who waits for it.
+    Locks,
     /// Show every database with its copies and restore points.
     Topology,
     /// Check the bytes of restore points.
@@ -142,6 +153,57 @@ pub(crate) struct RestoreArgs {
 pub(crate) struct JobsArgs {
     /// The beginning of a job's id.
     pub(crate) id: Option<String>,
+}
+
+/// Arguments of `parked`.
+#[derive(Debug, Args)]
+pub(crate) struct ParkedArgs {
+    /// What to do with one of them. [default: show all]
+    #[command(subcommand)]
+    pub(crate) command: Option<ParkedCommand>,
+}
+
+/// What to do with a parked run. Whatever a command that was killed left open is carried to its end first.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParkedCommand {
+    /// Try again what is stuck.
+    Resume {
+        /// The beginning of the id of the run, or of its job.
+        id: String,
+    },
+    /// Say that what is stuck has been seen to by hand, and let the run go on.
+    ///
+    /// What is not done is resumed, or abandoned.
+    Resolve(ResolveArgs),
+    /// Give the run up: what it owed is debris, what it held is free.
+    Abandon {
+        /// The beginning of the id of the run, or of its job.
+        id: String,
+    },
+}
+
+/// Arguments of `parked resolve`.
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    /// The beginning of the id of the run, or of its job.
+    pub(crate) id: String,
+    /// The step, if several are stuck.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) step: Option<String>,
+    /// It is done: by hand, or after all.
+    #[arg(long, required = true)]
+    pub(crate) done: bool,
+    /// What it gave, as JSON, if that is known.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) output: Option<String>,
+}
+
+/// Arguments of `debris`.
+#[derive(Debug, Args)]
+pub(crate) struct DebrisArgs {
+    /// Take away what can be taken away, and show what is left.
+    #[arg(long)]
+    pub(crate) sweep: bool,
 }
 
 /// Arguments of `verify`.

@@ -20,7 +20,7 @@ pub(crate) async fn follow(talk: &Talk, handle: &JobHandle, title: &str) -> Outc
     let mut display = Display::begin(out, title);
     let mut watch = handle.watch();
     let mut is_watched = true;
-    let mut end = pin!(handle.wait());
+    let mut end = pin!(handle.settled());
     let interrupts = talk.interrupts.follow();
     let mut is_cancelled = false;
     loop {

@@ -1,5 +1,7 @@
 //! Finding what the operator means: by name, by the beginning of an id, or `latest:NAME`.
 
+use stillpoint::ParkedRun;
+
 use crate::context::ErrorClass;
 use crate::error::{CliError, Outcome};
 use crate::model::group::ResourceGroup;
@@ -30,6 +32,12 @@ const JOB: Words = Words {
     unknown: "job.unknown",
     ambiguous: "job.ambiguous",
     remedy: "`stillpoint jobs` lists the jobs.",
+};
+const PARKED: Words = Words {
+    thing: "parked run",
+    unknown: "run.unknown",
+    ambiguous: "run.ambiguous",
+    remedy: "`stillpoint parked` lists the parked runs.",
 };
 const POLICY: Words = Words {
     thing: "policy",
@@ -116,6 +124,36 @@ pub(crate) fn point(topology: &Topology, text: &str) -> Outcome<PointId> {
 /// A job by the beginning of its id.
 pub(crate) fn job<'a>(jobs: &'a [Job], text: &str) -> Outcome<&'a Job> {
     one(JOB, text, jobs.iter().map(|job| (job, job.id.to_string(), String::new())))
+}
+
+/// A parked run, by the beginning of its id or of that of its job.
+pub(crate) fn parked<'a>(
+    parked: &'a [ParkedRun],
+    jobs: &[Job],
+    text: &str,
+) -> Outcome<&'a ParkedRun> {
+    let wanted = text.trim().to_lowercase();
+    let begins = |id: &str| !wanted.is_empty() && id.starts_with(&wanted);
+    let id = |known: &ParkedRun| {
+        let job = known.job.map(|job| job.to_string());
+        job.filter(|job| begins(job)).unwrap_or_else(|| known.run.to_string())
+    };
+    let is_parked = |known: &ParkedRun| begins(&id(known));
+    let known = |job: &&Job| {
+        begins(&job.id.to_string()) || job.runs.iter().any(|run| begins(&run.run.to_string()))
+    };
+    if let Some(job) = jobs.iter().find(known)
+        && !parked.iter().any(is_parked)
+    {
+        return Err(CliError::of_class(
+            "run.not_parked",
+            ErrorClass::Conflict,
+            format!("nothing of job {} is parked", job.id),
+            "`stillpoint jobs` with the beginning of its id tells where it stands.",
+        )
+        .about("job", job.id));
+    }
+    one(PARKED, text, parked.iter().map(|known| (known, id(known), String::new())))
 }
 
 /// A policy.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use stillpoint::Stillpoint;
 use stillpoint::catalog::{Catalog, Page, PointQuery};
-use stillpoint::context::{Cx, ErrorClass, HostId, IdempotencyKey};
+use stillpoint::context::{Cx, ErrorClass, HostId, HostPath, IdempotencyKey, PathFlavor};
 use stillpoint::exchange::{ExchangePlugin as _, Scope};
 use stillpoint::exchange_files::FilesPlugin;
 use stillpoint::model::group::{ResourceGroup, Selector};
@@ -95,8 +95,15 @@ impl Site {
     pub(crate) async fn recover(&self) -> Outcome<()> {
         for job in self.stillpoint.recover().await? {
             // What became of it is in the list of jobs.
-            let _job = job.wait().await;
+            let _job = job.settled().await;
         }
+        Ok(())
+    }
+
+    /// Waits until the runs that have ended hold nothing any more: a process that is gone before that leaves it to the next.
+    pub(crate) async fn let_go(&self) -> Outcome<()> {
+        // The arbiter has taken in what runs let go of by the time that it answers.
+        let _holders = self.stillpoint.engine().holders().await?;
         Ok(())
     }
 
@@ -181,7 +188,9 @@ pub(crate) fn compose(
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
     if let Some(state) = state {
-        builder = builder.store(state);
+        let file = HostPath::new(host()?, PathFlavor::Posix, text(state.path())?);
+        let file = file.map_err(|error| unusable(state.path(), &error))?;
+        builder = builder.state_at(file).store(state);
     }
     Ok((builder.build()?, clones))
 }

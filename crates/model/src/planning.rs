@@ -97,6 +97,9 @@ pub struct Inputs<'a> {
     pub fulls: &'a BTreeMap<DatabaseId, BaseFull>,
     /// How many snapshots are kept free on each volume.
     pub reserve: u32,
+    /// The volumes that hold the state of whoever carries the plan out. A freeze that blocks the writes of others to one of
+    /// them would block what has to be written to end it.
+    pub state: &'a [VolumeRef],
 }
 
 impl Inputs<'_> {

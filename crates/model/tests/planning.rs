@@ -317,6 +317,27 @@ fn a_freeze_that_is_not_enough_is_refused_before_it_begins() {
     assert_eq!(world.try_plan().unwrap_err().code(), "quiesce.deadline_too_long");
 }
 
+#[test]
+fn a_freeze_never_blocks_the_volume_of_the_state() {
+    let mut world = World::new();
+    world.copy(1, "ex1", Active, "sim:data", "sim:logs");
+    world.copy(2, "ex1", Active, "sim:other", "sim:other");
+    world.state = vec![volume("sim:logs")];
+    let both = ["DB01@ex1 full_and_log", "DB02@ex1 full_and_log"];
+    for level in [QuiesceLevel::AppFsFlushed, QuiesceLevel::AppIoHeld] {
+        world.plugin.quiesce = level;
+        let plan = world.plan();
+        assert_eq!(taken(&plan), ["DB02@ex1 full_and_log"], "{level}");
+        assert_eq!(refusals(&plan)["DB01"], "state.on_protected_volume");
+    }
+    // One that holds only the writes of Exchange blocks nobody else's.
+    world.plugin.quiesce = QuiesceLevel::App;
+    assert_eq!(taken(&world.plan()), both);
+    world.plugin.quiesce = QuiesceLevel::AppIoHeld;
+    world.state = vec![volume("sim:elsewhere")];
+    assert_eq!(taken(&world.plan()), both);
+}
+
 /// A clone of a file takes an instant, but only a trial in `prepare` tells how long that is.
 #[test]
 fn an_instant_snapshot_whose_worst_case_only_a_trial_tells_is_planned_under_a_limit() {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use stillpoint_catalog::{Catalog, MemoryCatalog};
-use stillpoint_context::Seams;
+use stillpoint_context::{HostPath, Seams};
 use stillpoint_exchange::ExchangePlugin;
 use stillpoint_model::id::ProviderId;
 use stillpoint_storage::SnapshotProvider;
@@ -42,6 +42,7 @@ pub struct Builder {
     lanes: Option<Arc<dyn Lanes>>,
     timeouts: Timeouts,
     tune: Option<Tune>,
+    state: Vec<HostPath>,
 }
 
 /// What the embedder says about the engine.
@@ -65,6 +66,7 @@ impl Builder {
             lanes: None,
             timeouts: Timeouts::default(),
             tune: None,
+            state: Vec::new(),
         }
     }
 
@@ -100,6 +102,32 @@ impl Builder {
     pub fn store<S: Catalog + Journal + Leases>(self, store: Arc<S>) -> Self {
         let (catalog, journal) = (Arc::clone(&store), Arc::clone(&store));
         self.catalog(catalog).journal(journal).leases(store)
+    }
+
+    /// Says that a file of the state (of the store, the journal or the catalogue) lies here; may be called for several.
+    ///
+    /// A freeze that blocks all writes to the volume of such a file would block the very records that are to end it, so no
+    /// backup is planned that does: the copies on that volume are refused as `state.on_protected_volume`. Where it lies is for
+    /// the providers to [resolve](SnapshotProvider::resolve); nothing is refused where the plug-in holds only the writes of
+    /// Exchange, or the data is at rest.
+    ///
+    /// ```
+    /// # use std::{error::Error, sync::Arc};
+    /// # use stillpoint::Stillpoint;
+    /// use stillpoint::context::{HostPath, PathFlavor};
+    ///
+    /// # fn build(world: &stillpoint_testkit::World) -> Result<Stillpoint, Box<dyn Error>> {
+    /// let state = HostPath::new("ex1.example.com".parse()?, PathFlavor::Windows, r"D:\Backup\stillpoint.db")?;
+    /// let stillpoint = Stillpoint::builder(Arc::new(world.exchange()))
+    ///     .provider(Arc::new(world.storage()))
+    ///     .state_at(state)
+    ///     .build()?;
+    /// # Ok(stillpoint)
+    /// # }
+    /// ```
+    pub fn state_at(mut self, file: HostPath) -> Self {
+        self.state.push(file);
+        self
     }
 
     /// Clock, tasks and ids. For tests under virtual time.
@@ -154,6 +182,7 @@ impl Builder {
             providers,
             catalog: self.catalog.unwrap_or_else(|| Arc::new(MemoryCatalog::new())),
             pump: Pump::new(Arc::clone(&journal)),
+            state: self.state,
         });
         let engine = Engine::builder(registry(&services)?, journal, seams.clone(), lanes);
         let engine = match self.leases {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use stillpoint_catalog::{CatalogExt, Debris, DebrisKind, PointQuery};
-use stillpoint_context::{Effect, ErrorClass, Failure};
+use stillpoint_context::{Effect, ErrorClass, Failure, JobId};
 use stillpoint_exchange::SessionState;
 use stillpoint_model::id::{ExposureKey, PointId, SessionId, SetToken};
 use stillpoint_model::job::{JobRun, RunState};
@@ -49,6 +49,7 @@ impl Leaves {
     /// The debris of a run, as the catalogue keeps it: each object once for each step that owed its removal.
     pub(crate) fn debris(
         &self,
+        job: JobId,
         report: &RunReport,
         now: chrono::DateTime<chrono::Utc>,
     ) -> Vec<Debris> {
@@ -56,21 +57,38 @@ impl Leaves {
         let mut debris = Vec::new();
         for left in report.debris() {
             let mut kinds = self.of(left.step.as_str());
+            // A step of which no object is known: what it did is for a person to judge.
+            let nameless = left.object.kind == "step";
+            let did = if left.possible { "may have done" } else { "did" };
             if kinds.is_empty() {
-                kinds.push(DebrisKind::Other(left.object.to_string()));
+                let what = format!("what step {} {did}", left.step);
+                kinds.push(DebrisKind::Other(if nameless {
+                    what
+                } else {
+                    left.object.to_string()
+                }));
             }
-            let possible = if left.possible { "maybe " } else { "" };
-            let message = format!("{possible}{} of step {}: {}", left.object, left.step, left.why);
+            let message = if nameless {
+                format!("what step {} {did} is left: {}", left.step, left.why)
+            } else {
+                let possible = if left.possible { "maybe " } else { "" };
+                format!("{possible}{} of step {}: {}", left.object, left.step, left.why)
+            };
             debris.extend(kinds.into_iter().map(|kind| {
                 Debris::new(format!("{run}/{}/{kind}", left.step), run, kind, &*message, now)
+                    .of_job(job)
+                    .owed_by(left.step.clone())
+                    .maybe(left.possible)
             }));
         }
         // The one thing that a backup may leave without failing for it: an exposure that could not be ended.
-        let hidden = report.step_named("unexpose").and_then(|step| step.failure);
-        if let (Some(failure), Some(key)) = (hidden, &self.exposure) {
+        let hidden = report.step_named("unexpose");
+        let hidden = hidden.and_then(|step| Some((step.name, step.failure?)));
+        if let (Some((step, failure)), Some(key)) = (hidden, &self.exposure) {
             let kind = DebrisKind::Exposure(key.clone());
             let message = format!("it could not be ended: {}", failure.message);
-            debris.push(Debris::new(format!("{run}/unexpose"), run, kind, message, now));
+            let left = Debris::new(format!("{run}/unexpose"), run, kind, message, now);
+            debris.push(left.of_job(job).owed_by(step));
         }
         debris
     }

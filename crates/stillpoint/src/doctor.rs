@@ -4,11 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{ErrorCode, ErrorFacts};
+use stillpoint_model::planning::PlanError;
 use stillpoint_model::planning::freeze::coordination;
 use stillpoint_model::quiesce::QuiesceLevel;
 
 use crate::Stillpoint;
-use crate::survey::Discovery;
+use crate::survey::{Discovery, state_volumes};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,6 +78,7 @@ impl Stillpoint {
             Ok(discovery) => {
                 findings.extend(databases(&discovery));
                 findings.extend(self.volumes(&discovery));
+                findings.extend(self.state(&discovery).await);
             }
             Err(error) => findings.push(DoctorFinding::of("discovery", &error, &error)),
         }
@@ -127,6 +129,21 @@ impl Stillpoint {
             findings.push(DoctorFinding::new(area, Gravity::Fine, "plug-in and providers fit"));
         }
         findings
+    }
+
+    /// Whether a freeze would block what has to be written to end it.
+    async fn state(&self, discovery: &Discovery) -> Vec<DoctorFinding> {
+        if !self.services().plugin.caps().quiesce.blocks_others() {
+            return Vec::new();
+        }
+        match state_volumes(self, &self.cx()).await {
+            Ok(state) => {
+                let frozen = state.into_iter().filter(|on| discovery.volumes.contains_key(on));
+                let told = frozen.map(|volume| PlanError::StateOnProtectedVolume { volume });
+                told.map(|error| DoctorFinding::of("state", &error, &error)).collect()
+            }
+            Err(error) => vec![DoctorFinding::of("state", &error, &error)],
+        }
     }
 
     fn volumes(&self, discovery: &Discovery) -> Vec<DoctorFinding> {

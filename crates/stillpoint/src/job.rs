@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
 use stillpoint_context::{Cancel, JobId, Progress, RunId, StepName};
-use stillpoint_model::job::{Job, JobRun, JobState};
+use stillpoint_model::job::{Job, JobRun, JobState, RunState};
 use stillpoint_workflow::{CancelAnswer, RunHandle};
 use tokio::sync::broadcast;
 
@@ -93,14 +93,16 @@ impl LiveJob {
 
     /// Changes the job and tells the watchers if its state is another now.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Job)) {
-        let (before, after) = {
+        let (before, after, went_on) = {
             let mut job = lock(&self.job);
-            let before = job.state();
+            let (before, went_on) = (job.state(), goes_on(&job));
             change(&mut job);
-            (before, job.state())
+            (before, job.state(), went_on && !goes_on(&job))
         };
         if before != after {
             self.tell(JobEvent::State(after));
+        }
+        if before != after || went_on {
             let _woken: usize = self.end.notify(usize::MAX);
         }
     }
@@ -150,14 +152,27 @@ impl LiveJob {
     }
 
     async fn wait(&self) {
+        self.wait_until(|job| job.state() == JobState::Parked).await;
+    }
+
+    /// Waits for the end, or until this holds.
+    async fn wait_until(&self, holds: impl Fn(&Job) -> bool) {
         loop {
             let listener = self.end.listen();
-            if self.is_ended() || lock(&self.job).state() == JobState::Parked {
+            if self.is_ended() || holds(&lock(&self.job)) {
                 return;
             }
             listener.await;
         }
     }
+}
+
+/// Whether something of a job goes on without a person.
+fn goes_on(job: &Job) -> bool {
+    let open = job.runs.iter().any(|run| {
+        matches!(run.state, RunState::Queued | RunState::Running | RunState::Cancelling)
+    });
+    open || job.state() != JobState::Parked
 }
 
 /// A job that was asked for. Cheap to clone; dropping it changes nothing.
@@ -189,6 +204,17 @@ impl JobHandle {
     /// May be dropped and called again.
     pub async fn wait(&self) -> Job {
         self.live.wait().await;
+        self.live.snapshot()
+    }
+
+    /// Waits for the job to end, or until nothing of it goes on without a person: every run of it that is open is parked.
+    ///
+    /// [`wait`](Self::wait) comes back as soon as one is.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn settled(&self) -> Job {
+        self.live.wait_until(|job| !goes_on(job)).await;
         self.live.snapshot()
     }
 
@@ -269,6 +295,12 @@ impl LiveJobs {
 
     pub(crate) fn find(&self, id: JobId) -> Option<Arc<LiveJob>> {
         lock(&self.0).get(&id).cloned()
+    }
+
+    /// The job of a run.
+    pub(crate) fn of_run(&self, run: RunId) -> Option<Arc<LiveJob>> {
+        let of_run = |live: &&Arc<LiveJob>| lock(&live.runs).contains_key(&run);
+        lock(&self.0).values().find(of_run).cloned()
     }
 
     /// The jobs that have not ended.

@@ -91,6 +91,9 @@
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`jobs`](Stillpoint::jobs),
 //!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
+//! - For whoever operates it: [`parked`](Stillpoint::parked) runs, to be [resumed](Stillpoint::resume),
+//!   [resolved](Stillpoint::resolve) or [abandoned](Stillpoint::abandon); [`debris`](Stillpoint::debris);
+//!   [`locks`](Stillpoint::locks); a job's [account](Stillpoint::account).
 //! - The crates below, re-exported: [`context`], [`model`], [`workflow`], [`exchange`], [`storage`], [`catalog`].
 //!
 //! # Features
@@ -99,10 +102,12 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod backup;
 mod bounds;
 mod brief;
 mod builder;
+mod byhand;
 mod claims;
 mod debris;
 mod doctor;
@@ -110,7 +115,9 @@ mod error;
 mod exposure;
 mod inventory;
 mod job;
+mod locks;
 mod objects;
+mod parked;
 mod pump;
 mod recover;
 mod restore;
@@ -128,10 +135,13 @@ use stillpoint_exchange::ExchangePlugin;
 use stillpoint_storage::SnapshotProvider;
 use stillpoint_workflow::Engine;
 
+pub use account::{JobAccount, RunSteps, StepAccount};
 pub use builder::Builder;
 pub use doctor::{DoctorFinding, Gravity};
 pub use error::Error;
 pub use job::{JobEvent, JobHandle, Watch};
+pub use locks::{Lock, Waiter};
+pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
 pub use pump::TOPIC;
 pub use survey::Discovery;
 pub use timeouts::Timeouts;

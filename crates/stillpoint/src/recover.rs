@@ -20,6 +20,7 @@ use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::debris::Leaves;
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
+use crate::runs::open_state;
 
 /// The code of what is said of a job whose process ended before it was over.
 const INTERRUPTED: &str = "job.interrupted";
@@ -78,17 +79,25 @@ impl Stillpoint {
             if !job.runs.iter().any(|run| run.run == handle.id()) {
                 job.runs.push(brief.run.clone());
             }
+            // What is stored may be older than the run.
+            let known = job.runs.iter_mut().find(|run| run.run == handle.id());
+            if let (Some(known), Some(state)) = (known, open_state(handle.status().phase)) {
+                known.state = state;
+            }
         }
         let live = LiveJob::new(job);
+        for (handle, _) in &runs {
+            live.add_run(handle.clone());
+        }
         self.live().add(&live);
         let (this, task) = (self.clone(), Arc::clone(&live));
         self.seams().spawner.spawn(
             "recovered job",
             Box::pin(async move {
+                // A run that is parked may be followed for long: what is over already is told before.
+                let mut failed = this.conclude_the_rest(&task, &runs).await;
                 let followed = runs.iter().map(|(run, brief)| this.follow_on(&task, run, brief));
-                let mut failed: Vec<Failure> =
-                    join_all(followed).await.into_iter().filter_map(Result::err).collect();
-                failed.extend(this.conclude_the_rest(&task).await);
+                failed.extend(join_all(followed).await.into_iter().filter_map(Result::err));
                 task.change(|job| {
                     if let Some(failure) = failed.into_iter().next() {
                         let _kept = job.failure.get_or_insert(failure);
@@ -113,10 +122,15 @@ impl Stillpoint {
     }
 
     /// Runs that had ended before anybody could say so, and those that never began.
-    async fn conclude_the_rest(&self, live: &Arc<LiveJob>) -> Vec<Failure> {
+    async fn conclude_the_rest(
+        &self,
+        live: &Arc<LiveJob>,
+        followed: &[(RunHandle, Brief)],
+    ) -> Vec<Failure> {
         let mut failed = Vec::new();
         for run in live.snapshot().runs {
-            if matches!(run.state, RunState::Ended(_)) {
+            let is_followed = followed.iter().any(|(handle, _)| handle.id() == run.run);
+            if is_followed || matches!(run.state, RunState::Ended(_)) {
                 continue;
             }
             match self.ended(run.run).await {

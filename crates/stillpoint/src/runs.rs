@@ -231,7 +231,7 @@ impl Stillpoint {
             });
         }
         let now = self.seams().clock.now();
-        let debris = leaves.debris(report, now);
+        let debris = leaves.debris(live.snapshot().id, report, now);
         for left in &debris {
             // The run has ended and holds nothing: what it left must be in plain sight by then.
             let noted = async { Ok(self.services().catalog.put_debris(left).await?) };
@@ -277,14 +277,11 @@ impl Stillpoint {
         loop {
             // News may be missed, and come before what they tell of. That a run is parked must not be.
             let shown = parked;
-            let settled = pin!(async move {
-                if shown {
-                    std::future::pending::<()>().await;
-                }
-                drop(handle.settled().await);
+            let turned = pin!(async move {
+                drop(if shown { handle.unparked().await } else { handle.settled().await });
             });
             let heard = pin!(news.recv());
-            let told = select(heard, settled);
+            let told = select(heard, turned);
             match select(end.as_mut(), told).await {
                 Either::Left((report, _)) => return report,
                 Either::Right((Either::Left((Ok(notice), _)), _)) => {
@@ -304,24 +301,20 @@ impl Stillpoint {
 
     /// Shows in the job where its run stands; whether that is parked.
     async fn show(&self, live: &LiveJob, handle: &RunHandle) -> bool {
-        let status = handle.status();
-        let state = match status.phase {
-            RunPhase::Queued => RunState::Queued,
-            RunPhase::Running => RunState::Running,
-            RunPhase::Cancelling => RunState::Cancelling,
-            RunPhase::Parked => RunState::Parked,
-            // The end is recorded with its report.
-            _ => return false,
-        };
-        // Why it is parked is told at once: nobody reads a report of a run that has not ended.
-        let why = status.parked.first().map(|(_, parked)| (*parked.failure).clone());
-        let mut news = false;
+        let (mut news, mut is_parked) = (false, false);
         live.change_run(handle.id(), |known| {
+            // Looked at in here, so that of two who show it the later one shows what is newer.
+            let status = handle.status();
+            // The end is recorded with its report.
+            let Some(state) = open_state(status.phase) else { return };
+            // Why it is parked is told at once: nobody reads a report of a run that has not ended.
+            let why = status.parked.first().map(|(_, parked)| (*parked.failure).clone());
+            is_parked = state == RunState::Parked;
             news = known.state != state || known.failure != why;
             known.state = state;
             known.failure = why;
         });
-        if news && state == RunState::Parked {
+        if news && is_parked {
             // A parked run may outlast this process: what is known of it is stored now.
             let job = live.snapshot();
             let stored = async { Ok(self.services().catalog.put_job(&job).await?) };
@@ -329,7 +322,7 @@ impl Stillpoint {
                 tracing::error!(run = %handle.id(), %error, "the parked run's job could not be stored");
             }
         }
-        state == RunState::Parked
+        is_parked
     }
 
     fn pass_on(&self, live: &LiveJob, run: RunId, news: NoticeKind) {
@@ -351,6 +344,17 @@ impl Stillpoint {
             }
             _ => {}
         }
+    }
+}
+
+/// What a job says of a run that has not ended.
+pub(crate) const fn open_state(phase: RunPhase) -> Option<RunState> {
+    match phase {
+        RunPhase::Queued => Some(RunState::Queued),
+        RunPhase::Running => Some(RunState::Running),
+        RunPhase::Cancelling => Some(RunState::Cancelling),
+        RunPhase::Parked => Some(RunState::Parked),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stillpoint_catalog::Catalog;
-use stillpoint_context::{Effect, ErrorClass, Failure, Subject};
+use stillpoint_context::{Effect, ErrorClass, Failure, HostPath, Subject};
 use stillpoint_exchange::{ExchangePlugin, ExchangeRestore, RestoreSpec};
 use stillpoint_model::id::ProviderId;
 use stillpoint_storage::{SnapshotProvider, SnapshotRestore};
@@ -18,6 +18,8 @@ pub(crate) struct Services {
     pub(crate) providers: BTreeMap<ProviderId, Arc<dyn SnapshotProvider>>,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) pump: Pump,
+    /// Where the state is, as far as the embedder has said so.
+    pub(crate) state: Vec<HostPath>,
 }
 
 impl Services {

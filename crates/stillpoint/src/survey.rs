@@ -30,6 +30,8 @@ pub(crate) struct Survey {
     pub(crate) providers: BTreeMap<ProviderId, ProviderCaps>,
     pub(crate) volumes: BTreeMap<VolumeRef, VolumeFacts>,
     pub(crate) fulls: BTreeMap<DatabaseId, BaseFull>,
+    /// The volumes that hold the state.
+    pub(crate) state: Vec<VolumeRef>,
 }
 
 /// What there is, and where: the answer of [`Stillpoint::discover`].
@@ -90,6 +92,7 @@ impl Survey {
                 let _none = fulls.insert(*database, BaseFull::new(noted, signature));
             }
         }
+        let state = state_volumes(this, cx).await?;
         Ok(Self {
             policy,
             group,
@@ -104,8 +107,23 @@ impl Survey {
                 .collect(),
             volumes,
             fulls,
+            state,
         })
     }
+}
+
+/// The volumes that hold the state, as far as a provider knows them and somebody has said where it is.
+pub(crate) async fn state_volumes(this: &Stillpoint, cx: &Cx) -> Result<Vec<VolumeRef>, Error> {
+    let services = this.services();
+    let mut volumes = Vec::new();
+    if services.state.is_empty() {
+        return Ok(volumes);
+    }
+    for provider in services.providers.values() {
+        let placed = provider.resolve(cx, &services.state).await?;
+        volumes.extend(placed.into_iter().map(|placed| placed.volume));
+    }
+    Ok(volumes)
 }
 
 /// Each file of each copy with its volume; files that no provider knows are left out.

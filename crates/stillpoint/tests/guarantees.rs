@@ -9,12 +9,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use common::*;
-use stillpoint::context::ErrorFacts;
+use stillpoint::context::{ErrorFacts, HostPath, PathFlavor};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::id::VolumeRef;
 use stillpoint::model::job::{JobState, MemberEnd, RunEnd, RunState};
 use stillpoint::model::point::Truncation;
 use stillpoint::model::policy::OnMiss;
+use stillpoint::model::quiesce::QuiesceLevel;
 use stillpoint::model::verdict::Verdict;
 use stillpoint::workflow::testing::Sim;
 use stillpoint_testkit::{Change, CopySpec, DatabaseSpec, Ended, VolumeSpec, World};
@@ -269,3 +270,51 @@ fn a_key_is_one_job_and_another_request_under_it_is_refused() {
         assert_eq!((this.jobs().await.unwrap().len(), world.completes().len()), (1, 1));
     });
 }
+
+/// The journal has to be written before anything can be thawed: it must not lie where a freeze blocks all writes.
+#[test]
+fn a_state_file_on_a_volume_that_is_frozen_is_refused_before_anything_is_frozen() {
+    let sim = Sim::new(3);
+    let world = two_arrays(2);
+    let at = |path: &str| HostPath::new(HOST.parse().unwrap(), PathFlavor::Windows, path).unwrap();
+    let with = |level: QuiesceLevel, files: &[&str]| {
+        let plugin = world.exchange().only(Coordination::Engine);
+        let plugin = plugin.with_caps(|caps| caps.quiesce = level);
+        let builder = builder_over(&sim, &world, plugin, |engine| engine);
+        files.iter().fold(builder, |builder, file| builder.state_at(at(file))).build().unwrap()
+    };
+    let (inside, beside) = (r"D:\logs01\stillpoint.db", r"C:\stillpoint.db");
+    sim.run(async {
+        for level in [QuiesceLevel::AppFsFlushed, QuiesceLevel::AppIoHeld] {
+            // One of several files is enough.
+            let this = with(level, &[beside, inside]);
+            this.save_policy(&policy()).await.unwrap();
+            let plan = this.plan(&request("plan")).await.unwrap();
+            let refused: Vec<_> = plan.refused().collect();
+            let [(database, failure)] = refused.as_slice() else { panic!("{plan}") };
+            assert_eq!((database.name.as_str(), failure.code.as_str()), ("DB01", CODE));
+            assert!(!failure.remedy.is_empty());
+            assert_eq!(plan.sets.len(), 1, "the other database is none of its business: {plan}");
+
+            let asked = request_for("one", &world, &["DB01"]);
+            let job = this.backup(asked).await.unwrap().wait().await;
+            assert_eq!((job.state(), job.runs.len()), (JobState::Failed, 0), "{job:#?}");
+            assert_eq!(world.calls().count("freeze"), 0);
+            let found = this.doctor().await;
+            let found = found.iter().filter(|found| found.area == "state").collect::<Vec<_>>();
+            let [found] = found.as_slice() else { panic!("{found:#?}") };
+            assert_eq!(found.code.as_ref().unwrap().as_str(), CODE);
+        }
+        for (level, file) in [(QuiesceLevel::App, inside), (QuiesceLevel::AppIoHeld, beside)] {
+            let this = with(level, &[file]);
+            this.save_policy(&policy()).await.unwrap();
+            let plan = this.plan(&request("plan")).await.unwrap();
+            assert_eq!(plan.refused().count(), 0, "{level}: {plan}");
+            assert!(this.doctor().await.iter().all(|found| found.area != "state"));
+            let job = this.backup(request("all")).await.unwrap().wait().await;
+            assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        }
+    });
+}
+
+const CODE: &str = "state.on_protected_volume";

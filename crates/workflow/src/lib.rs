@@ -87,8 +87,9 @@ pub use action::{
 };
 pub use claim::{Claim, ClaimKey, ClaimMode};
 pub use engine::{
-    Drained, Engine, EngineBuilder, EngineError, Notice, NoticeKind, Recovery, RunHandle, RunPhase,
-    RunReport, RunStatus, StepReport, Submission, Subscription, WaitingForSlots,
+    Claims, Drained, Engine, EngineBuilder, EngineError, Notice, NoticeKind, OpenRun, ParkedNode,
+    Recovery, RunAccount, RunHandle, RunPhase, RunReport, RunStatus, StepReport, Submission,
+    Subscription, WaitingForSlots,
 };
 pub use journal::{
     Append, Batch, Fact, FactDraft, Journal, JournalError, MemoryJournal, Now, OpenStream,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use stillpoint::context::Failure;
+use stillpoint::context::{Failure, JobId};
 use stillpoint::model::inventory::Inventory;
 use stillpoint::{Gravity, Stillpoint};
 
@@ -85,7 +85,15 @@ async fn examine(places: &Places, view: &mut DoctorView) {
 /// Jobs that a process began and did not live to end. Nobody else can be at work on them: the state file is ours.
 async fn left_open(stillpoint: &Stillpoint, view: &mut DoctorView) {
     let Ok(jobs) = stillpoint.jobs().await else { return };
-    for job in jobs.iter().filter(|job| !job.state().is_final()) {
+    let parked = stillpoint.parked().await.unwrap_or_default();
+    for known in &parked {
+        let what = known.steps.first().map(|step| step.why.to_string()).unwrap_or_default();
+        let message = format!("run {} is parked: {what} [run.parked]", known.run);
+        let remedy = "`stillpoint parked` tells more, and resumes, resolves or abandons it.";
+        view.add("parked", Level::Warning, message, remedy);
+    }
+    let is_parked = |job: &JobId| parked.iter().any(|known| known.job == Some(*job));
+    for job in jobs.iter().filter(|job| !job.state().is_final() && !is_parked(&job.id)) {
         let message =
             format!("the process of {} {} ended before it did [job.left_open]", job.kind, job.id);
         let remedy = "Ask for it again. What is named *.partial in the folder `sets` of the store belongs to no restore point.";

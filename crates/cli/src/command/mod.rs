@@ -4,6 +4,7 @@ mod backup;
 mod discover;
 mod doctor;
 mod group;
+mod operate;
 mod policy;
 mod protect;
 mod restore;
@@ -35,6 +36,9 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Restore(args) => restore::run(&args, &places()?, talk).await,
         Command::Verify(args) => verify::run(&args, &places()?, talk).await,
         Command::Jobs(args) => show::jobs(&args, &places()?, out).await,
+        Command::Parked(args) => operate::parked(args.command, &places()?, talk).await,
+        Command::Debris(args) => operate::debris(&args, &places()?, out).await,
+        Command::Locks => operate::locks(&places()?, out).await,
         Command::Topology => show::topology(&places()?, out).await,
     }
 }

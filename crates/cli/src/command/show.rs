@@ -15,7 +15,13 @@ pub(super) async fn jobs(args: &JobsArgs, places: &Places, out: Out) -> Outcome<
     let site = Site::open(places, Absent::Refuse).await?;
     let jobs = site.stillpoint.jobs().await?;
     let view = match &args.id {
-        Some(id) => JobsView::one(pick::job(&jobs, id)?),
+        Some(id) => {
+            let job = pick::job(&jobs, id)?;
+            match site.stillpoint.account(job.id).await? {
+                Some(account) => JobsView::account(&account),
+                None => JobsView::one(job),
+            }
+        }
         None => JobsView::list(&jobs),
     };
     tell(out, &view, Exit::Done, None)

@@ -4,7 +4,12 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use stillpoint::workflow::NodeProgress;
+use stillpoint::{JobAccount, StepAccount};
 
+use super::debris::LeftView;
+use super::locks::LockView;
+use super::parked::StuckView;
 use super::{FailureView, PointView, Report, WarningView, write_failure};
 use crate::context::{JobId, RunId};
 use crate::model::id::{CopyId, DatabaseId, PointId};
@@ -28,6 +33,11 @@ pub(crate) struct JobView {
     skipped: Vec<MemberView>,
     warnings: Vec<WarningView>,
     failure: Option<FailureView>,
+    /// Only in an account of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locks: Option<Vec<LockView>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_behind: Option<Vec<LeftView>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -62,6 +72,62 @@ struct RunView {
     warnings: Vec<WarningView>,
     debris: Vec<String>,
     failure: Option<FailureView>,
+    /// Only in an account of its job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<StepView>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<Vec<StuckView>>,
+}
+
+/// How far a step has come.
+#[derive(Clone, Debug, Serialize)]
+struct StepView {
+    step: String,
+    within: Option<String>,
+    state: NodeProgress,
+    attempts: u32,
+    failure: Option<FailureView>,
+}
+
+impl StepView {
+    fn of(step: &StepAccount) -> Self {
+        Self {
+            step: step.step.to_string(),
+            within: step.within.as_ref().map(ToString::to_string),
+            state: step.progress,
+            attempts: step.attempts,
+            failure: step.failure.as_ref().map(FailureView::of),
+        }
+    }
+
+    fn row(&self, table: &mut Table) {
+        let indent = if self.within.is_some() { "  " } else { "" };
+        let tries = match self.attempts {
+            0 | 1 => String::new(),
+            tries => format!("{tries} attempts"),
+        };
+        let failure = self.failure.as_ref();
+        let failure = failure
+            .map_or_else(String::new, |failure| format!("{} [{}]", failure.message, failure.code));
+        table.row([format!("{indent}{}", self.step), word(self.state).to_owned(), tries, failure]);
+    }
+}
+
+/// How far a step has come, in a word.
+const fn word(progress: NodeProgress) -> &'static str {
+    match progress {
+        NodeProgress::Waiting => "waiting",
+        NodeProgress::Running => "running",
+        NodeProgress::Retrying => "retrying",
+        NodeProgress::Probing => "probing",
+        NodeProgress::Done => "done",
+        NodeProgress::Failed => "failed",
+        NodeProgress::Undoing => "undoing",
+        NodeProgress::Undone => "undone",
+        NodeProgress::Skipped => "skipped",
+        NodeProgress::Parked => "parked",
+        _ => "unknown",
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -146,6 +212,8 @@ impl RunView {
             warnings: WarningView::all(&run.warnings),
             debris: run.debris.clone(),
             failure: run.failure.as_ref().map(FailureView::of),
+            steps: None,
+            parked: None,
         }
     }
 }
@@ -167,7 +235,22 @@ impl JobView {
             skipped: job.skipped.iter().map(MemberView::of).collect(),
             warnings: WarningView::all(&job.warnings),
             failure: job.failure.as_ref().map(FailureView::of),
+            locks: None,
+            left_behind: None,
         }
+    }
+
+    /// The same with everything that is known of it.
+    fn account(account: &JobAccount) -> Self {
+        let mut view = Self::of(&account.job);
+        for known in &account.runs {
+            let Some(run) = view.runs.iter_mut().find(|run| run.run == known.run) else { continue };
+            run.steps = Some(known.steps.iter().map(StepView::of).collect());
+            run.parked = Some(known.parked.iter().map(StuckView::of).collect());
+        }
+        view.locks = Some(account.locks.iter().map(LockView::of).collect());
+        view.left_behind = Some(account.debris.iter().map(LeftView::of).collect());
+        view
     }
 
     /// In detail, for people.
@@ -177,13 +260,27 @@ impl JobView {
             for member in &run.members {
                 member.write(text, "  ");
             }
-            if let Some(failure) = &run.failure {
+            let is_stuck = run.parked.as_ref().is_some_and(|parked| !parked.is_empty());
+            // What is stuck is told with its step.
+            if let Some(failure) = run.failure.as_ref().filter(|_| !is_stuck) {
                 let _ = writeln!(text, "  run {}: {}", run.run, run.state.replace('_', " "));
                 write_failure(text, "    ", failure);
             }
             WarningView::write(text, "  ", &run.warnings);
-            for debris in &run.debris {
+            // An account tells what is left now.
+            for debris in run.debris.iter().filter(|_| self.left_behind.is_none()) {
                 let _ = writeln!(text, "  left behind: {debris}");
+            }
+            for stuck in run.parked.iter().flatten() {
+                stuck.write(text, "  ");
+            }
+            if let Some(steps) = &run.steps {
+                let _ = writeln!(text, "  steps of run {}:", run.run);
+                let mut table = Table::default();
+                for step in steps {
+                    step.row(&mut table);
+                }
+                table.write(text, "    ");
             }
         }
         for member in &self.skipped {
@@ -193,13 +290,19 @@ impl JobView {
         if let Some(failure) = &self.failure {
             write_failure(text, "  ", failure);
         }
+        for lock in self.locks.iter().flatten() {
+            lock.write(text, "  ");
+        }
+        for left in self.left_behind.iter().flatten() {
+            left.write(text, "  ");
+        }
     }
 
     /// A row of the list.
     fn row(&self, table: &mut Table) {
         table.row([
             self.job.to_string(),
-            self.created_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+            text::time(self.created_at),
             self.kind.to_string(),
             self.state.to_string(),
             format!("{} of {}", self.databases.good, text::count(self.databases.all, "database")),
@@ -227,6 +330,11 @@ impl JobsView {
     /// One of them.
     pub(crate) fn one(job: &job::Job) -> Self {
         Self { jobs: vec![JobView::of(job)], in_detail: true }
+    }
+
+    /// One of them, with everything that is known of it.
+    pub(crate) fn account(account: &JobAccount) -> Self {
+        Self { jobs: vec![JobView::account(account)], in_detail: true }
     }
 
     pub(crate) fn write(&self, text: &mut String, indent: &str) {

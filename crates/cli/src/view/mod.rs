@@ -8,10 +8,13 @@
 //!                              └─text()─▶ lines for people
 //! ```
 
+mod debris;
 mod doctor;
 mod failure;
 mod inventory;
 mod job;
+mod locks;
+mod parked;
 mod plan;
 mod protect;
 mod restore;
@@ -21,10 +24,13 @@ mod topology;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use debris::DebrisView;
 pub(crate) use doctor::{DoctorView, Level};
 pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
 pub(crate) use inventory::{DiscoverView, refused};
 pub(crate) use job::{JobView, JobsView, VerifyView};
+pub(crate) use locks::LocksView;
+pub(crate) use parked::ParkedView;
 pub(crate) use plan::BackupView;
 pub(crate) use protect::{ComparisonView, ProtectView};
 pub(crate) use restore::RestoreView;

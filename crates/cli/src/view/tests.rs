@@ -6,12 +6,15 @@ use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use stillpoint::catalog::{Debris, DebrisKind};
+use stillpoint::workflow::{Claim, ClaimKey, NodeProgress};
+use stillpoint::{JobAccount, Lock, ParkedRun, ParkedStep, RunSteps, StepAccount, Stuck, Waiter};
 use uuid::Uuid;
 
 use super::*;
 use crate::context::{
-    Effect, ErrorClass, Failure, HostId, HostPath, IdempotencyKey, JobId, PathFlavor, RunId,
-    Subject,
+    Effect, ErrorClass, Failure, HostId, HostPath, IdempotencyKey, JobId, PathFlavor, ProcessId,
+    RunId, StepName, Subject,
 };
 use crate::model::availability::{Availability, Reason};
 use crate::model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
@@ -250,6 +253,78 @@ fn jobs() {
     check("job", &JobsView::one(&job()));
 }
 
+fn stuck() -> ParkedStep {
+    let failure = Failure::new("exchange.timed_out", ErrorClass::Unavailable, "it does not answer")
+        .with_remedy("Look at the server.");
+    let mut stuck = ParkedStep::new(Some(step("freeze")), Stuck::ExitOwed, failure);
+    stuck.since = Some(time(3));
+    stuck
+}
+
+fn step(name: &str) -> StepName {
+    StepName::new(name).unwrap()
+}
+
+fn claim() -> Claim {
+    Claim::exclusive(ClaimKey::new("host/localhost/freeze").unwrap()).until(step("freeze"))
+}
+
+fn lock() -> Lock {
+    let why = "backup on localhost; parked: freeze: an exit is owed: it does not answer";
+    let mut lock = Lock::new(claim(), RunId(uuid(51)), why);
+    lock.job = Some(JobId(uuid(50)));
+    lock.since = Some(time(1));
+    lock.stuck = Some(Stuck::ExitOwed);
+    let mut waiter = Waiter::new(RunId(uuid(53)), "backup on localhost");
+    waiter.job = Some(JobId(uuid(52)));
+    waiter.since = Some(time(4));
+    lock.waiting = vec![waiter, Waiter::new(RunId(uuid(54)), "of the embedder")];
+    lock
+}
+
+fn debris() -> Vec<Debris> {
+    let token = SetToken::of(&RunId(uuid(51)), PointId(uuid(61)));
+    let kind = DebrisKind::Snapshots(token);
+    let message = "maybe snapshots of step prepare:fs: the storage does not answer";
+    let one = Debris::new("1", RunId(uuid(51)), kind, message, time(5))
+        .of_job(JobId(uuid(50)))
+        .owed_by(step("prepare:fs"))
+        .maybe(true);
+    let kind = DebrisKind::Other("a clone".to_owned());
+    vec![one, Debris::new("2", RunId(uuid(54)), kind, "it was left", time(6))]
+}
+
+#[test]
+fn what_waits_for_the_operator() {
+    let process = ProcessId(uuid(70));
+    let mut known = ParkedRun::new(RunId(uuid(51)), process, "backup on localhost", vec![stuck()]);
+    known.job = Some(JobId(uuid(50)));
+    known.claims = vec![claim()];
+    known.waiting = vec![RunId(uuid(53))];
+    let newer = ParkedStep::new(None, Stuck::StoredFormat, failure());
+    let unread = ParkedRun::new(RunId(uuid(55)), process, "", vec![newer]);
+    check("parked", &ParkedView::of(&[known, unread]));
+    let kept = Claim::shared(ClaimKey::new("volume/fs").unwrap());
+    check("locks", &LocksView::of(&[lock(), Lock::new(kept, RunId(uuid(54)), "of the embedder")]));
+    check("debris", &DebrisView::of(&debris()));
+
+    let mut parked = job();
+    parked.ended_at = None;
+    parked.runs[0].state = RunState::Parked;
+    let mut account = JobAccount::new(parked);
+    let mut inside = StepAccount::new(step("commit:fs"), NodeProgress::Done, 1);
+    inside.within = Some(step("freeze"));
+    let mut tried = StepAccount::new(step("begin"), NodeProgress::Done, 3);
+    tried.failure = Some(failure());
+    let steps = vec![tried, StepAccount::new(step("freeze"), NodeProgress::Parked, 1), inside];
+    let mut run = RunSteps::new(RunId(uuid(51)), steps);
+    run.parked = vec![stuck()];
+    account.runs = vec![run];
+    account.locks = vec![lock()];
+    account.debris = debris();
+    check("job_account", &JobsView::account(&account));
+}
+
 #[test]
 fn topology() {
     check("topology", &TopologyView::of(&Topology::of(Some(&inventory()), &points())));
@@ -301,6 +376,7 @@ fn backup() {
         )]),
         fulls: &BTreeMap::new(),
         reserve: 0,
+        state: &[],
     })
     .unwrap();
     check("backup_plan", &BackupView::plan(&plan));

@@ -175,6 +175,14 @@ pub enum PlanError {
         /// What the plug-in can.
         level: QuiesceLevel,
     },
+    /// A freeze that blocks the writes of others, over a volume that holds the state of whoever is to end it.
+    #[error(
+        "the state file lies on volume {volume}, whose writes the plug-in blocks while it is frozen"
+    )]
+    StateOnProtectedVolume {
+        /// Which volume.
+        volume: VolumeRef,
+    },
     /// Live data without a limit on the freeze.
     #[error("the plug-in {plugin} freezes live data and names no limit")]
     LimitMissing {
@@ -310,6 +318,7 @@ impl ErrorFacts for PlanError {
             | Self::TooBig { copy: id, .. } => vec![copy(id)],
             Self::MultipleTruncating { copies, .. } => copies.iter().map(copy).collect(),
             Self::LevelTooLow { volume: id, .. }
+            | Self::StateOnProtectedVolume { volume: id }
             | Self::WorstCaseTooLong { volume: id, .. }
             | Self::SnapshotLimit { volume: id, .. }
             | Self::BudgetExceeded { volume: id, .. } => vec![volume(id)],
@@ -365,6 +374,9 @@ impl ErrorFacts for PlanError {
             Self::LevelTooLow { .. } => {
                 "Use a plug-in that holds writes further, or another provider."
             }
+            Self::StateOnProtectedVolume { .. } => {
+                "Move the state file to a volume that holds nothing that is backed up."
+            }
             Self::LimitMissing { .. } => "Have the plug-in declare its freeze limit.",
             Self::WorstCaseTooLong { .. } => {
                 "Use a provider whose snapshots are instant, or take the database at rest."
@@ -400,6 +412,7 @@ impl PlanError {
             Self::KindUnsupported { .. } => "plan.kind_unsupported",
             Self::NoCommonCoordination { .. } => "plan.no_common_coordination",
             Self::LevelTooLow { .. } => "quiesce.level_too_low",
+            Self::StateOnProtectedVolume { .. } => "state.on_protected_volume",
             Self::LimitMissing { .. } => "quiesce.limit_missing",
             Self::WorstCaseTooLong { .. } => "quiesce.worst_case_too_long",
             Self::FloorUnreachable { .. } => "quiesce.floor_unreachable",

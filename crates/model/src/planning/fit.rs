@@ -46,6 +46,11 @@ pub(super) fn fit<'a>(
     freeze::check_floor(&inputs.policy.quiesce, inputs.plugin).map_err(unsupported)?;
     let coordination = freeze::coordination(inputs.plugin, inputs.providers, placed.volumes())
         .ok_or_else(|| unsupported(PlanError::NoCommonCoordination { copy: copy.id.clone() }))?;
+    let volumes = placed.volumes();
+    let blocked = volumes.into_iter().find(|volume| inputs.state.contains(volume));
+    if let Some(volume) = blocked.filter(|_| inputs.plugin.quiesce.blocks_others()) {
+        return Err(unsupported(PlanError::StateOnProtectedVolume { volume: volume.clone() }));
+    }
     let mut budget =
         FreezeBudget::of(&inputs.policy.quiesce, inputs.plugin).map_err(unsupported)?;
     budget.worst_case = freeze::check(

@@ -54,6 +54,7 @@ pub struct World {
     pub volumes: BTreeMap<VolumeRef, VolumeFacts>,
     pub fulls: BTreeMap<DatabaseId, BaseFull>,
     pub reserve: u32,
+    pub state: Vec<VolumeRef>,
 }
 
 impl World {
@@ -78,6 +79,7 @@ impl World {
             volumes: BTreeMap::new(),
             fulls: BTreeMap::new(),
             reserve: 0,
+            state: Vec::new(),
         };
         world.policy.selection = CopySelection::ActiveOnly;
         world.provider("sim", [ProviderCoordination::Commit]);
@@ -160,6 +162,7 @@ impl World {
             volumes: &self.volumes,
             fulls: &self.fulls,
             reserve: self.reserve,
+            state: &self.state,
         })
     }
 

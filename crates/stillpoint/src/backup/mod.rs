@@ -144,6 +144,7 @@ impl Stillpoint {
             volumes: &survey.volumes,
             fulls: &survey.fulls,
             reserve: 0,
+            state: &survey.state,
         };
         let mut plan = plan_backup(&inputs)?;
         plan.refuse_kind(BackupKind::Log, &compile::log_unsupported());

@@ -100,6 +100,21 @@ impl RunHandle {
         Ok(self.status())
     }
 
+    /// Waits until nothing of the run waits for a person: it goes on, or has ended.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn unparked(&self) -> Result<RunStatus, EngineError> {
+        let goes_on = |status: &Status| {
+            status.phase != RunPhase::Parked || status.broken.is_some() || status.gone
+        };
+        let status = self.wait_for(goes_on).await?;
+        if status.broken.is_some() || (status.gone && status.last.is_none()) {
+            return Err(self.why_not(status));
+        }
+        Ok(self.status())
+    }
+
     async fn wait_for(&self, done: impl FnMut(&Status) -> bool) -> Result<Status, EngineError> {
         let mut watch = self.0.status.subscribe();
         let status = watch.wait_for(done).await.map_err(|_| EngineError::Gone)?;

@@ -16,6 +16,7 @@ mod recovery;
 mod report;
 mod runs;
 mod submission;
+mod survey;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,6 +32,7 @@ pub use handle::{RunHandle, Subscription};
 pub use recovery::Recovery;
 pub use report::{Notice, NoticeKind, RunPhase, RunReport, RunStatus, StepReport};
 pub use submission::Submission;
+pub use survey::{Claims, OpenRun, ParkedNode, RunAccount};
 
 use runs::Runs;
 

@@ -96,7 +96,7 @@ impl ArbiterState {
         self.askers.len() as u64
     }
 
-    pub(super) fn claimants(&self) -> impl Iterator<Item = Claimant> {
+    pub(crate) fn claimants(&self) -> impl Iterator<Item = Claimant> {
         self.askers.iter().map(|(place, asker)| Claimant {
             run: asker.run,
             claims: asker.claims.clone(),

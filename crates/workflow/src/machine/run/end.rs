@@ -73,7 +73,7 @@ impl RunState {
         }
     }
 
-    fn bad_end(&self) -> End {
+    pub(super) fn bad_end(&self) -> End {
         match (&self.cause, self.debris.is_empty()) {
             (_, false) => End::NeedsAttention,
             (Some(Cause::Cancelled { .. }), true) => End::Cancelled,

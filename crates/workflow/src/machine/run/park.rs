@@ -1,8 +1,8 @@
 //! Cancel, and what a person may do with a parked run.
 
-use stillpoint_context::{Mono, Subject};
+use stillpoint_context::{Effect, Failure, Mono, Subject};
 
-use super::decide::RunMachine;
+use super::decide::{Held, RunMachine};
 use super::state::{RunPhase, RunState, Stage};
 use super::{Answer, Command, Round};
 use crate::machine::guard::GuardRecord;
@@ -74,17 +74,48 @@ impl RunMachine {
 
     /// Ends a parked run that is at rest: everything that is owed becomes debris.
     pub(super) fn abandon(&mut self, now: Mono, by: String, ticket: Ticket, round: &mut Round) {
-        if self.state.parked.is_empty() || self.state.active > 0 || self.state.lingering > 0 {
+        let lacking = match self.held {
+            Some(Held::Unknown(node)) => Some(node),
+            _ => None,
+        };
+        let may = if lacking.is_some() {
+            // What waits to be taken up is at rest: nobody here can take it up.
+            self.state.exiting == 0 && self.is_at_rest()
+        } else {
+            let at_work = self.state.active > 0 || self.state.lingering > 0;
+            !self.state.parked.is_empty() && !at_work
+        };
+        if !may {
             round.gated.push(Command::Answer { ticket, answer: Answer::NotParked });
             return;
+        }
+        if let Some(node) = lacking
+            && self.state.phase == RunPhase::Forward
+            && self.state.crossed.is_none()
+        {
+            let failure = Box::new(self.lacks(node));
+            self.unwind(now, Cause::Failed { node, failure }, round);
         }
         let debris = self.everything_owed();
         self.note(now, RunRecord::Abandoned { by, debris }, round);
         // Only past the point of no return nothing may be owed: then what was wanted is done, and the rest is not.
-        let end = self.state.good_end().max(End::SucceededWithWarnings);
+        let end = if self.state.crossed.is_none() && self.state.debris.is_empty() {
+            self.state.bad_end()
+        } else {
+            self.state.good_end().max(End::SucceededWithWarnings)
+        };
         self.note(now, RunRecord::Ended { end }, round);
         round.gated.push(Command::Finish);
         round.gated.push(Command::Answer { ticket, answer: Answer::Done });
+    }
+
+    /// Why a run failed whose action nobody has.
+    fn lacks(&self, node: NodeNo) -> Failure {
+        let step = self.state.step(node);
+        let (action, version) =
+            step.map(|step| (step.action.as_str(), step.version)).unwrap_or_default();
+        let what = format!("action {action} version {version} is not registered here");
+        self.about(node, "engine.unknown_action", &what).with_effect(Effect::None)
     }
 
     fn everything_owed(&self) -> Vec<Debris> {

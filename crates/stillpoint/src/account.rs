@@ -1,0 +1,122 @@
+//! One job with everything that is known of it: the steps of its runs, what is stuck, what it holds, what it left.
+
+use stillpoint_catalog::Debris;
+use stillpoint_context::{Failure, JobId, RunId, StepName};
+use stillpoint_model::job::{Job, RunState};
+use stillpoint_workflow::{GuardVerdict, NodeKind, NodeProgress, RunAccount};
+
+use crate::Stillpoint;
+use crate::error::Error;
+use crate::locks::Lock;
+use crate::parked::ParkedStep;
+
+/// A job with everything that is known of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct JobAccount {
+    /// The job.
+    pub job: Job,
+    /// Its runs that the journal still knows, in the order of the job.
+    pub runs: Vec<RunSteps>,
+    /// What its runs hold.
+    pub locks: Vec<Lock>,
+    /// What its runs left behind and nobody has taken away.
+    pub debris: Vec<Debris>,
+}
+
+impl JobAccount {
+    /// A job of which nothing else is known. For tests of whoever shows them.
+    pub const fn new(job: Job) -> Self {
+        Self { job, runs: Vec::new(), locks: Vec::new(), debris: Vec::new() }
+    }
+}
+
+/// The steps of a run.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RunSteps {
+    /// The run.
+    pub run: RunId,
+    /// Its steps and guards, in the order of its plan.
+    pub steps: Vec<StepAccount>,
+    /// What of it waits for a person.
+    pub parked: Vec<ParkedStep>,
+}
+
+/// How far a step has come.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StepAccount {
+    /// The step or guard.
+    pub step: StepName,
+    /// The guard that it is inside of.
+    pub within: Option<StepName>,
+    /// How far.
+    pub progress: NodeProgress,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What it failed with last.
+    pub failure: Option<Failure>,
+    /// The verdict, of a guard that is over.
+    pub verdict: Option<GuardVerdict>,
+}
+
+impl StepAccount {
+    /// A step that has come this far. For tests of whoever shows them.
+    pub const fn new(step: StepName, progress: NodeProgress, attempts: u32) -> Self {
+        Self { step, within: None, progress, attempts, failure: None, verdict: None }
+    }
+}
+
+impl RunSteps {
+    /// A run with these steps, of which none is parked. For tests of whoever shows them.
+    pub const fn new(run: RunId, steps: Vec<StepAccount>) -> Self {
+        Self { run, steps, parked: Vec::new() }
+    }
+
+    fn of(known: &RunAccount) -> Self {
+        let state = &known.state;
+        let plan = state.plan();
+        let named = plan.nodes().iter().filter(|node| node.kind != NodeKind::Input);
+        let steps = named.filter_map(|node| {
+            let at = plan.find(node.name.as_str())?;
+            Some(StepAccount {
+                step: node.name.clone(),
+                within: node.within.map(|guard| plan.node(guard).name.clone()),
+                progress: state.progress(at),
+                attempts: state.attempts(at),
+                failure: state.failure(at).cloned(),
+                verdict: state.verdict(at),
+            })
+        });
+        let parked = known.parked.iter().map(ParkedStep::of).collect();
+        Self { run: state.run(), steps: steps.collect(), parked }
+    }
+}
+
+impl Stillpoint {
+    /// A job with everything that is known of it, also one of a process that is gone: read from journal and catalogue, so it
+    /// needs no [recovery](Self::recover) and changes nothing. Nothing if there is no such job.
+    ///
+    /// # Errors
+    /// Of the journal and the catalogue. A run that cannot be read is left out, and stands among the [parked](Self::parked).
+    pub async fn account(&self, id: JobId) -> Result<Option<JobAccount>, Error> {
+        let Some(mut job) = self.job(id).await? else { return Ok(None) };
+        let mut runs = Vec::new();
+        for run in &mut job.runs {
+            let Ok(Some(known)) = self.engine().account(run.run).await else { continue };
+            // The journal is nearer to the truth than a job that nobody follows any more.
+            if !matches!(run.state, RunState::Ended(_)) && !known.parked.is_empty() {
+                run.state = RunState::Parked;
+                run.failure = known.parked.first().map(|parked| parked.failure.clone());
+            }
+            runs.push(RunSteps::of(&known));
+        }
+        let mine = |run: RunId| job.runs.iter().any(|known| known.run == run);
+        let mut locks = self.locks().await?;
+        locks.retain(|lock| mine(lock.run));
+        let mut debris = self.debris().await?;
+        debris.retain(|left| mine(left.run));
+        Ok(Some(JobAccount { job, runs, locks, debris }))
+    }
+}
