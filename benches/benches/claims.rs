@@ -16,6 +16,7 @@ use std::time::Instant;
 use criterion::Criterion;
 use stillpoint_benches::shapes::{actions, chain};
 use stillpoint_benches::table::{is_wanted, micros_each, verdict};
+use stillpoint_context::Seams;
 use stillpoint_workflow::{
     Claim, ClaimKey, Done, End, Engine, MemoryJournal, Plan, PlanBuilder, RunHandle, Submission,
     ThreadLanes, TokioSeams, step_fn,
@@ -51,20 +52,21 @@ fn claim(resource: usize) -> Claim {
 struct Held {
     engine: Engine,
     holders: Vec<RunHandle>,
-    gate: Arc<Semaphore>,
+    /// Lets go of the first resources, and of the others.
+    gates: [Arc<Semaphore>; 2],
 }
 
 impl Held {
-    /// Each of the resources held by a run of its own.
-    async fn new(seams: stillpoint_context::Seams, resources: usize) -> Self {
+    /// So many resources, and so many others, each held by a run of its own.
+    async fn new(seams: Seams, resources: usize, others: usize) -> Self {
         let journal = Arc::new(MemoryJournal::new());
         let engine = Engine::builder(actions(), journal, seams, Arc::new(ThreadLanes))
             .queue_limit(1_000_000)
             .build();
-        let gate = Arc::new(Semaphore::new(0));
+        let gates = [0, 1].map(|_| Arc::new(Semaphore::new(0)));
         let mut holders = Vec::new();
-        for resource in 0..resources {
-            let gate = Arc::clone(&gate);
+        for resource in 0..resources + others {
+            let gate = Arc::clone(&gates[usize::from(resource >= resources)]);
             let mut plan = PlanBuilder::new("holder");
             let wait = step_fn(move |_, ()| {
                 let gate = Arc::clone(&gate);
@@ -77,10 +79,10 @@ impl Held {
             let submission = Submission::new(plan.build().unwrap()).claim(claim(resource));
             holders.push(engine.submit(submission).await.unwrap());
         }
-        while engine.holders().await.unwrap().len() < resources {
+        while engine.holders().await.unwrap().len() < holders.len() {
             tokio::task::yield_now().await;
         }
-        Self { engine, holders, gate }
+        Self { engine, holders, gates }
     }
 
     /// Submits so many runs, in turn for each of the resources. Gives them, and how long each submission took.
@@ -112,34 +114,43 @@ async fn all_end(handles: Vec<RunHandle>) {
 }
 
 /// What a run costs that waits for nobody: submitted, and from then to its end. Each has a resource of its own.
-async fn free(seams: stillpoint_context::Seams, plan: &Plan, runs: usize) -> Measured {
-    let held = Held::new(seams, 0).await;
+async fn free(seams: Seams, plan: Plan, runs: usize) -> Measured {
+    let held = Held::new(seams, 0, 0).await;
     let before = Instant::now();
-    let (handles, submit) = held.submit(plan, runs, 0..runs).await;
+    let (handles, submit) = held.submit(&plan, runs, 0..runs).await;
     all_end(handles).await;
     Measured { submit, all: micros_each(before.elapsed(), runs) }
 }
 
 /// The same for runs that wait for a holder and for each other, with so many others that wait elsewhere.
 async fn waiting(
-    seams: stillpoint_context::Seams,
-    plan: &Plan,
+    seams: Seams,
+    plan: Plan,
     (runs, resources): (usize, usize),
     elsewhere: usize,
 ) -> Measured {
-    let held = Held::new(seams, resources + elsewhere.div_ceil(10)).await;
-    if elsewhere > 0 {
-        held.submit(plan, elsewhere, resources..resources + elsewhere.div_ceil(10)).await;
-    }
-    let (handles, submit) = held.submit(plan, runs, 0..resources).await;
+    let held = Held::new(seams, resources, elsewhere.div_ceil(10)).await;
+    let others = match elsewhere {
+        0 => Vec::new(),
+        _ => held.submit(&plan, elsewhere, resources..resources + elsewhere.div_ceil(10)).await.0,
+    };
+    let (handles, submit) = held.submit(&plan, runs, 0..resources).await;
     let before = Instant::now();
-    // The gate lets waiters through in their order: the first holders were the first to come.
-    held.gate.add_permits(resources);
+    held.gates[0].add_permits(resources);
     all_end(handles).await;
     let all = micros_each(before.elapsed(), runs);
-    held.gate.add_permits(held.holders.len() - resources);
+    held.gates[1].add_permits(held.holders.len() - resources);
     all_end(held.holders).await;
+    all_end(others).await;
     Measured { submit, all }
+}
+
+/// On a worker of the runtime, as in any program that is asynchronous: not on the thread that waits for it.
+fn on_worker<F>(runtime: &Runtime, measure: F) -> F::Output
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    runtime.block_on(async { tokio::spawn(measure).await.unwrap() })
 }
 
 fn table(runtime: &Runtime) {
@@ -150,11 +161,16 @@ fn table(runtime: &Runtime) {
     let (mut bare, mut line, mut few, mut crowd) =
         (Measured::MOST, Measured::MOST, Measured::MOST, Measured::MOST);
     for _ in 0..7 {
-        bare = bare.min(runtime.block_on(free(seams(), &plan, RUNS)));
-        line = line.min(runtime.block_on(waiting(seams(), &plan, (RUNS, RESOURCES), 0)));
-        few = few.min(runtime.block_on(waiting(seams(), &plan, (RUNS / 10, RESOURCES / 10), 0)));
-        crowd =
-            crowd.min(runtime.block_on(waiting(seams(), &plan, (RUNS / 10, RESOURCES / 10), RUNS)));
+        bare = bare.min(on_worker(runtime, free(seams(), plan.clone(), RUNS)));
+        line = line.min(on_worker(runtime, waiting(seams(), plan.clone(), (RUNS, RESOURCES), 0)));
+        few = few.min(on_worker(
+            runtime,
+            waiting(seams(), plan.clone(), (RUNS / 10, RESOURCES / 10), 0),
+        ));
+        crowd = crowd.min(on_worker(
+            runtime,
+            waiting(seams(), plan.clone(), (RUNS / 10, RESOURCES / 10), RUNS),
+        ));
     }
     let grant = line.all - (bare.all - bare.submit);
     println!("\n{:<64} {:>8} {:>8}", "runs of one step, µs a run", "submit", "rest");
@@ -179,10 +195,10 @@ fn main() {
     let plan = chain(1);
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
     criterion.bench_function("1,000 runs that wait for nobody", |b| {
-        b.iter(|| runtime.block_on(free(seams(), &plan, 1_000)));
+        b.iter(|| on_worker(&runtime, free(seams(), plan.clone(), 1_000)));
     });
     criterion.bench_function("1,000 runs that wait for 100 resources", |b| {
-        b.iter(|| runtime.block_on(waiting(seams(), &plan, (1_000, 100), 0)));
+        b.iter(|| on_worker(&runtime, waiting(seams(), plan.clone(), (1_000, 100), 0)));
     });
     criterion.final_summary();
     if is_wanted() {
