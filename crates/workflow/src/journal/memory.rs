@@ -25,11 +25,19 @@ pub struct MemoryJournal(Mutex<State>);
 struct State {
     position: Position,
     streams: BTreeMap<StreamId, Vec<Stored>>,
-    /// By stream of a run, who wrote to it last.
-    owners: BTreeMap<StreamId, ProcessId>,
+    /// By stream, who wrote to it, each from a place on.
+    writers: BTreeMap<StreamId, Vec<Wrote>>,
     facts: BTreeMap<Topic, Vec<Fact>>,
     leases: BTreeMap<ProcessId, Lease>,
     /// The last epoch that was given.
+    epoch: u64,
+}
+
+/// Who wrote to a stream from a place on.
+#[derive(Debug, Clone, Copy)]
+struct Wrote {
+    from: Seq,
+    owner: ProcessId,
     epoch: u64,
 }
 
@@ -62,8 +70,26 @@ impl State {
         if epoch == 0 || holds { Ok(()) } else { Err(JournalError::Fenced { owner, epoch }) }
     }
 
+    /// Whether all records from one place to before another were written by this owner in this epoch.
+    fn wrote(&self, batch: (ProcessId, u64), stream: &StreamId, from: usize, to: usize) -> bool {
+        let writers = self.writers.get(stream).map_or(&[][..], Vec::as_slice);
+        let before = writers.partition_point(|wrote| wrote.from.0 <= from as u64).saturating_sub(1);
+        let mut those = writers[before..].iter().take_while(|wrote| wrote.from.0 < to as u64);
+        from == to || those.all(|wrote| (wrote.owner, wrote.epoch) == batch)
+    }
+
+    fn note_writer(&mut self, stream: StreamId, from: Seq, owner: ProcessId, epoch: u64) {
+        let writers = self.writers.entry(stream).or_default();
+        match writers.last_mut() {
+            Some(last) if (last.owner, last.epoch) == (owner, epoch) => {}
+            // Whoever was last had nothing to write.
+            Some(last) if last.from == from => *last = Wrote { from, owner, epoch },
+            _ => writers.push(Wrote { from, owner, epoch }),
+        }
+    }
+
     /// Whether the append fits, or is there already.
-    fn check(&self, append: &Append) -> Result<Fit, JournalError> {
+    fn check(&self, append: &Append, by: (ProcessId, u64)) -> Result<Fit, JournalError> {
         let stored = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
         let head = Seq(stored.len() as u64);
         if append.expected == head {
@@ -73,7 +99,10 @@ impl State {
         let Ok(from) = usize::try_from(append.expected.0) else { return Err(conflict) };
         let to = from.saturating_add(append.records.len());
         match stored.get(from..to) {
-            Some(there) if there.iter().map(|stored| &stored.record).eq(&append.records) => {
+            Some(there)
+                if there.iter().map(|stored| &stored.record).eq(&append.records)
+                    && self.wrote(by, &append.stream, from, to) =>
+            {
                 Ok(Fit::Repeated(there.last().map_or(self.position, |last| last.position)))
             }
             _ => Err(conflict),
@@ -96,8 +125,8 @@ impl Journal for MemoryJournal {
         let mut state = self.lock();
         let Batch { owner, epoch, appends, facts } = batch;
         state.check_owner(owner, epoch)?;
-        let fits =
-            appends.iter().map(|append| state.check(append)).collect::<Result<Vec<_>, _>>()?;
+        let fits = appends.iter().map(|append| state.check(append, (owner, epoch)));
+        let fits = fits.collect::<Result<Vec<_>, _>>()?;
         let repeated = fits.iter().filter_map(|fit| match fit {
             Fit::Repeated(position) => Some(*position),
             Fit::New => None,
@@ -116,9 +145,7 @@ impl Journal for MemoryJournal {
         state.position.0 += 1;
         let position = state.position;
         for Append { stream, expected, at, records } in appends {
-            if matches!(stream, StreamId::Run(_)) {
-                state.owners.insert(stream, owner);
-            }
+            state.note_writer(stream, expected, owner, epoch);
             let stored = state.streams.entry(stream).or_default();
             stored.extend((expected.0..).zip(records).map(|(seq, record)| Stored {
                 stream,
@@ -157,12 +184,14 @@ impl Journal for MemoryJournal {
         max: usize,
     ) -> Result<Vec<OpenStream>, JournalError> {
         let state = self.lock();
-        let open = state.owners.iter().filter_map(|(stream, owner)| {
+        let runs = state.writers.iter().filter(|(stream, _)| matches!(stream, StreamId::Run(_)));
+        let open = runs.filter_map(|(stream, writers)| {
+            let owner = writers.last()?.owner;
             let stored = state.streams.get(stream)?;
             let open = after.is_none_or(|after| *stream > after)
                 && stored.last().is_some_and(|last| !last.record.ends_run());
             let head = Seq(stored.len() as u64);
-            open.then_some(OpenStream { stream: *stream, owner: *owner, head })
+            open.then_some(OpenStream { stream: *stream, owner, head })
         });
         Ok(open.take(max).collect())
     }
@@ -288,6 +317,9 @@ mod tests {
         let one_fits = batch(0, vec![append(1, 1, 7), append(2, 0, 9)]);
         let error = now(journal.commit(one_fits)).unwrap_err();
         assert!(matches!(error, JournalError::Conflict { head: Seq(1), .. }));
+        let other = Batch { owner: ProcessId(Uuid::from_u128(9)), ..both() };
+        let error = now(journal.commit(other)).unwrap_err();
+        assert!(matches!(error, JournalError::Conflict { .. }), "of another owner it is no repeat");
         let half_repeated = batch(0, vec![append(1, 0, 7), append(2, 1, 9)]);
         assert!(now(journal.commit(half_repeated)).is_err());
         for n in [1, 2] {

@@ -104,6 +104,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "the_facts_of_a_commit_are_never_split",
         ],
     ),
+    (Fault::TakesRepeatsOfOthers, &["a_repeat_by_another_owner_is_a_conflict"]),
     (
         Fault::RefusesRepeats,
         &[

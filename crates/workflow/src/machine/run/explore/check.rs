@@ -65,6 +65,21 @@ impl World {
         }
     }
 
+    /// E3: nothing begins without an append in which owner and epoch are checked; whoever was taken over begins nothing more.
+    pub(super) fn check_unwritten(gated: &[Command]) {
+        let begins = |command: &Command| {
+            matches!(
+                command,
+                Command::Launch { .. }
+                    | Command::Undo { .. }
+                    | Command::Open { .. }
+                    | Command::OpenClosed { .. }
+                    | Command::Reopen { .. }
+            )
+        };
+        assert!(!gated.iter().any(begins), "E3: {gated:?} without an append");
+    }
+
     /// E1: all that a node comes after is done, durably.
     fn check_order(&self, node: NodeNo) {
         for before in self.plan().topology().preds(node) {

@@ -5,7 +5,7 @@
 //! ```text
 //!   world.rs    the run, its journal, what is at work      happen.rs   what may happen next
 //!   check.rs    the promises                               print.rs    what tells states apart
-//!   shape.rs    all graphs up to six steps
+//!   shape.rs    all graphs up to six steps              pair.rs    several runs, their processes and the arbiter
 //! ```
 //!
 //! States are told apart by what follows from them, not by how they were reached. `cargo test` looks at the short form;
@@ -13,6 +13,7 @@
 
 mod check;
 mod happen;
+mod pair;
 mod print;
 mod shape;
 mod world;

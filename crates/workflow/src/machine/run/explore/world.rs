@@ -246,6 +246,7 @@ impl World {
         }
         let (records, gated) = std::mem::take(&mut self.round);
         if records.is_empty() {
+            Self::check_unwritten(&gated);
             return self.begin(gated);
         }
         self.writing = Some((records, gated));
@@ -281,10 +282,19 @@ impl World {
 
     /// The process is gone, and another one carries on; whether the append under way had arrived.
     pub(super) fn crash(&mut self, arrived: bool, fence: FencingToken) {
+        self.perish(arrived);
+        if self.durable.end().is_none() {
+            self.recover(fence);
+        }
+    }
+
+    /// The process is gone.
+    pub(super) fn perish(&mut self, arrived: bool) {
         if let Some((records, _)) = self.writing.take().filter(|_| arrived) {
             self.arrive(records);
         }
         self.round = (Vec::new(), Vec::new());
+        self.open = false;
         self.tickets.clear();
         self.wanted.clear();
         for at in std::mem::take(&mut self.at) {
@@ -301,9 +311,12 @@ impl World {
             }
         }
         if self.durable.end().is_some() {
-            return self.check_end();
+            self.check_end();
         }
-        // Another process, another clock.
+    }
+
+    /// Another process carries on, by another clock.
+    pub(super) fn recover(&mut self, fence: FencingToken) {
         self.now = Mono(Duration::from_millis(10));
         self.fence = fence;
         self.machine = RunMachine::new(self.durable.clone());
