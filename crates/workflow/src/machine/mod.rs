@@ -67,6 +67,7 @@ mod tests {
                 }
                 if path.ends_with("tests.rs")
                     || path.components().any(|part| part.as_os_str() == "explore")
+                    || path.ends_with("explore.rs")
                 {
                     continue;
                 }

@@ -57,6 +57,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::NamesAnotherHead,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_commit_is_all_or_nothing",
             "a_commit_that_is_there_in_part_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
@@ -108,6 +109,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::RefusesRepeats,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_fenced_owner_learns_that_first",
             "a_repeated_commit_answers_with_its_position",
@@ -117,11 +119,16 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     ),
     (
         Fault::RefusesLateRepeats,
-        &["a_repeated_commit_answers_with_its_position", "everything_is_there_after_opening_again"],
+        &[
+            "a_repeat_by_another_owner_is_a_conflict",
+            "a_repeated_commit_answers_with_its_position",
+            "everything_is_there_after_opening_again",
+        ],
     ),
     (
         Fault::AnswersRepeatsWithTheLatest,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_fenced_owner_learns_that_first",
             "a_repeated_commit_answers_with_its_position",
             "everything_is_there_after_opening_again",
@@ -130,6 +137,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::StatesFactsTwice,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_repeated_commit_answers_with_its_position",
             "big_records_and_big_commits_arrive",
@@ -139,6 +147,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::TakesAnyRepeat,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_repeat_of_other_content_is_a_conflict",
             "an_append_behind_the_head_is_a_conflict",
@@ -155,6 +164,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::CountsOneLess,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_batch_of_facts_alone_is_a_commit",
             "a_commit_is_all_or_nothing",
             "a_commit_that_is_there_in_part_is_a_conflict",
