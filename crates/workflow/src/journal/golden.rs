@@ -295,7 +295,7 @@ fn check(name: &str, records: &[Record]) {
             "a changed stored form needs a new format and a reader of the old one"
         );
         let read = decode_records(line.as_bytes()).unwrap();
-        assert_eq!(read, [record.clone()], "{name}: what is read");
+        assert_eq!(read, std::slice::from_ref(record), "{name}: what is read");
         let again = encode_records(&read).unwrap();
         assert_eq!(std::str::from_utf8(&again).unwrap(), line, "{name}: written again");
     }

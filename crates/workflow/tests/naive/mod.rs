@@ -37,7 +37,7 @@ fn outcome(spec: &StepSpec) -> (Outcome, usize) {
     let mut dirty = false;
     for attempt in 1.. {
         let does = spec.does[(attempt - 1).min(spec.does.len() - 1)];
-        let last = attempt as u32 >= spec.attempts;
+        let last = attempt >= spec.attempts as usize;
         match does {
             Does::Work => return (Outcome::Ok, attempt),
             // Nothing was done: it may be tried again.

@@ -147,11 +147,9 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::TakesAnyRepeat,
         &[
-            "a_repeat_by_another_owner_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_repeat_of_other_content_is_a_conflict",
             "an_append_behind_the_head_is_a_conflict",
-            "open_names_the_last_writer",
             "positions_rise",
             "records_come_back_as_they_were",
         ],

@@ -178,23 +178,18 @@ impl Several {
         let run = &mut self.runs[at];
         let Some(by) = run.by else { return };
         for command in std::mem::take(&mut run.world.wanted) {
-            let claims = match command {
-                Command::ReleaseUntil { node } => {
-                    let state = run.world.machine.state();
-                    let claims = state.submitted().claims.iter();
-                    let until =
-                        claims.filter(|claim| claim.until.as_ref() == Some(state.name(node)));
-                    let until: Vec<_> = until.cloned().collect();
-                    if until.is_empty() {
-                        continue;
-                    }
-                    until
+            let mut claims = Vec::new();
+            if let Command::ReleaseUntil { node } = command {
+                let state = run.world.machine.state();
+                let all = state.submitted().claims.iter();
+                let until = all.filter(|claim| claim.until.as_ref() == Some(state.name(node)));
+                claims.extend(until.cloned());
+                if claims.is_empty() {
+                    continue;
                 }
-                _ => {
-                    self.processes[by].expects.remove(&at);
-                    Vec::new()
-                }
-            };
+            } else {
+                self.processes[by].expects.remove(&at);
+            }
             self.processes[by].mails.push(Asked::Release(at, claims));
         }
     }
@@ -211,7 +206,9 @@ impl Several {
             let arbiter = &mut self.processes[at].arbiter;
             arbiter.on(Mono(Duration::from_secs(1)), input, &mut records, &mut gated);
         }
-        records.iter().for_each(|record| self.whole.apply(record));
+        for record in &records {
+            self.whole.apply(record);
+        }
         self.stream.extend(records);
         self.tell(at, gated);
         for mail in mails {
@@ -318,11 +315,15 @@ impl Several {
 
     /// What every process knows is what the stream makes of it, and every run is what its log makes of it.
     fn check_states(&self) {
-        self.runs.iter().filter(|run| run.led).for_each(|run| run.world.check_state());
+        for run in self.runs.iter().filter(|run| run.led) {
+            run.world.check_state();
+        }
         for process in self.processes.iter().filter(|process| process.alive) {
             let head = usize::try_from(process.arbiter.state().head()).unwrap();
             let mut machine = ArbiterMachine::new(self.policy);
-            self.stream[..head].iter().for_each(|record| machine.apply(record));
+            for record in &self.stream[..head] {
+                machine.apply(record);
+            }
             assert!(machine.state() == process.arbiter.state(), "the stream leads elsewhere");
         }
     }
@@ -405,7 +406,9 @@ impl Drop for SaidAll {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("it happened so:");
-            self.0.iter().for_each(|what| println!("  {what:?}"));
+            for what in &self.0 {
+                println!("  {what:?}");
+            }
         }
     }
 }
@@ -573,7 +576,7 @@ mod tests {
                     }
                 }
                 let guard = Some(pick(2 * count)).filter(|node| *node < count);
-                let mut claims: Vec<_> = (0..1 + pick(3))
+                let mut claims: Vec<_> = (0..=pick(3))
                     .map(|_| {
                         let key = ["a", "a/1", "a/1/x", "a/2", "b"][pick(5)];
                         let claim = if pick(2) == 0 { exclusive(key) } else { shared(key) };

@@ -49,7 +49,9 @@ impl World {
         }
         (self.open, &self.truth, self.cancelled, self.resumed).hash(hasher);
         self.tickets.hash(hasher);
-        self.wanted.iter().for_each(|command| print_command(command, hasher));
+        for command in &self.wanted {
+            print_command(command, hasher);
+        }
     }
 }
 
@@ -114,7 +116,9 @@ fn print_gathered((records, gated): &Gathered, hasher: &mut DefaultHasher) {
             _ => {}
         }
     }
-    gated.iter().for_each(|command| print_command(command, hasher));
+    for command in gated {
+        print_command(command, hasher);
+    }
 }
 
 fn print_command(command: &Command, hasher: &mut DefaultHasher) {
