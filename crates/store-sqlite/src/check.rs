@@ -55,7 +55,7 @@ impl Walk {
             }
             Ok(_) => Err(corrupt(format!("stream {} has other records at {seq}", self.id))),
             // A newer version may write here, too; what it wrote is not for us to judge.
-            Err(JournalError::Format { .. }) => {
+            Err(JournalError::Format { .. } | JournalError::PlanFormat { .. }) => {
                 self.ended = !self.open;
                 Ok(())
             }

@@ -10,8 +10,6 @@ use stillpoint_catalog::CatalogError;
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Subject};
 use stillpoint_workflow::JournalError;
 
-use crate::schema::FORMAT;
-
 /// A state file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,7 +54,7 @@ pub enum OpenError {
     },
     /// A later version wrote it.
     #[error(
-        "the state file {} has format {found}; this version reads up to {FORMAT}",
+        "the state file {} has format {found}; this version reads up to {known}",
         path.display()
     )]
     Newer {
@@ -64,6 +62,8 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: i64,
+        /// The newest that this version reads.
+        known: i64,
     },
     /// It is damaged.
     #[error("the state file {} is damaged: {message}", path.display())]

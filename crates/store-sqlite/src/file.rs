@@ -248,7 +248,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Foreign { path: path.to_owned() });
     }
     if format > FORMAT {
-        return Err(OpenError::Newer { path: path.to_owned(), found: format });
+        return Err(OpenError::Newer { path: path.to_owned(), found: format, known: FORMAT });
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;
     tune(&connection).map_err(error)?;

@@ -11,6 +11,7 @@
 )]
 
 mod common;
+mod naive;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -478,9 +479,39 @@ impl Checker<'_> {
                 }
             }
         }
+        self.check_naive(end);
         let debris: BTreeMap<_, _> =
             self.report.debris().iter().map(|debris| (debris.step.as_str(), debris)).collect();
         assert_eq!(end == End::NeedsAttention, !debris.is_empty());
+    }
+}
+
+impl Checker<'_> {
+    /// What the naive model says of the case.
+    fn check_naive(&self, end: End) {
+        let allowed = naive::allowed(self.case);
+        assert!(allowed.ends.contains(&end), "it ended as {end:?}, allowed is {:?}", allowed.ends);
+        let begun = |name: &str| {
+            self.log.iter().filter(|(n, what)| n == name && *what == What::Begins).count()
+        };
+        for name in &allowed.never {
+            assert_eq!(begun(name), 0, "{name} comes after a failure");
+        }
+        for name in &allowed.must {
+            assert!(begun(name) > 0, "{name} comes before the failure and never began");
+        }
+        let whole = matches!(end, End::Succeeded | End::SucceededWithWarnings);
+        for (name, attempts) in &allowed.attempts {
+            if whole && self.case.cancel.is_none() {
+                assert_eq!(begun(name), *attempts, "attempts of {name}");
+            }
+            assert!(begun(name) <= *attempts, "{name} was tried too often");
+        }
+        if let Some(guard) = &self.case.guard {
+            for at in 0..guard.body.len() {
+                assert!(begun(&format!("b{at}")) <= 1, "no second attempt in a section");
+            }
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use super::{RedbStore, Stop, leases, next};
 
 /// Kind and number of the stream, and the place in it.
 type Place = (u8, u128, u64);
-/// The commit, the instant and the record.
-type Row = (u64, &'static [u8], &'static [u8]);
+/// The commit, its owner and epoch, the instant and the record.
+type Row = (u64, u128, u64, &'static [u8], &'static [u8]);
 
 const RECORD: TableDefinition<'_, Place, Row> = TableDefinition::new("record");
 const OPEN: TableDefinition<'_, u128, u128> = TableDefinition::new("open");
@@ -68,7 +68,7 @@ fn read(
     let mut found = Vec::new();
     for row in records.range((kind, number, from)..=(kind, number, u64::MAX))?.take(max) {
         let (place, row) = row?;
-        let (position, at, record) = row.value();
+        let (position, _, _, at, record) = row.value();
         let mut record = decode_records(record).map_err(Stop::Answer)?;
         let (Some(record), None) = (record.pop(), record.pop()) else {
             let many = "a row does not hold one record".to_owned();
@@ -81,14 +81,38 @@ fn read(
     Ok(found)
 }
 
+/// Whether all these records were written by this owner in this epoch.
+fn wrote(
+    records: &impl ReadableTable<Place, Row>,
+    append: &Append,
+    by: (ProcessId, u64),
+) -> Answer<bool> {
+    let (kind, number) = number(&append.stream);
+    let from = append.expected.0;
+    let to = from.saturating_add(append.records.len() as u64);
+    for row in records.range((kind, number, from)..(kind, number, to))? {
+        let (_, row) = row?;
+        let (_, owner, epoch, ..) = row.value();
+        if (owner, epoch) != (by.0.0.as_u128(), by.1) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Where it is already, unless it is new.
-fn check(records: &impl ReadableTable<Place, Row>, append: &Append) -> Answer<Option<Position>> {
+fn check(
+    records: &impl ReadableTable<Place, Row>,
+    append: &Append,
+    by: (ProcessId, u64),
+) -> Answer<Option<Position>> {
     let head = head(records, &append.stream)?;
     if append.expected.0 == head {
         return Ok(None);
     }
     let there = read(records, &append.stream, append.expected.0, append.records.len())?;
-    let equal = there.iter().map(|stored| &stored.record).eq(&append.records);
+    let equal = there.iter().map(|stored| &stored.record).eq(&append.records)
+        && wrote(records, append, by)?;
     match there.last() {
         Some(last) if equal => Ok(Some(last.position)),
         _ => {
@@ -104,7 +128,7 @@ fn commit(transaction: &WriteTransaction, batch: Batch) -> Answer<Position> {
     let mut records = transaction.open_table(RECORD)?;
     let mut there = Vec::new();
     for append in &appends {
-        there.push(check(&records, append)?);
+        there.push(check(&records, append, (owner, epoch))?);
     }
     match there.iter().position(Option::is_none) {
         None if !appends.is_empty() => return Ok(there.pop().flatten().unwrap_or_default()),
@@ -128,7 +152,10 @@ fn commit(transaction: &WriteTransaction, batch: Batch) -> Answer<Position> {
         let at = serde_json::to_vec(&append.at)?;
         for (seq, record) in (append.expected.0..).zip(&append.records) {
             let stored = encode_records(std::slice::from_ref(record)).map_err(Stop::Answer)?;
-            records.insert((kind, number, seq), (position, &*at, &*stored))?;
+            records.insert(
+                (kind, number, seq),
+                (position, owner.0.as_u128(), epoch, &*at, &*stored),
+            )?;
         }
         match append.records.last().map(Record::ends_run) {
             Some(true) => drop(open.remove(number)?),

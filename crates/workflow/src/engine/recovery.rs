@@ -108,7 +108,11 @@ impl Engine {
                 match self.read_run(run).await {
                     Ok(Some(run)) => found.push(run),
                     Ok(None) => {}
-                    Err(error @ (JournalError::Format { .. } | JournalError::Corrupt(_))) => {
+                    Err(
+                        error @ (JournalError::Format { .. }
+                        | JournalError::PlanFormat { .. }
+                        | JournalError::Corrupt(_)),
+                    ) => {
                         tracing::error!(%run, %error, "an open run cannot be read");
                         recovery.unreadable.push((run, error));
                     }

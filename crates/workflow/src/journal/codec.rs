@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JournalError;
 use crate::machine::Record;
+use crate::plan::PLAN_FORMAT;
 
 /// The format of stored records that this version writes; older ones are read, newer ones refused.
 pub const RECORD_FORMAT: u32 = 1;
@@ -43,13 +44,14 @@ pub fn encode_records(records: &[Record]) -> Result<Vec<u8>, JournalError> {
 /// The records of a stored form.
 ///
 /// # Errors
-/// [`JournalError::Format`] when a newer version wrote them, [`JournalError::Corrupt`] when they are none.
+/// [`JournalError::Format`] when a newer version wrote them, [`JournalError::PlanFormat`] when it made a plan in them,
+/// [`JournalError::Corrupt`] when they are none.
 pub fn decode_records(stored: &[u8]) -> Result<Vec<Record>, JournalError> {
     match serde_json::from_slice::<Read>(stored) {
         Ok(read) if is_known(stored) => Ok(read.records),
         Ok(_) => Err(format_of(stored)),
         Err(error) => match format_of(stored) {
-            newer @ JournalError::Format { .. } => Err(newer),
+            newer @ (JournalError::Format { .. } | JournalError::PlanFormat { .. }) => Err(newer),
             _ => Err(JournalError::Corrupt(format!("stored records cannot be read: {error}"))),
         },
     }
@@ -66,9 +68,21 @@ fn format_of(stored: &[u8]) -> JournalError {
         Ok(Envelope { format }) if format > RECORD_FORMAT => {
             JournalError::Format { found: format, known: RECORD_FORMAT }
         }
-        Ok(_) => JournalError::Corrupt("the envelope is known and its records are not".to_owned()),
+        Ok(_) => plan_format_of(stored).unwrap_or_else(|| {
+            JournalError::Corrupt("the envelope is known and its records are not".to_owned())
+        }),
         Err(error) => JournalError::Corrupt(format!("a stored envelope cannot be read: {error}")),
     }
+}
+
+/// That a plan among the records is of a newer format, if one is: the rest of it need not be understood.
+fn plan_format_of(stored: &[u8]) -> Option<JournalError> {
+    let envelope: serde_json::Value = serde_json::from_slice(stored).ok()?;
+    let plans = envelope.get("records")?.as_array()?.iter();
+    let formats = plans.filter_map(|record| record.pointer("/run/submitted/plan/format")?.as_u64());
+    let found = formats.max().and_then(|format| u32::try_from(format).ok())?;
+    let known = PLAN_FORMAT;
+    (found > known).then_some(JournalError::PlanFormat { found, known })
 }
 
 #[cfg(test)]

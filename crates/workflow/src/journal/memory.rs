@@ -46,6 +46,8 @@ struct Kept {
 struct KeptAppend {
     /// The place of its first record.
     from: u64,
+    /// Who made it, in which epoch.
+    by: (ProcessId, u64),
     position: Position,
     at: Now,
     records: Vec<Record>,
@@ -96,7 +98,7 @@ impl State {
     }
 
     /// Whether the append fits, or is there already.
-    fn check(&self, append: &Append) -> Result<Fit, JournalError> {
+    fn check(&self, append: &Append, by: (ProcessId, u64)) -> Result<Fit, JournalError> {
         let kept = self.streams.get(&append.stream);
         let head = Seq(kept.map_or(0, |kept| kept.len));
         if append.expected == head {
@@ -108,7 +110,9 @@ impl State {
         let mut position = self.position;
         for record in &append.records {
             match there.next() {
-                Some((_, append, kept)) if kept == record => position = append.position,
+                Some((_, append, kept)) if kept == record && append.by == by => {
+                    position = append.position;
+                }
                 _ => return Err(conflict),
             }
         }
@@ -134,7 +138,7 @@ impl Journal for MemoryJournal {
         let mut repeated = None;
         let mut new = None;
         for append in &appends {
-            match state.check(append)? {
+            match state.check(append, (owner, epoch))? {
                 Fit::Repeated(position) => repeated = Some(position),
                 Fit::New => new = new.or(Some((append.stream, append.expected))),
             }
@@ -154,7 +158,10 @@ impl Journal for MemoryJournal {
             let kept = state.streams.entry(stream).or_insert_with(new);
             kept.owner = owner;
             kept.len += records.len() as u64;
-            kept.appends.push(KeptAppend { from: expected.0, position, at, records });
+            if !records.is_empty() {
+                let (from, by) = (expected.0, (owner, epoch));
+                kept.appends.push(KeptAppend { from, by, position, at, records });
+            }
         }
         for (run, fact) in facts {
             let topic = fact.topic.clone();
@@ -323,6 +330,9 @@ mod tests {
         let one_fits = batch(0, vec![append(1, 1, 7), append(2, 0, 9)]);
         let error = now(journal.commit(one_fits)).unwrap_err();
         assert!(matches!(error, JournalError::Conflict { head: Seq(1), .. }));
+        let other = Batch { owner: ProcessId(Uuid::from_u128(9)), ..both() };
+        let error = now(journal.commit(other)).unwrap_err();
+        assert!(matches!(error, JournalError::Conflict { .. }), "of another owner it is no repeat");
         let half_repeated = batch(0, vec![append(1, 0, 7), append(2, 1, 9)]);
         assert!(now(journal.commit(half_repeated)).is_err());
         for n in [1, 2] {
@@ -356,6 +366,8 @@ mod tests {
         for n in 1..=5 {
             now(journal.commit(batch(0, vec![append(n, 0, 7)]))).unwrap();
         }
+        let nothing = Append { records: Vec::new(), ..append(4, 1, 0) };
+        now(journal.commit(batch(0, vec![nothing]))).unwrap();
         let mut last = append(3, 1, 0);
         last.records = vec![Record::Run(RunRecord::Ended { end: End::Succeeded })];
         now(journal.commit(batch(0, vec![last]))).unwrap();

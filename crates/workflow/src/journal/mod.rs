@@ -9,6 +9,8 @@
 //! ```
 
 mod codec;
+#[cfg(test)]
+mod golden;
 mod memory;
 
 use std::borrow::Cow;
@@ -229,6 +231,14 @@ pub enum JournalError {
         /// The newest that can be read.
         known: u32,
     },
+    /// A run was submitted with a plan that a newer version of the program made.
+    #[error("the journal holds a plan of format {found}; this version reads up to {known}")]
+    PlanFormat {
+        /// The format that was found.
+        found: u32,
+        /// The newest that can be read.
+        known: u32,
+    },
     /// Input or output failed; it may have been written all the same.
     #[error("the journal cannot be reached: {0}")]
     Io(String),
@@ -245,6 +255,7 @@ impl ErrorFacts for JournalError {
             Self::Full => "journal.full",
             Self::Busy(_) => "journal.busy",
             Self::Format { .. } => "journal.format",
+            Self::PlanFormat { .. } => "journal.plan_format",
             Self::Io(_) => "journal.io",
             Self::Corrupt(_) => "journal.corrupt",
         })
@@ -254,7 +265,7 @@ impl ErrorFacts for JournalError {
             Self::Fenced { .. } | Self::Conflict { .. } => ErrorClass::Conflict,
             Self::Busy(_) => ErrorClass::Busy,
             Self::Full | Self::Io(_) => ErrorClass::Unavailable,
-            Self::Format { .. } => ErrorClass::Invalid,
+            Self::Format { .. } | Self::PlanFormat { .. } => ErrorClass::Invalid,
             Self::Corrupt(_) => ErrorClass::Integrity,
         }
     }
@@ -266,6 +277,7 @@ impl ErrorFacts for JournalError {
             | Self::Full
             | Self::Busy(_)
             | Self::Format { .. }
+            | Self::PlanFormat { .. }
             | Self::Corrupt(_) => Effect::None,
         }
     }
@@ -282,7 +294,9 @@ impl ErrorFacts for JournalError {
             Self::Conflict { .. } => "Read the stream again and decide anew.",
             Self::Full => "Make room on the volume of the state file.",
             Self::Busy(_) => "End what keeps the state file locked.",
-            Self::Format { .. } => "Use a version of the program that reads this format.",
+            Self::Format { .. } | Self::PlanFormat { .. } => {
+                "Use a version of the program that reads this format."
+            }
             Self::Io(_) => "Look at the volume of the state file.",
             Self::Corrupt(_) => "Restore the state file from a copy, or rebuild it from storage.",
         }
@@ -302,8 +316,10 @@ impl ErrorFacts for JournalError {
 /// 0 is that of an engine without leases; a journal that several processes may share refuses it.
 ///
 /// # Idempotence
-/// A commit whose appends are already there with equal content answers with their position, so that a writer who does
-/// not know whether its commit arrived may repeat it.
+/// A commit whose appends are already there with equal content, from the same owner in the same epoch, answers with their
+/// position, so that a writer who does not know whether its commit arrived may repeat it. What another owner wrote, or the
+/// same process under another lease, is never a repeat, however equal it is: it is a [`JournalError::Conflict`], and whoever
+/// meets it has to read.
 ///
 /// # After an error
 /// [`JournalError::Io`] leaves it open whether the commit was written; every other error means that it was not.
@@ -334,7 +350,8 @@ pub trait Journal: Debug + Send + Sync + 'static {
     /// At most `max` records of a stream, from a place on. Fewer, or none, at its end.
     ///
     /// # Errors
-    /// [`JournalError::Format`] when one of them is of a newer format, [`JournalError::Corrupt`] when it is none.
+    /// [`JournalError::Format`] when one of them is of a newer format, [`JournalError::PlanFormat`] when a plan in it is,
+    /// [`JournalError::Corrupt`] when it is none.
     async fn read(
         &self,
         stream: &StreamId,

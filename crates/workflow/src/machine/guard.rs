@@ -13,6 +13,8 @@
 //! exits have ended, and its records are appended afterwards.
 
 mod decide;
+#[cfg(test)]
+mod explore;
 mod state;
 mod verdict;
 

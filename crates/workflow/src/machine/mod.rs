@@ -65,7 +65,10 @@ mod tests {
                     folders.push(path);
                     continue;
                 }
-                if path.ends_with("tests.rs") || path.ends_with("explore.rs") {
+                if path.ends_with("tests.rs")
+                    || path.components().any(|part| part.as_os_str() == "explore")
+                    || path.ends_with("explore.rs")
+                {
                     continue;
                 }
                 files += 1;

@@ -19,7 +19,9 @@ type Graph = DiGraph<(), (), u32>;
 pub(super) fn check(data: &PlanData, problems: Vec<PlanProblem>) -> Result<Topology, PlanError> {
     let mut check = Check { data, problems };
     if data.format > PLAN_FORMAT {
-        return Err(PlanError { problems: vec![PlanProblem::Format { found: data.format }] });
+        return Err(PlanError {
+            problems: vec![PlanProblem::Format { found: data.format, known: PLAN_FORMAT }],
+        });
     }
     check.names();
     if check.references() {

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Subject};
 
-use super::PLAN_FORMAT;
-
 /// Everything that is wrong with a plan, at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanError {
@@ -54,10 +52,12 @@ impl ErrorFacts for PlanError {
 #[non_exhaustive]
 pub enum PlanProblem {
     /// The stored plan is of a newer format.
-    #[error("the plan has format {found}, this program knows up to {PLAN_FORMAT}")]
+    #[error("the plan has format {found}, this program knows up to {known}")]
     Format {
         /// The plan's format.
         found: u32,
+        /// The newest that can be read.
+        known: u32,
     },
     /// There are no steps.
     #[error("the plan has no steps")]

@@ -46,8 +46,8 @@ use read::{
     records_come_back_as_they_were, streams_of_one_number_are_apart, the_head_counts_the_records,
 };
 use repeat::{
-    a_commit_that_is_there_in_part_is_a_conflict, a_repeat_of_other_content_is_a_conflict,
-    a_repeated_commit_answers_with_its_position,
+    a_commit_that_is_there_in_part_is_a_conflict, a_repeat_by_another_owner_is_a_conflict,
+    a_repeat_of_other_content_is_a_conflict, a_repeated_commit_answers_with_its_position,
 };
 
 /// Every case.
@@ -64,6 +64,8 @@ pub fn cases() -> &'static [Case] {
         a_repeated_commit_answers_with_its_position:
             "A commit whose appends are already there with equal content answers with their position, and changes nothing.";
         a_repeat_of_other_content_is_a_conflict: "A commit to places that hold other records is a conflict.";
+        a_repeat_by_another_owner_is_a_conflict:
+            "Equal content of another owner is no repeat: it is a conflict.";
         a_commit_that_is_there_in_part_is_a_conflict: "A commit is repeated as a whole or not at all.";
         records_are_read_from_any_place: "Records are dense and are read in order, from a place on, at most so many.";
         the_head_counts_the_records: "The head is the number of records of a stream, 0 if there is none.";

@@ -59,6 +59,36 @@ pub(super) async fn a_repeat_of_other_content_is_a_conflict(subject: Subject) ->
     same("the records", &contents(journal, stream(1)).await?, &vec![note("a"), note("b")])
 }
 
+pub(super) async fn a_repeat_by_another_owner_is_a_conflict(subject: Subject) -> Result<(), Flaw> {
+    let (first, second) = (Writer::new(&subject, 1).await?, Writer::new(&subject, 2).await?);
+    let (journal, topic) = (&*first.journal, topic("conformance")?);
+    let equal = || {
+        vec![
+            append(stream(1), 0, vec![note("a"), note("b")]),
+            append(StreamId::Arbiter, 0, vec![note("c")]),
+        ]
+    };
+    let position = first.write(equal()).await?;
+    for (what, appends) in [
+        ("an equal commit of another owner", equal()),
+        (
+            "an equal append of another owner",
+            vec![append(stream(1), 0, vec![note("a"), note("b")])],
+        ),
+        ("one that is equal to the end of another's", vec![append(stream(1), 1, vec![note("b")])]),
+    ] {
+        conflict(what, second.write(appends).await, stream(1), 2)?;
+    }
+    // Nor is what two owners wrote a repeat of either.
+    second.write(vec![append(stream(1), 2, vec![note("d")])]).await?;
+    for writer in [&first, &second] {
+        let both = writer.write(vec![append(stream(1), 1, vec![note("b"), note("d")])]).await;
+        conflict("what two owners wrote, written by one", both, stream(1), 3)?;
+    }
+    only(journal, &[(stream(1), 3), (StreamId::Arbiter, 1)], (&topic, 0)).await?;
+    same("a commit made again by its owner", &first.write(equal()).await, &Ok(position))
+}
+
 pub(super) async fn a_commit_that_is_there_in_part_is_a_conflict(
     subject: Subject,
 ) -> Result<(), Flaw> {

@@ -112,6 +112,14 @@ impl Faulty {
                 let first = &batch.appends[0];
                 return Some(conflict(first, self.head_of(first).await));
             }
+            Fault::TakesRepeatsOfOthers => {
+                let leases = self.inner.leases().await.unwrap();
+                let held =
+                    leases.iter().any(|l| (l.process, l.epoch) == (batch.owner, batch.epoch));
+                let last = batch.appends.last().filter(|_| held || batch.epoch == 0)?;
+                let stored = self.inner.read(&last.stream, last.expected, last.records.len());
+                return stored.await.unwrap().last().map(|stored| Ok(stored.position));
+            }
             Fault::RefusesLateRepeats => {
                 for append in &batch.appends {
                     let head = self.head_of(append).await;

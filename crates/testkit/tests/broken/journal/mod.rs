@@ -35,6 +35,7 @@ pub(crate) enum Fault {
     AnswersWithAnotherPosition,
     PositionsStandStill,
     RefusesRepeats,
+    TakesRepeatsOfOthers,
     RefusesLateRepeats,
     AnswersRepeatsWithTheLatest,
     StatesFactsTwice,

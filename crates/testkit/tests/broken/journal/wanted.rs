@@ -57,6 +57,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::NamesAnotherHead,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_commit_is_all_or_nothing",
             "a_commit_that_is_there_in_part_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
@@ -104,9 +105,11 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "the_facts_of_a_commit_are_never_split",
         ],
     ),
+    (Fault::TakesRepeatsOfOthers, &["a_repeat_by_another_owner_is_a_conflict"]),
     (
         Fault::RefusesRepeats,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_fenced_owner_learns_that_first",
             "a_repeated_commit_answers_with_its_position",
@@ -116,11 +119,16 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     ),
     (
         Fault::RefusesLateRepeats,
-        &["a_repeated_commit_answers_with_its_position", "everything_is_there_after_opening_again"],
+        &[
+            "a_repeat_by_another_owner_is_a_conflict",
+            "a_repeated_commit_answers_with_its_position",
+            "everything_is_there_after_opening_again",
+        ],
     ),
     (
         Fault::AnswersRepeatsWithTheLatest,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_fenced_owner_learns_that_first",
             "a_repeated_commit_answers_with_its_position",
             "everything_is_there_after_opening_again",
@@ -129,6 +137,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::StatesFactsTwice,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_repeated_commit_answers_with_its_position",
             "big_records_and_big_commits_arrive",
@@ -141,7 +150,6 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_repeat_of_other_content_is_a_conflict",
             "an_append_behind_the_head_is_a_conflict",
-            "open_names_the_last_writer",
             "positions_rise",
             "records_come_back_as_they_were",
         ],
@@ -154,6 +162,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::CountsOneLess,
         &[
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_batch_of_facts_alone_is_a_commit",
             "a_commit_is_all_or_nothing",
             "a_commit_that_is_there_in_part_is_a_conflict",

@@ -49,6 +49,9 @@ pub(crate) struct MemberState {
     pub(crate) attempt: u32,
     /// Attempts that failed since the guard closed or was reopened.
     pub(crate) failed: u32,
+    /// Its enter ended after the latest exit had begun, and may have undone that. Told by the order of records: a coarse
+    /// clock gives both the same time.
+    pub(crate) late: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -70,9 +73,8 @@ pub(crate) enum Exit {
     Pausing {
         until: Mono,
     },
-    /// Ended well; begun and ended at these times.
+    /// Ended well, then.
     Done {
-        since: Mono,
         ended: Mono,
     },
     Owed(Box<Failure>),
@@ -104,7 +106,13 @@ impl GuardState {
                 (*step, BodyState::Waiting { preds: u32::try_from(preds).unwrap_or(u32::MAX) })
             })
             .collect();
-        let member = MemberState { enter: Enter::Waiting, exit: Exit::No, attempt: 0, failed: 0 };
+        let member = MemberState {
+            enter: Enter::Waiting,
+            exit: Exit::No,
+            attempt: 0,
+            failed: 0,
+            late: false,
+        };
         Self {
             plan: plan.clone(),
             node,
@@ -166,7 +174,7 @@ impl GuardState {
         match (&member.enter, &member.exit) {
             (Enter::Polled | Enter::Ended(..), Exit::No) => true,
             // An enter that ended after its exit had begun may have undone it: exit again.
-            (Enter::Ended(ended, _), Exit::Done { since, .. }) => ended > since,
+            (Enter::Ended(..), Exit::Done { .. }) => member.late,
             _ => false,
         }
     }
@@ -223,6 +231,7 @@ impl GuardState {
                     self.warn(enter, outcome);
                 }
                 if let Some(member) = self.member_mut(*member) {
+                    member.late = member.exit != Exit::No;
                     member.enter = Enter::Ended(at, outcome.clone());
                 }
                 if self.phase == Phase::Entering && self.all_entered() {
@@ -263,6 +272,7 @@ impl GuardState {
             GuardRecord::ExitStarted { member, attempt } => {
                 if let Some(member) = self.member_mut(*member) {
                     member.attempt = *attempt;
+                    member.late = false;
                     member.exit = Exit::Running { since: at };
                 }
             }
@@ -280,7 +290,7 @@ impl GuardState {
             GuardRecord::Resolved => {
                 for member in &mut self.members {
                     if matches!(member.exit, Exit::Owed(_)) {
-                        member.exit = Exit::Done { since: at, ended: at };
+                        member.exit = Exit::Done { ended: at };
                     }
                 }
                 self.phase = Phase::Closed;
@@ -370,9 +380,9 @@ impl GuardState {
             self.warn(exit, outcome);
         }
         let Some(member) = self.member_mut(member) else { return };
-        let Exit::Running { since } = member.exit else { return };
+        let Exit::Running { .. } = member.exit else { return };
         match (outcome, retry) {
-            (PartOutcome::Ok { .. }, _) => member.exit = Exit::Done { since, ended: at },
+            (PartOutcome::Ok { .. }, _) => member.exit = Exit::Done { ended: at },
             (PartOutcome::Failed(_), Some(until)) => {
                 member.failed += 1;
                 member.exit = Exit::Pausing { until };

@@ -132,7 +132,7 @@ impl RunMachine {
                     }
                 }
             }
-            Input::Slots { node } => self.granted_slots(now, node, round),
+            Input::Slots { node } => self.granted_slots(node, round),
             Input::Cancel { by, ticket } => self.cancel(now, by, ticket, round),
             Input::Resume { by, ticket } => self.resume(now, by, ticket, round),
             Input::Resolve { by, node, resolution, ticket } => {

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use stillpoint_context::Mono;
-
 use super::decide::{RunMachine, Slots};
 use super::state::{Stage, Thread};
 use super::{Command, Round};
@@ -56,7 +54,7 @@ impl RunMachine {
         false
     }
 
-    pub(super) fn granted_slots(&mut self, _: Mono, node: NodeNo, round: &mut Round) {
+    pub(super) fn granted_slots(&mut self, node: NodeNo, round: &mut Round) {
         match self.slots.get_mut(&node) {
             Some(slots) => *slots = Slots::Held,
             // Given back before the grant came.
