@@ -101,6 +101,8 @@ impl Ids for SystemIds {
     }
 
     fn random(&self) -> u64 {
-        self.uuid().as_u64_pair().1 ^ self.uuid().as_u64_pair().0.rotate_left(32)
+        // The bits that every such id has in common do not fall on each other.
+        let (high, low) = self.uuid().as_u64_pair();
+        high ^ low.rotate_left(32)
     }
 }

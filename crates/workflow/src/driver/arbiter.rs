@@ -10,7 +10,7 @@ use std::time::Duration;
 use stillpoint_context::{FencingToken, RunId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Core, Mail};
+use super::{Address, Core, Mail};
 use crate::claim::Claim;
 use crate::engine::{Notice, NoticeKind};
 use crate::journal::{Append, JournalError, Seq, StreamId};
@@ -38,7 +38,7 @@ pub(crate) struct Request {
     pub(crate) run: RunId,
     pub(crate) claims: Vec<Claim>,
     pub(crate) head_start: HeadStart,
-    pub(crate) mail: mpsc::UnboundedSender<Mail>,
+    pub(crate) mail: Address,
 }
 
 /// What comes to the arbiter.
@@ -63,7 +63,7 @@ pub(crate) enum ArbiterMail {
         run: RunId,
         node: NodeNo,
         needs: BTreeMap<PoolName, u32>,
-        mail: mpsc::UnboundedSender<Mail>,
+        mail: Address,
     },
     ReturnSlots {
         run: RunId,
@@ -90,11 +90,11 @@ pub(crate) struct ArbiterTask {
     machine: ArbiterMachine,
     policy: GrantPolicy,
     /// Who is to be told of a grant. A run that waits for one is told once.
-    runs: HashMap<RunId, mpsc::UnboundedSender<Mail>>,
+    runs: HashMap<RunId, Address>,
     /// How many of them wait.
     waiting: usize,
     pools: PoolMachine,
-    slots: HashMap<RunId, mpsc::UnboundedSender<Mail>>,
+    slots: HashMap<RunId, Address>,
 }
 
 impl ArbiterTask {
@@ -198,7 +198,7 @@ impl ArbiterTask {
         }
     }
 
-    fn expect(&mut self, run: RunId, mail: mpsc::UnboundedSender<Mail>) {
+    fn expect(&mut self, run: RunId, mail: Address) {
         if self.runs.insert(run, mail).is_none() {
             self.waiting += 1;
         }

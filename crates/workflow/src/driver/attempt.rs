@@ -12,9 +12,9 @@ use stillpoint_context::{
     Attempt as AttemptNo, BoxFuture, Cancel, Deadline, Effect, ErrorClass, Failure, InFlight,
     Panicked, Progress, ProgressSink, RunId, StepName,
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
-use super::{Mail, RunTask};
+use super::{Address, Mail, RunTask};
 use crate::action::{AnyAction, Invocation, Known, Probe, RawDone};
 use crate::engine::{Notice, NoticeKind};
 use crate::machine::{Input, Outcome, UndoOutcome};
@@ -135,7 +135,7 @@ impl From<Ended<Result<RawDone, Failure>>> for Outcome {
 
 /// Sends a message when its task is done, or when the runtime drops the task.
 struct Report {
-    mail: mpsc::UnboundedSender<Mail>,
+    mail: Address,
     serial: u64,
     work: Work,
     node: NodeNo,

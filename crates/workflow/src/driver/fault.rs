@@ -103,7 +103,7 @@ impl RunTask {
         for lane in self.lanes.values() {
             lane.close(false);
         }
-        let mut kept = VecDeque::new();
+        let (mut kept, mut new) = (VecDeque::new(), VecDeque::new());
         let grace = self.shared.seams.clock.mono() + crate::plan::DEFAULT_GRACE;
         let mut timer = self.shared.seams.clock.sleep_until(grace);
         let mut waiting = true;
@@ -113,16 +113,17 @@ impl RunTask {
         while (waiting && !running.is_empty()) || open > 0 {
             tokio::select! {
                 biased;
-                mail = self.mailbox.recv() => {
-                    let Some(mail) = mail else { break };
-                    match &mail {
-                        Mail::Over { serial, .. } => {
-                            running.remove(serial);
+                () = self.mailbox.take(&mut new) => {
+                    for mail in &new {
+                        match mail {
+                            Mail::Over { serial, .. } => {
+                                running.remove(serial);
+                            }
+                            Mail::Input(Input::Closed { .. }) => open -= 1,
+                            _ => {}
                         }
-                        Mail::Input(Input::Closed { .. }) => open -= 1,
-                        _ => {}
                     }
-                    kept.push_back(mail);
+                    kept.append(&mut new);
                 }
                 () = &mut timer, if waiting => {
                     waiting = false;
@@ -153,15 +154,12 @@ impl RunTask {
     /// Keeps what comes until then.
     async fn wait_for_mail(&mut self, until: Mono, kept: &mut VecDeque<Mail>) {
         let mut timer = self.shared.seams.clock.sleep_until(until);
+        let mut new = VecDeque::new();
         loop {
             tokio::select! {
                 biased;
                 () = &mut timer => return,
-                mail = self.mailbox.recv() => match mail {
-                    Some(mail) => kept.push_back(mail),
-                    // The task holds a sender of its own, so this does not come.
-                    None => return,
-                },
+                () = self.mailbox.take(&mut new) => kept.append(&mut new),
             }
         }
     }

@@ -9,7 +9,7 @@ use stillpoint_context::{Cancel, Deadline, Effect, ErrorClass, Failure, Mono, Pa
 use tokio::sync::mpsc;
 
 use super::part::{Gate, Part};
-use super::{Mail, RunTask, Shared};
+use super::{Address, Mail, RunTask, Shared};
 use crate::journal::FactDraft;
 use crate::lane::LaneThread;
 use crate::machine::{
@@ -273,7 +273,7 @@ impl RunTask {
 /// What the control thread of a lane holds.
 struct Control {
     shared: Arc<Shared>,
-    mail: mpsc::UnboundedSender<Mail>,
+    mail: Address,
     machine: GuardMachine,
     plan: Plan,
     guard: NodeNo,

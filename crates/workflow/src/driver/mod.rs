@@ -14,6 +14,7 @@ mod attempt;
 mod fault;
 mod guard;
 mod lease;
+mod mailbox;
 mod part;
 pub(crate) mod pending;
 mod task;
@@ -27,6 +28,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub(crate) use arbiter::{ArbiterMail, ArbiterTask, Lines, Request};
 pub(crate) use lease::{LeaseKeeper, Terms};
+pub(crate) use mailbox::{Address, Mailbox, mailbox};
 pub(crate) use task::{Carry, RunTask};
 
 use crate::action::{ActionRegistry, AnyAction};
@@ -94,7 +96,7 @@ pub(crate) struct RunLink {
     /// Number of records in the journal, and of those who read them as they come.
     pub(crate) head: AtomicU64,
     pub(crate) followers: AtomicUsize,
-    pub(crate) mail: mpsc::UnboundedSender<Mail>,
+    pub(crate) mail: Address,
     pub(crate) journal: Arc<dyn Journal>,
     /// The key that it was submitted with.
     pub(crate) key: Option<IdempotencyKey>,
@@ -103,7 +105,7 @@ pub(crate) struct RunLink {
 impl RunLink {
     pub(crate) fn new(
         run: RunId,
-        mail: mpsc::UnboundedSender<Mail>,
+        mail: Address,
         journal: Arc<dyn Journal>,
         key: Option<IdempotencyKey>,
     ) -> Arc<Self> {

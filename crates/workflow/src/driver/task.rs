@@ -1,18 +1,18 @@
 //! The driver of one run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use stillpoint_context::{BoxFuture, Cancel, Cx, CxBuilder, Failure, FencingToken, Mono, StepName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::attempt::{Attempt, Work};
 use super::fault::Fault;
 use super::guard::{Lane, PreparedLane};
-use super::{Actions, ArbiterMail, Ask, Mail, RunLink, Shared, Status, pending};
+use super::{Actions, Address, ArbiterMail, Ask, Mail, Mailbox, RunLink, Shared, Status, pending};
 use crate::engine::{EngineError, Notice, NoticeKind, RunPhase};
 use crate::journal::{Append, Journal, JournalError, Now, Position, Seq, StreamId};
 use crate::machine::{
@@ -21,17 +21,14 @@ use crate::machine::{
 };
 use crate::plan::NodeNo;
 
-/// How many messages one round takes at most.
-const MOST: usize = 512;
-
 /// The driver of one run: a machine, its mailbox, and the means to carry out what it wants.
 pub(crate) struct RunTask {
     pub(super) shared: Arc<Shared>,
     pub(super) link: Arc<RunLink>,
     pub(super) machine: RunMachine,
     pub(super) actions: Actions,
-    pub(super) mail: mpsc::UnboundedSender<Mail>,
-    pub(super) mailbox: mpsc::UnboundedReceiver<Mail>,
+    pub(super) mail: Address,
+    pub(super) mailbox: Mailbox,
     /// Number of records in the journal and on their way there.
     pub(super) head: Seq,
     pub(super) round: Round,
@@ -88,7 +85,7 @@ impl RunTask {
     pub(crate) fn new(
         shared: Arc<Shared>,
         link: Arc<RunLink>,
-        mailbox: mpsc::UnboundedReceiver<Mail>,
+        mailbox: Mailbox,
         state: RunState,
         actions: Actions,
         head: Seq,
@@ -129,7 +126,9 @@ impl RunTask {
     }
 
     /// Runs the run to its end, or to where it is suspended.
-    pub(crate) async fn run(mut self, carry: Carry) {
+    ///
+    /// In a box: what is taken by value is twice in the future of an `async fn`, and there is one for every open run.
+    pub(crate) async fn run(mut self: Box<Self>, carry: Carry) {
         if let Carry::On { fence, elapsed } = carry {
             let lingering = std::collections::BTreeSet::new();
             let now = self.shared.seams.clock.mono();
@@ -138,7 +137,7 @@ impl RunTask {
         }
         let journal = Arc::clone(&self.shared.journal);
         let mut writing: Option<Writing<'_>> = None;
-        let mut mails = Vec::new();
+        let mut mails = VecDeque::new();
         loop {
             if writing.is_none() {
                 writing = self.begin_write(&*journal);
@@ -173,13 +172,11 @@ impl RunTask {
                     }
                     continue;
                 }
-                _ = self.mailbox.recv_many(&mut mails, MOST) => {
+                () = self.mailbox.take(&mut mails) => {
                     if mails.len() < self.attempts.len() {
                         // Others are at work: those that are ready share this round and its append.
                         yield_once().await;
-                        while mails.len() < MOST && let Ok(mail) = self.mailbox.try_recv() {
-                            mails.push(mail);
-                        }
+                        self.mailbox.take_more(&mut mails);
                     }
                 }
                 () = wait(timer) => self.timer = None,
@@ -189,7 +186,7 @@ impl RunTask {
     }
 
     /// One round: all that has come in, then what has become due.
-    fn take_round(&mut self, mails: &mut Vec<Mail>) {
+    fn take_round(&mut self, mails: &mut VecDeque<Mail>) {
         let now = self.shared.seams.clock.mono();
         let from = self.round.records.len();
         for mail in mails.drain(..) {
@@ -494,7 +491,7 @@ impl RunTask {
     }
 
     /// The run has ended: its claims are free, and all who wait are told.
-    pub(super) fn finish(mut self) {
+    pub(super) fn finish(&mut self) {
         let run = self.link.run;
         let _ = self.shared.arbiter.send(ArbiterMail::Release { run, claims: Vec::new() });
         let state = Arc::new(self.machine.state().clone());
@@ -503,8 +500,7 @@ impl RunTask {
         self.link.status.send_modify(|status| {
             *status = Status { phase, last: Some(state), ..Status::new() };
         });
-        self.mailbox.close();
-        while let Ok(mail) = self.mailbox.try_recv() {
+        for mail in self.mailbox.close() {
             if let Mail::Ask { ask, reply } = mail {
                 let answer = match ask {
                     Ask::Cancel { .. } => Answer::Cancel(CancelAnswer::Ended),

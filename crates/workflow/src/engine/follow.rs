@@ -4,10 +4,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use stillpoint_context::{Clock, RunId};
-use tokio::sync::mpsc;
 
 use super::{Engine, EngineError, RunHandle, RunPhase};
-use crate::driver::{RunLink, Status};
+use crate::driver::{RunLink, Status, mailbox};
 use crate::journal::Seq;
 
 /// How often it is looked at.
@@ -23,7 +22,7 @@ impl Engine {
             return Ok(handle);
         }
         // Nobody reads this mailbox: there is no driver here to ask.
-        let (mail, _) = mpsc::unbounded_channel();
+        let (mail, _) = mailbox();
         let link = RunLink::new(run, mail, Arc::clone(self.journal()), None);
         if !look(&link).await? {
             let (clock, weak) = (Arc::clone(&self.0.shared.seams.clock), Arc::downgrade(&link));

@@ -204,7 +204,7 @@ impl RunHandle {
         }
         let (reply, answer) = oneshot::channel();
         let asked = self.0.mail.send(Mail::Ask { ask, reply });
-        let answer = if asked.is_ok() { answer.await.ok() } else { None };
+        let answer = if asked { answer.await.ok() } else { None };
         if let Some(answer) = answer {
             return Ok(answer);
         }

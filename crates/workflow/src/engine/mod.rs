@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillpoint_context::{IdempotencyKey, RunId, Seams, StepName};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
 pub use builder::EngineBuilder;
 pub use closing::Drained;
@@ -38,7 +38,9 @@ use runs::Runs;
 
 use crate::action::ActionRegistry;
 use crate::claim::Claim;
-use crate::driver::{Actions, ArbiterMail, Carry, Lines, Mail, Request, RunLink, RunTask, Shared};
+use crate::driver::{
+    Actions, ArbiterMail, Carry, Lines, Mailbox, Request, RunLink, RunTask, Shared, mailbox,
+};
 use crate::journal::{Append, Journal, JournalError, Seq, StreamId};
 use crate::lane::Lanes;
 use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Waiting};
@@ -212,7 +214,7 @@ impl Engine {
         }
         let task =
             RunTask::new(Arc::clone(shared), Arc::clone(&link), mailbox, state, actions, Seq(1));
-        shared.seams.spawner.spawn("run", Box::pin(task.run(Carry::New)));
+        shared.seams.spawner.spawn("run", Box::pin(Box::new(task).run(Carry::New)));
         Ok(RunHandle::new(link))
     }
 
@@ -248,8 +250,8 @@ impl Engine {
     }
 
     /// A link of a run of this engine, and its mailbox.
-    fn link(&self, state: &RunState) -> (Arc<RunLink>, mpsc::UnboundedReceiver<Mail>) {
-        let (mail, mailbox) = mpsc::unbounded_channel();
+    fn link(&self, state: &RunState) -> (Arc<RunLink>, Mailbox) {
+        let (mail, mailbox) = mailbox();
         let journal = Arc::clone(&self.0.shared.journal);
         let key = state.submitted().key.clone();
         (RunLink::new(state.run(), mail, journal, key), mailbox)

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use stillpoint_context::{FencingToken, ProcessId, RunId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Engine, EngineError, RunHandle};
 use crate::action::AnyAction;
-use crate::driver::{Actions, ArbiterMail, Carry, Mail, Request, RunLink, RunTask};
+use crate::driver::{Actions, ArbiterMail, Carry, Mailbox, Request, RunLink, RunTask};
 use crate::journal::{JournalError, Seq, StreamId, read_run};
 use crate::lease::Fencing;
 use crate::machine::RunState;
@@ -53,7 +53,7 @@ struct Found {
 struct Taken {
     found: Found,
     link: Arc<RunLink>,
-    mailbox: mpsc::UnboundedReceiver<Mail>,
+    mailbox: Mailbox,
 }
 
 impl Engine {
@@ -245,7 +245,10 @@ impl Engine {
             Some(node) => task.without_action(node),
             None => task,
         };
-        shared.seams.spawner.spawn("run", Box::pin(task.run(Carry::On { fence, elapsed })));
+        shared
+            .seams
+            .spawner
+            .spawn("run", Box::pin(Box::new(task).run(Carry::On { fence, elapsed })));
         RunHandle::new(link)
     }
 

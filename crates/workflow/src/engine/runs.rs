@@ -82,14 +82,13 @@ impl Runs {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
     use uuid::Uuid;
 
     use super::*;
     use crate::journal::MemoryJournal;
 
     fn link(number: u128) -> Arc<RunLink> {
-        let (mail, _) = mpsc::unbounded_channel();
+        let (mail, _) = crate::driver::mailbox();
         RunLink::new(RunId(Uuid::from_u128(number)), mail, Arc::new(MemoryJournal::new()), None)
     }
 

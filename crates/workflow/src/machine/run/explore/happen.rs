@@ -241,7 +241,9 @@ impl World {
             At::Prepare(guard) if how == How::Ok => {
                 Input::Prepared { guard, worst: Duration::ZERO, left: None }
             }
-            At::Prepare(guard) => Input::Refused { guard, failure: Box::new(failure(Effect::None)) },
+            At::Prepare(guard) => {
+                Input::Refused { guard, failure: Box::new(failure(Effect::None)) }
+            }
             At::Lane(guard) | At::Told(guard) | At::Closing(guard) => {
                 let how = if matches!(at, At::Closing(_)) { How::Never } else { how };
                 let log = self.lane(guard, how);
