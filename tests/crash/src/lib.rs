@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod appends;
+pub mod campaign;
+pub mod chance;
 pub mod check;
 pub mod client;
 pub mod engine;

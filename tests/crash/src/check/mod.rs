@@ -10,15 +10,20 @@
 //! | [`Exposures`](Rule::Exposures) | the same for exposures | store, state |
 //! | [`Points`](Rule::Points) | what a restore point holds is what the files were while it was frozen | all |
 //! | [`Jobs`](Rule::Jobs) | every job is over or parked | state |
+//! | [`Claims`](Rule::Claims) | nothing is claimed, nor waited for, but by runs that are open and parked | state |
+//! | [`Sound`](Rule::Sound) | the state file is sound, its journal without holes | state |
 //!
 //! Each rule is a function over data, so that it is tested on histories of our own making, good and bad.
 
+mod claims;
 mod freeze;
 mod scene;
 mod storage;
 
 use std::fmt;
 
+pub(crate) use claims::replay;
+pub use claims::{Claimed, claims_are_of_parked_runs};
 pub use freeze::{
     completions_are_of_freezes_that_held, every_freeze_ends, nothing_is_written_while_frozen,
     tokens_never_go_back,
@@ -48,6 +53,10 @@ pub enum Rule {
     Points,
     /// Jobs are over or parked.
     Jobs,
+    /// Claims are of parked runs.
+    Claims,
+    /// The state file is sound.
+    Sound,
 }
 
 /// A rule that does not hold.
