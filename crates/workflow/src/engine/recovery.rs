@@ -137,6 +137,17 @@ impl Engine {
         Ok(alone)
     }
 
+    /// Whether this process may still speak for its runs: for those who keep records of their own beside the journal, which
+    /// refuses the words of a process that was taken over by itself. An engine that has not begun, that needs no lease or that
+    /// has given its own back may.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`] with [`JournalError::Fenced`] when another process has taken over, and when the leases cannot
+    /// be read.
+    pub async fn check_lease(&self) -> Result<(), EngineError> {
+        self.0.shared.lease.check().await.map_err(EngineError::Journal)
+    }
+
     /// Whether a process is gone; it cannot come back then.
     async fn fence(&self, owner: ProcessId) -> Result<bool, EngineError> {
         let lease = &self.0.shared.lease;
