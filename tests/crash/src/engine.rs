@@ -184,10 +184,12 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
         .build()?;
     // What a process before has left. One that is only paused has to outstay its lease.
     loop {
+        // Asked first: what of it was alive then may be gone by now, and is taken up.
+        let alone = stillpoint.engine().is_alone().await?;
         for job in stillpoint.recover().await? {
             let _over = job.wait().await;
         }
-        if stillpoint.engine().is_alone().await? {
+        if alone {
             break;
         }
         seams.clock.sleep_until(seams.clock.mono() + LOOK).await;

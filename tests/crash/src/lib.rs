@@ -7,6 +7,7 @@ pub mod chance;
 pub mod check;
 pub mod client;
 pub mod engine;
+pub mod exclusive;
 pub mod ledger;
 pub mod mail;
 pub mod process;

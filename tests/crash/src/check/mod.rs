@@ -57,6 +57,16 @@ pub enum Rule {
     Claims,
     /// The state file is sound.
     Sound,
+    /// Holds that conflict never overlap.
+    Overlap,
+    /// Tokens rise from hold to hold.
+    Order,
+    /// No effect is admitted once its process has no lease.
+    Late,
+    /// A process that was taken over is refused.
+    Refusal,
+    /// Every run comes to its end, and does what it says.
+    Lost,
 }
 
 /// A rule that does not hold.
@@ -69,7 +79,7 @@ pub struct Broken {
 }
 
 impl Broken {
-    fn new(rule: Rule, message: impl Into<String>) -> Self {
+    pub(crate) fn new(rule: Rule, message: impl Into<String>) -> Self {
         Self { rule, message: message.into() }
     }
 }
