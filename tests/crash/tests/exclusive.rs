@@ -20,7 +20,11 @@ fn campaign(seed: u64, runs: u64, blind: bool) -> Outcome {
         margin: 250,
         blind,
     };
-    run(&setup).unwrap()
+    let outcome = run(&setup).unwrap();
+    if !blind && !outcome.broken.is_empty() {
+        println!("the logs stay in {}", folder.keep().display());
+    }
+    outcome
 }
 
 #[test]

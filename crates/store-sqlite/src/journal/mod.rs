@@ -31,7 +31,7 @@ impl Journal for SqliteStore {
             Written::Fenced => Err(JournalError::Fenced { owner, epoch }),
             Written::Misfit { heads, last } => {
                 let last = Position(unsigned(last));
-                self.find_repeated(&appends, &heads, last).await
+                self.find_repeated(epoch, &appends, &heads, last).await
             }
         }
     }
@@ -131,6 +131,7 @@ impl SqliteStore {
     /// What was appended never changes, so this may be looked at after the transaction.
     async fn find_repeated(
         &self,
+        epoch: u64,
         appends: &[Append],
         heads: &[i64],
         last: Position,
@@ -151,7 +152,7 @@ impl SqliteStore {
                 Journal::read(self, &append.stream, append.expected, append.records.len()).await?;
             let stored: Vec<&Record> = there.iter().map(|stored| &stored.record).collect();
             let is_there = append.expected < head && stored.iter().copied().eq(&append.records);
-            if !is_there {
+            if !is_there || !self.is_by(epoch, append).await? {
                 return Err(conflict);
             }
             // Nothing is everywhere.
@@ -163,6 +164,26 @@ impl SqliteStore {
             (Some(conflict), _) => Err(conflict),
             (None, None) => Ok(last),
         }
+    }
+}
+
+impl SqliteStore {
+    /// Whether what stands where an append wants to be is of this epoch: nobody repeats what another has written.
+    async fn is_by(&self, epoch: u64, append: &Append) -> Result<bool, JournalError> {
+        let key = Key::of(append.stream);
+        let from = signed(append.expected.0);
+        let to = signed(append.expected.0.saturating_add(append.records.len() as u64));
+        let epoch = signed(epoch);
+        self.read(move |db| {
+            let mut others = db
+                .prepare_cached(
+                    "SELECT 1 FROM append AS a JOIN stream AS s ON s.n = a.stream \
+                     WHERE s.id = ?1 AND a.seq < ?3 AND a.seq + a.count > ?2 AND a.epoch <> ?4",
+                )
+                .map_err(unwritten)?;
+            Ok(!others.exists(params![key, from, to, epoch]).map_err(unwritten)?)
+        })
+        .await
     }
 }
 

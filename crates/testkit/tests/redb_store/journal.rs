@@ -17,6 +17,8 @@ type Place = (u8, u128, u64);
 type Row = (u64, &'static [u8], &'static [u8]);
 
 const RECORD: TableDefinition<'_, Place, Row> = TableDefinition::new("record");
+/// By position, who wrote that commit.
+const WRITER: TableDefinition<'_, u64, u128> = TableDefinition::new("writer");
 const OPEN: TableDefinition<'_, u128, u128> = TableDefinition::new("open");
 /// Topic, commit, and the place in it.
 type FactPlace = (&'static str, u64, u64);
@@ -82,13 +84,21 @@ fn read(
 }
 
 /// Where it is already, unless it is new.
-fn check(records: &impl ReadableTable<Place, Row>, append: &Append) -> Answer<Option<Position>> {
+fn check(
+    records: &impl ReadableTable<Place, Row>,
+    writers: &impl ReadableTable<u64, u128>,
+    owner: ProcessId,
+    append: &Append,
+) -> Answer<Option<Position>> {
     let head = head(records, &append.stream)?;
     if append.expected.0 == head {
         return Ok(None);
     }
     let there = read(records, &append.stream, append.expected.0, append.records.len())?;
-    let equal = there.iter().map(|stored| &stored.record).eq(&append.records);
+    let mut equal = there.iter().map(|stored| &stored.record).eq(&append.records);
+    for stored in &there {
+        equal &= writers.get(stored.position.0)?.is_some_and(|by| by.value() == owner.0.as_u128());
+    }
     match there.last() {
         Some(last) if equal => Ok(Some(last.position)),
         _ => {
@@ -102,9 +112,10 @@ fn commit(transaction: &WriteTransaction, batch: Batch) -> Answer<Position> {
     let Batch { owner, epoch, appends, facts } = batch;
     leases::check(transaction, owner, epoch)?;
     let mut records = transaction.open_table(RECORD)?;
+    let mut writers = transaction.open_table(WRITER)?;
     let mut there = Vec::new();
     for append in &appends {
-        there.push(check(&records, append)?);
+        there.push(check(&records, &writers, owner, append)?);
     }
     match there.iter().position(Option::is_none) {
         None if !appends.is_empty() => return Ok(there.pop().flatten().unwrap_or_default()),
@@ -122,6 +133,7 @@ fn commit(transaction: &WriteTransaction, batch: Batch) -> Answer<Position> {
         _ => {}
     }
     let position = next(transaction, "position")?;
+    writers.insert(position, owner.0.as_u128())?;
     let mut open = transaction.open_table(OPEN)?;
     for append in &appends {
         let (kind, number) = number(&append.stream);

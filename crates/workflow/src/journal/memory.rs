@@ -27,6 +27,8 @@ struct State {
     streams: BTreeMap<StreamId, Vec<Stored>>,
     /// By stream of a run, who wrote to it last.
     owners: BTreeMap<StreamId, ProcessId>,
+    /// By position, who wrote that commit.
+    writers: Vec<ProcessId>,
     facts: BTreeMap<Topic, Vec<Fact>>,
     leases: BTreeMap<ProcessId, Lease>,
     /// The last epoch that was given.
@@ -62,8 +64,13 @@ impl State {
         if epoch == 0 || holds { Ok(()) } else { Err(JournalError::Fenced { owner, epoch }) }
     }
 
+    fn wrote(&self, position: Position) -> Option<ProcessId> {
+        let at = usize::try_from(position.0).ok()?.checked_sub(1)?;
+        self.writers.get(at).copied()
+    }
+
     /// Whether the append fits, or is there already.
-    fn check(&self, append: &Append) -> Result<Fit, JournalError> {
+    fn check(&self, append: &Append, owner: ProcessId) -> Result<Fit, JournalError> {
         let stored = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
         let head = Seq(stored.len() as u64);
         if append.expected == head {
@@ -73,7 +80,10 @@ impl State {
         let Ok(from) = usize::try_from(append.expected.0) else { return Err(conflict) };
         let to = from.saturating_add(append.records.len());
         match stored.get(from..to) {
-            Some(there) if there.iter().map(|stored| &stored.record).eq(&append.records) => {
+            Some(there)
+                if there.iter().all(|stored| self.wrote(stored.position) == Some(owner))
+                    && there.iter().map(|stored| &stored.record).eq(&append.records) =>
+            {
                 Ok(Fit::Repeated(there.last().map_or(self.position, |last| last.position)))
             }
             _ => Err(conflict),
@@ -96,8 +106,10 @@ impl Journal for MemoryJournal {
         let mut state = self.lock();
         let Batch { owner, epoch, appends, facts } = batch;
         state.check_owner(owner, epoch)?;
-        let fits =
-            appends.iter().map(|append| state.check(append)).collect::<Result<Vec<_>, _>>()?;
+        let fits = appends
+            .iter()
+            .map(|append| state.check(append, owner))
+            .collect::<Result<Vec<_>, _>>()?;
         let repeated = fits.iter().filter_map(|fit| match fit {
             Fit::Repeated(position) => Some(*position),
             Fit::New => None,
@@ -114,6 +126,7 @@ impl Journal for MemoryJournal {
             }
         }
         state.position.0 += 1;
+        state.writers.push(owner);
         let position = state.position;
         for Append { stream, expected, at, records } in appends {
             if matches!(stream, StreamId::Run(_)) {

@@ -302,8 +302,9 @@ impl ErrorFacts for JournalError {
 /// 0 is that of an engine without leases; a journal that several processes may share refuses it.
 ///
 /// # Idempotence
-/// A commit whose appends are already there with equal content answers with their position, so that a writer who does
-/// not know whether its commit arrived may repeat it.
+/// A commit whose appends its owner has already made, with equal content, answers with their position, so that a writer who
+/// does not know whether its commit arrived may repeat it. Equal content of another owner is a conflict: two processes that
+/// want the same must not both believe that they have it.
 ///
 /// # After an error
 /// [`JournalError::Io`] leaves it open whether the commit was written; every other error means that it was not.
@@ -444,4 +445,15 @@ pub(crate) async fn read_run(
             Err(JournalError::Corrupt(format!("the stream of run {run} does not begin with one")))
         }
     }
+}
+
+/// The stream of a run as it stands, unless it has ended: who wrote last, and how many records it has.
+pub(crate) async fn open_stream(
+    journal: &dyn Journal,
+    run: RunId,
+) -> Result<Option<OpenStream>, JournalError> {
+    let before = run.0.as_u128().checked_sub(1);
+    let before = before.map(|before| StreamId::Run(RunId(Uuid::from_u128(before))));
+    let next = journal.open(before, 1).await?;
+    Ok(next.into_iter().find(|open| open.stream == StreamId::Run(run)))
 }

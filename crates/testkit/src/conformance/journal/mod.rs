@@ -47,7 +47,7 @@ use read::{
 };
 use repeat::{
     a_commit_that_is_there_in_part_is_a_conflict, a_repeat_of_other_content_is_a_conflict,
-    a_repeated_commit_answers_with_its_position,
+    a_repeated_commit_answers_with_its_position, what_another_owner_wrote_is_a_conflict,
 };
 
 /// Every case.
@@ -62,7 +62,8 @@ pub fn cases() -> &'static [Case] {
         a_batch_of_facts_alone_is_a_commit: "Facts may be stated without an append.";
         positions_rise: "Commits are totally ordered by their position, which rises; what a commit brought bears it.";
         a_repeated_commit_answers_with_its_position:
-            "A commit whose appends are already there with equal content answers with their position, and changes nothing.";
+            "A commit whose appends its owner has already made answers with their position, and changes nothing.";
+        what_another_owner_wrote_is_a_conflict: "Equal content of another owner is a conflict.";
         a_repeat_of_other_content_is_a_conflict: "A commit to places that hold other records is a conflict.";
         a_commit_that_is_there_in_part_is_a_conflict: "A commit is repeated as a whole or not at all.";
         records_are_read_from_any_place: "Records are dense and are read in order, from a place on, at most so many.";

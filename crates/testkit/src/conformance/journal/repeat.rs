@@ -85,3 +85,16 @@ pub(super) async fn a_commit_that_is_there_in_part_is_a_conflict(
     }
     Ok(())
 }
+
+pub(super) async fn what_another_owner_wrote_is_a_conflict(subject: Subject) -> Result<(), Flaw> {
+    let (first, second) = (Writer::new(&subject, 1).await?, Writer::new(&subject, 2).await?);
+    first.write(vec![append(stream(1), 0, vec![note("a")])]).await?;
+    // Both want the same, and one has it.
+    let other = second.write(vec![append(stream(1), 0, vec![note("a")])]).await;
+    conflict("what another owner wrote", other, stream(1), 1)?;
+    first.write(vec![append(stream(1), 1, vec![note("b")])]).await?;
+    let other = second.write(vec![append(stream(1), 0, vec![note("a")])]).await;
+    conflict("what another owner wrote, later", other, stream(1), 2)?;
+    let (journal, topic) = (&*first.journal, topic("conformance")?);
+    only(journal, &[(stream(1), 2)], (&topic, 0)).await
+}

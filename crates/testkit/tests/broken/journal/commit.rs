@@ -124,6 +124,11 @@ impl Faulty {
                 return Some(Ok(Position(self.latest.load(Ordering::SeqCst))));
             }
             Fault::StatesFactsTwice => batch.appends.clear(),
+            Fault::TakesRepeatsOfAnybody => {
+                let last = batch.appends.last()?;
+                let stored = self.inner.read(&last.stream, last.expected, 1).await.unwrap();
+                return stored.last().map(|stored| Ok(stored.position));
+            }
             _ => {}
         }
         None

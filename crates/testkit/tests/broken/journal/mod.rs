@@ -38,6 +38,7 @@ pub(crate) enum Fault {
     RefusesLateRepeats,
     AnswersRepeatsWithTheLatest,
     StatesFactsTwice,
+    TakesRepeatsOfAnybody,
     TakesAnyRepeat,
     TakesLongerRepeats,
     CompletesParts,

@@ -135,6 +135,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "everything_is_there_after_opening_again",
         ],
     ),
+    (Fault::TakesRepeatsOfAnybody, &["what_another_owner_wrote_is_a_conflict"]),
     (
         Fault::TakesAnyRepeat,
         &[
