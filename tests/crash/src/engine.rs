@@ -135,7 +135,7 @@ impl Events {
 fn timeouts() -> Timeouts {
     let mut timeouts = Timeouts::default();
     timeouts.lease = Duration::from_mins(10);
-    timeouts.late = Duration::from_secs(5);
+    timeouts.late = Duration::from_secs(1);
     timeouts.grace = Duration::from_secs(1);
     timeouts
 }

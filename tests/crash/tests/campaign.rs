@@ -51,7 +51,7 @@ fn judge(what: &str, outcome: &Outcome) {
 fn an_engine_killed_at_any_append_is_recovered_by_the_next() {
     let campaign = campaign();
     let appends = campaign.undisturbed(1, None).unwrap().appends;
-    let places = Campaign::places(appends, stride(6));
+    let places = Campaign::places(appends, stride(7));
     let blows: Vec<_> = places.into_iter().map(Blow::At).collect();
     judge(&format!("appends of a backup ({appends})"), &campaign.strike(&blows, None));
 }
@@ -61,7 +61,7 @@ fn a_recovery_killed_at_any_append_is_recovered_by_the_next() {
     let campaign = campaign();
     for first in ["commit.after", "complete.before"] {
         let appends = campaign.undisturbed(1, Some(first)).unwrap().appends;
-        let places = Campaign::places(appends, stride(23));
+        let places = Campaign::places(appends, stride(31));
         let blows: Vec<_> =
             places.into_iter().map(|second| Blow::Twice(first.to_owned(), second)).collect();
         judge(
@@ -92,7 +92,7 @@ fn an_engine_killed_at_a_call_is_recovered_by_the_next() {
 fn an_engine_killed_at_any_instant_is_recovered_by_the_next() {
     let campaign = campaign();
     let seed = number("CRASH_SEED").unwrap_or_else(Dice::new_seed);
-    let count = by_length("CRASH_INSTANTS", 8, 500);
+    let count = by_length("CRASH_INSTANTS", 6, 500);
     println!(
         "again: CRASH_SEED={seed} CRASH_INSTANTS={count} cargo test -p stillpoint-crash --test campaign instant -- \
          --nocapture, and one round of it with CRASH_ONLY=n"

@@ -170,6 +170,9 @@ impl SqliteStore {
 impl SqliteStore {
     /// Whether what stands where an append wants to be is of this epoch: nobody repeats what another has written.
     async fn is_by(&self, epoch: u64, append: &Append) -> Result<bool, JournalError> {
+        if append.records.is_empty() {
+            return Ok(true);
+        }
         let key = Key::of(append.stream);
         let from = signed(append.expected.0);
         let to = signed(append.expected.0.saturating_add(append.records.len() as u64));

@@ -17,8 +17,8 @@ type Place = (u8, u128, u64);
 type Row = (u64, &'static [u8], &'static [u8]);
 
 const RECORD: TableDefinition<'_, Place, Row> = TableDefinition::new("record");
-/// By position, who wrote that commit.
-const WRITER: TableDefinition<'_, u64, u128> = TableDefinition::new("writer");
+/// By position, who wrote that commit, and under which epoch.
+const WRITER: TableDefinition<'_, u64, (u128, u64)> = TableDefinition::new("writer");
 const OPEN: TableDefinition<'_, u128, u128> = TableDefinition::new("open");
 /// Topic, commit, and the place in it.
 type FactPlace = (&'static str, u64, u64);
@@ -86,8 +86,8 @@ fn read(
 /// Where it is already, unless it is new.
 fn check(
     records: &impl ReadableTable<Place, Row>,
-    writers: &impl ReadableTable<u64, u128>,
-    owner: ProcessId,
+    writers: &impl ReadableTable<u64, (u128, u64)>,
+    writer: (ProcessId, u64),
     append: &Append,
 ) -> Answer<Option<Position>> {
     let head = head(records, &append.stream)?;
@@ -97,7 +97,8 @@ fn check(
     let there = read(records, &append.stream, append.expected.0, append.records.len())?;
     let mut equal = there.iter().map(|stored| &stored.record).eq(&append.records);
     for stored in &there {
-        equal &= writers.get(stored.position.0)?.is_some_and(|by| by.value() == owner.0.as_u128());
+        let by = writers.get(stored.position.0)?.map(|by| by.value());
+        equal &= by == Some((writer.0.0.as_u128(), writer.1));
     }
     match there.last() {
         Some(last) if equal => Ok(Some(last.position)),
@@ -115,7 +116,7 @@ fn commit(transaction: &WriteTransaction, batch: Batch) -> Answer<Position> {
     let mut writers = transaction.open_table(WRITER)?;
     let mut there = Vec::new();
     for append in &appends {
-        there.push(check(&records, &writers, owner, append)?);
+        there.push(check(&records, &writers, (owner, epoch), append)?);
     }
     match there.iter().position(Option::is_none) {
         None if !appends.is_empty() => return Ok(there.pop().flatten().unwrap_or_default()),
@@ -133,7 +134,7 @@ fn commit(transaction: &WriteTransaction, batch: Batch) -> Answer<Position> {
         _ => {}
     }
     let position = next(transaction, "position")?;
-    writers.insert(position, owner.0.as_u128())?;
+    writers.insert(position, (owner.0.as_u128(), epoch))?;
     let mut open = transaction.open_table(OPEN)?;
     for append in &appends {
         let (kind, number) = number(&append.stream);

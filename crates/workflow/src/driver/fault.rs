@@ -71,9 +71,12 @@ impl RunTask {
                 Ok(false) => {}
                 Ok(true) => {
                     if let Some(tell) = self.taking.take() {
-                        drop(tell.send(false));
+                        let _heard = tell.send(false);
                     }
-                    self.say_broken(error, true);
+                    self.link.status.send_modify(|status| {
+                        status.elsewhere = true;
+                        status.gone = true;
+                    });
                     return false;
                 }
                 Err(failed) => {

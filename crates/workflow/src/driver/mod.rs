@@ -124,6 +124,8 @@ pub(crate) struct Status {
     pub(crate) broken: Option<JournalError>,
     /// The driver is gone, and nothing more will happen here.
     pub(crate) gone: bool,
+    /// Another process was faster to carry on with it.
+    pub(crate) elsewhere: bool,
 }
 
 impl Status {
@@ -136,6 +138,7 @@ impl Status {
             last: None,
             broken: None,
             gone: false,
+            elsewhere: false,
         }
     }
 }

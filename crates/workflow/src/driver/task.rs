@@ -314,7 +314,7 @@ impl RunTask {
         if let Some(news) = news {
             self.fault = None;
             if let Some(tell) = self.taking.take() {
-                drop(tell.send(true));
+                let _heard = tell.send(true);
             }
             self.publish(news);
         }

@@ -27,8 +27,8 @@ struct State {
     streams: BTreeMap<StreamId, Vec<Stored>>,
     /// By stream of a run, who wrote to it last.
     owners: BTreeMap<StreamId, ProcessId>,
-    /// By position, who wrote that commit.
-    writers: Vec<ProcessId>,
+    /// By position, who wrote that commit, and under which epoch.
+    writers: Vec<(ProcessId, u64)>,
     facts: BTreeMap<Topic, Vec<Fact>>,
     leases: BTreeMap<ProcessId, Lease>,
     /// The last epoch that was given.
@@ -64,13 +64,13 @@ impl State {
         if epoch == 0 || holds { Ok(()) } else { Err(JournalError::Fenced { owner, epoch }) }
     }
 
-    fn wrote(&self, position: Position) -> Option<ProcessId> {
+    fn wrote(&self, position: Position) -> Option<(ProcessId, u64)> {
         let at = usize::try_from(position.0).ok()?.checked_sub(1)?;
         self.writers.get(at).copied()
     }
 
     /// Whether the append fits, or is there already.
-    fn check(&self, append: &Append, owner: ProcessId) -> Result<Fit, JournalError> {
+    fn check(&self, append: &Append, writer: (ProcessId, u64)) -> Result<Fit, JournalError> {
         let stored = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
         let head = Seq(stored.len() as u64);
         if append.expected == head {
@@ -81,7 +81,7 @@ impl State {
         let to = from.saturating_add(append.records.len());
         match stored.get(from..to) {
             Some(there)
-                if there.iter().all(|stored| self.wrote(stored.position) == Some(owner))
+                if there.iter().all(|stored| self.wrote(stored.position) == Some(writer))
                     && there.iter().map(|stored| &stored.record).eq(&append.records) =>
             {
                 Ok(Fit::Repeated(there.last().map_or(self.position, |last| last.position)))
@@ -108,7 +108,7 @@ impl Journal for MemoryJournal {
         state.check_owner(owner, epoch)?;
         let fits = appends
             .iter()
-            .map(|append| state.check(append, owner))
+            .map(|append| state.check(append, (owner, epoch)))
             .collect::<Result<Vec<_>, _>>()?;
         let repeated = fits.iter().filter_map(|fit| match fit {
             Fit::Repeated(position) => Some(*position),
@@ -126,7 +126,7 @@ impl Journal for MemoryJournal {
             }
         }
         state.position.0 += 1;
-        state.writers.push(owner);
+        state.writers.push((owner, epoch));
         let position = state.position;
         for Append { stream, expected, at, records } in appends {
             if matches!(stream, StreamId::Run(_)) {

@@ -302,9 +302,9 @@ impl ErrorFacts for JournalError {
 /// 0 is that of an engine without leases; a journal that several processes may share refuses it.
 ///
 /// # Idempotence
-/// A commit whose appends its owner has already made, with equal content, answers with their position, so that a writer who
-/// does not know whether its commit arrived may repeat it. Equal content of another owner is a conflict: two processes that
-/// want the same must not both believe that they have it.
+/// A commit whose appends its owner has already made under its epoch, with equal content, answers with their position, so that
+/// a writer who does not know whether its commit arrived may repeat it. Equal content of another owner, or of another epoch,
+/// is a conflict: two processes that want the same must not both believe that they have it.
 ///
 /// # After an error
 /// [`JournalError::Io`] leaves it open whether the commit was written; every other error means that it was not.
