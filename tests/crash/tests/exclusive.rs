@@ -1,6 +1,6 @@
 //! The exclusivity campaign with real processes. `CRASH_LONG=1` makes it the long one; the README has the other variables.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::PathBuf;
 

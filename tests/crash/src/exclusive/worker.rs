@@ -300,7 +300,7 @@ async fn work_here(args: &Args) -> Result<Ended, Box<dyn Error>> {
 
 /// Whether it may be better the next time: the journal is, or a run that another process was faster to carry on is watched.
 fn passes(error: &EngineError) -> bool {
-    matches!(error, EngineError::Gone)
+    matches!(error, EngineError::Elsewhere { .. })
         || matches!(error, EngineError::Journal(inner) if matches!(inner, JournalError::Busy(_) | JournalError::Io(_)))
 }
 

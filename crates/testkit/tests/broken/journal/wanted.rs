@@ -124,6 +124,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_fenced_owner_learns_that_first",
             "a_repeated_commit_answers_with_its_position",
             "everything_is_there_after_opening_again",
+            "what_another_owner_wrote_is_a_conflict",
         ],
     ),
     (
@@ -133,16 +134,19 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_repeated_commit_answers_with_its_position",
             "big_records_and_big_commits_arrive",
             "everything_is_there_after_opening_again",
+            "what_another_owner_wrote_is_a_conflict",
         ],
     ),
-    (Fault::TakesRepeatsOfAnybody, &["what_another_owner_wrote_is_a_conflict"]),
+    (
+        Fault::TakesRepeatsOfAnybody,
+        &["a_fenced_owner_learns_that_first", "what_another_owner_wrote_is_a_conflict"],
+    ),
     (
         Fault::TakesAnyRepeat,
         &[
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_repeat_of_other_content_is_a_conflict",
             "an_append_behind_the_head_is_a_conflict",
-            "open_names_the_last_writer",
             "positions_rise",
             "records_come_back_as_they_were",
         ],
