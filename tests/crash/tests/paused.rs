@@ -172,7 +172,7 @@ fn is_free(bench: &Bench) -> bool {
 /// Somebody else's transaction on the state file: nothing can be appended.
 fn blocks_appends(bench: &Bench) -> Connection {
     let other = Connection::open(bench.lab.state()).unwrap();
-    other.busy_timeout(Duration::from_secs(60)).unwrap();
+    other.busy_timeout(Duration::from_mins(1)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     other
 }
