@@ -70,13 +70,14 @@ impl RunTask {
             match self.is_taken_by_another(&*journal).await {
                 Ok(false) => {}
                 Ok(true) => {
-                    if let Some(tell) = self.taking.take() {
-                        let _heard = tell.send(false);
-                    }
+                    // First: once it is told, the handles are let go of.
                     self.link.status.send_modify(|status| {
                         status.elsewhere = true;
                         status.gone = true;
                     });
+                    if let Some(tell) = self.taking.take() {
+                        let _heard = tell.send(false);
+                    }
                     return false;
                 }
                 Err(failed) => {
