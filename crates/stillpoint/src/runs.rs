@@ -130,11 +130,19 @@ impl Stillpoint {
             }
         });
         let job = live.snapshot();
-        let stored = self.catalogue(async { Ok(self.services().catalog.put_job(&job).await?) });
-        if let Err(error) = stored.await {
+        if let Err(error) = self.store_job(&job).await {
             tracing::error!(job = %job.id, %error, "the job could not be stored");
         }
         self.live().close(live);
+    }
+
+    /// Stores a job, unless another process has taken over: the job is that one's then, and what is said of it here is old.
+    async fn store_job(&self, job: &Job) -> Result<(), Error> {
+        self.catalogue(async {
+            self.engine().check_lease().await?;
+            Ok(self.services().catalog.put_job(job).await?)
+        })
+        .await
     }
 
     /// Runs that were left open because the work around them failed: nobody follows them any more, so they are stopped.
@@ -192,8 +200,7 @@ impl Stillpoint {
             Submission::new(plan).run(id).label(JOB, job.to_string()).label(BRIEF, label);
         // Whoever recovers the job finds the run in it. The run says so itself, so that a catalogue that fails costs nothing.
         let listed = live.snapshot();
-        let stored = async { Ok(self.services().catalog.put_job(&listed).await?) };
-        if let Err(error) = self.catalogue(stored).await {
+        if let Err(error) = self.store_job(&listed).await {
             tracing::warn!(run = %id, %error, "the job could not be stored before its run");
         }
         let report = match self.engine().submit(submission).await {
@@ -317,8 +324,7 @@ impl Stillpoint {
         if news && is_parked {
             // A parked run may outlast this process: what is known of it is stored now.
             let job = live.snapshot();
-            let stored = async { Ok(self.services().catalog.put_job(&job).await?) };
-            if let Err(error) = self.catalogue(stored).await {
+            if let Err(error) = self.store_job(&job).await {
                 tracing::error!(run = %handle.id(), %error, "the parked run's job could not be stored");
             }
         }

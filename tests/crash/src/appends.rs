@@ -3,82 +3,50 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use stillpoint_workflow::{
-    Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
-};
+use stillpoint_workflow::testing::HookJournal;
+use stillpoint_workflow::{Batch, Journal, Record, RunRecord};
 
 use crate::stops::Stops;
 
+/// How many commits were begun.
+#[derive(Debug, Clone, Default)]
+pub struct Count(Arc<AtomicU64>);
+
+impl Count {
+    /// The number so far.
+    pub fn so_far(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// A journal over another. Before and after its n-th commit the process has come to the places `append.n.before` and
-/// `append.n.after`.
+/// `append.n.after`; before and after the one that arms a guard also to `arming.before` and `arming.after`.
 ///
 /// It numbers the commits of this process, from 1. Commits of runs that go on side by side may come in another order the next
-/// time; each place is passed once all the same.
-#[derive(Debug)]
-pub struct Numbered {
-    inner: Arc<dyn Journal>,
-    commits: AtomicU64,
-    stops: Stops,
+/// time, or share a round; each place is passed once all the same.
+pub fn numbered<J: Journal>(inner: J, stops: Stops) -> (HookJournal<J>, Count) {
+    let count = Count::default();
+    let commits = count.clone();
+    let journal = HookJournal::around(inner, move |inner, batch| {
+        let call = format!("append.{}", commits.0.fetch_add(1, Ordering::SeqCst) + 1);
+        let (stops, arms) = (stops.clone(), arms(&batch));
+        Box::pin(async move {
+            let reached = |when| {
+                stops.reached(&call, when);
+                if arms {
+                    stops.reached("arming", when);
+                }
+            };
+            reached("before");
+            let answer = inner.commit(batch).await;
+            reached("after");
+            answer
+        })
+    });
+    (journal, count)
 }
 
-impl Numbered {
-    /// Numbers the commits of this journal.
-    pub fn over(inner: Arc<dyn Journal>, stops: Stops) -> Self {
-        Self { inner, commits: AtomicU64::new(0), stops }
-    }
-
-    /// How many commits were begun.
-    pub fn count(&self) -> u64 {
-        self.commits.load(Ordering::SeqCst)
-    }
-}
-
-#[async_trait]
-impl Journal for Numbered {
-    fn is_durable(&self) -> bool {
-        self.inner.is_durable()
-    }
-
-    fn is_shared(&self) -> bool {
-        self.inner.is_shared()
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
-        let call = format!("append.{}", self.commits.fetch_add(1, Ordering::SeqCst) + 1);
-        self.stops.reached(&call, "before");
-        let position = self.inner.commit(batch).await;
-        self.stops.reached(&call, "after");
-        position
-    }
-
-    async fn read(
-        &self,
-        stream: &StreamId,
-        from: Seq,
-        max: usize,
-    ) -> Result<Vec<Stored>, JournalError> {
-        self.inner.read(stream, from, max).await
-    }
-
-    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
-        self.inner.head(stream).await
-    }
-
-    async fn open(
-        &self,
-        after: Option<StreamId>,
-        max: usize,
-    ) -> Result<Vec<OpenStream>, JournalError> {
-        self.inner.open(after, max).await
-    }
-
-    async fn facts(
-        &self,
-        topic: &Topic,
-        after: Position,
-        max: usize,
-    ) -> Result<Vec<Fact>, JournalError> {
-        self.inner.facts(topic, after, max).await
-    }
+fn arms(batch: &Batch) -> bool {
+    let mut records = batch.appends.iter().flat_map(|append| &append.records);
+    records.any(|record| matches!(record, Record::Run(RunRecord::Armed { .. })))
 }

@@ -24,7 +24,7 @@ use stillpoint::{JobEvent, JobHandle, Stillpoint, Timeouts};
 use stillpoint_context::{Cx, FencingToken, HostId, RunId, StepName};
 use stillpoint_workflow::TokioSeams;
 
-use crate::appends::Numbered;
+use crate::appends::numbered;
 use crate::client::AgentPlugin;
 use crate::provider::TinyFiles;
 use crate::stops::Stops;
@@ -53,7 +53,16 @@ pub struct Args {
     /// What the requests' keys begin with. A process after this one needs another name, or asks for the same jobs again.
     #[arg(long, default_value = "first")]
     pub name: String,
+    /// How many milliseconds the lease of the process lasts without being renewed.
+    #[arg(long, default_value_t = 120_000)]
+    pub lease: u64,
+    /// How many milliseconds after its end another process may take over.
+    #[arg(long, default_value_t = 10_000)]
+    pub margin: u64,
 }
+
+/// How often a process that is only paused is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A line of the engine's standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,7 +135,7 @@ impl Events {
 fn timeouts() -> Timeouts {
     let mut timeouts = Timeouts::default();
     timeouts.lease = Duration::from_mins(10);
-    timeouts.late = Duration::from_secs(5);
+    timeouts.late = Duration::from_secs(1);
     timeouts.grace = Duration::from_secs(1);
     timeouts
 }
@@ -162,16 +171,28 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
         .with_mode(CloneMode::Copy);
     let provider = TinyFiles::over(FsProvider::open(&config)?, stops.clone());
     let state = Arc::new(SqliteStore::open(&args.state)?);
-    let journal = Arc::new(Numbered::over(Arc::<SqliteStore>::clone(&state), stops));
+    let (journal, count) = numbered(Arc::<SqliteStore>::clone(&state), stops);
+    let (term, margin) = (args.lease, args.margin);
     let stillpoint = Stillpoint::builder(Arc::new(plugin))
         .provider(Arc::new(provider))
         .store(state)
-        .journal(Arc::<Numbered>::clone(&journal))
+        .journal(Arc::new(journal))
         .timeouts(timeouts())
+        .engine(move |engine| {
+            engine.lease_terms(Duration::from_millis(term), Duration::from_millis(margin))
+        })
         .build()?;
-    // What a process before has left.
-    for job in stillpoint.recover().await? {
-        let _over = job.wait().await;
+    // What a process before has left. One that is only paused has to outstay its lease.
+    loop {
+        // Asked first: what of it was alive then may be gone by now, and is taken up.
+        let alone = stillpoint.engine().is_alone().await?;
+        for job in stillpoint.recover().await? {
+            let _over = job.wait().await;
+        }
+        if alone {
+            break;
+        }
+        seams.clock.sleep_until(seams.clock.mono() + LOOK).await;
     }
     let policy = policy()?;
     stillpoint.save_policy(&policy).await?;
@@ -185,7 +206,7 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
         let job = stillpoint.backup(request).await?;
         ok &= follow(events, &key, &job).await;
     }
-    events.tell(&Event::End { ok, appends: journal.count() });
+    events.tell(&Event::End { ok, appends: count.so_far() });
     Ok(ok)
 }
 

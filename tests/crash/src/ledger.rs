@@ -5,20 +5,22 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{FencingToken, OsClock, RunId, StepName};
 use stillpoint_exchange::{CopyId, SessionId};
 
-/// A line of the log.
+/// A line of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct Line<W = What> {
     /// Microseconds since the machine was started, suspend counted: the same clock in every process.
     pub at: u64,
     /// What happened.
-    pub what: What,
+    pub what: W,
 }
 
 /// What happened.
@@ -149,26 +151,27 @@ pub fn now() -> u64 {
     u64::try_from(OsClock.boot().0.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The log, open for appending.
+/// A log, open for appending.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct Ledger<W = What> {
     file: Mutex<File>,
+    lines: PhantomData<fn(W)>,
 }
 
-impl Ledger {
+impl<W: Serialize> Ledger<W> {
     /// Opens the log, or makes it.
     ///
     /// # Errors
     /// What the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { file: Mutex::new(file) })
+        Ok(Self { file: Mutex::new(file), lines: PhantomData })
     }
 
-    /// Appends a line, with one write. Lines stand in the order of their instants.
+    /// Appends a line, with one write. Lines of one process stand in the order of their instants.
     ///
     /// A line that cannot be written is a line that the checks miss, so they fail; there is nobody else to tell.
-    pub fn note(&self, what: What) {
+    pub fn note(&self, what: W) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken under the lock: the order of lines is that of time.
         let line = Line { at: now(), what };
@@ -182,8 +185,8 @@ impl Ledger {
 /// Reads a log. A last line that was cut short by the end of its writer is left out.
 ///
 /// # Errors
-/// What the file system says; `InvalidData` for a line that is none.
-pub fn read(path: &Path) -> io::Result<Vec<Line>> {
+/// What the file system says, and for a line that is none.
+pub fn read<W: DeserializeOwned>(path: &Path) -> io::Result<Vec<Line<W>>> {
     let text = std::fs::read_to_string(path)?;
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole
@@ -209,7 +212,7 @@ mod tests {
             ledger.note(What::Wrote { beat });
         }
         ledger.file.lock().unwrap().write_all(b"{\"at\":1,").unwrap();
-        let lines = read(&path).unwrap();
+        let lines = read::<What>(&path).unwrap();
         assert_eq!(lines.len(), 3);
         assert!(lines.is_sorted_by_key(|line| line.at));
         assert_eq!(lines[2].what, What::Wrote { beat: 3 });

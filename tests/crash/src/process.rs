@@ -157,12 +157,28 @@ impl EngineProcess {
         backups: u32,
         stop_at: &str,
     ) -> io::Result<Self> {
+        Self::start_with(program, lab, name, backups, stop_at, &[])
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(
+        program: &Path,
+        lab: &Lab,
+        name: &str,
+        backups: u32,
+        stop_at: &str,
+        more: &[&str],
+    ) -> io::Result<Self> {
         let mut child = Command::new(program)
             .args([OsStr::new("--folder"), lab.mail().as_os_str()])
             .args([OsStr::new("--store"), lab.store().as_os_str()])
             .args([OsStr::new("--state"), lab.state().as_os_str()])
             .args([OsStr::new("--agent"), lab.socket().as_os_str()])
             .args(["--name", name, "--backups", &backups.to_string()])
+            .args(more)
             .env(VARIABLE, stop_at)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -214,6 +230,14 @@ impl EngineProcess {
         }
         kill_process(Pid::from_child(&self.child), Signal::CONT)?;
         Ok(())
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_over(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.

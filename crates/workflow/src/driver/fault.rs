@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::attempt::Work;
 use super::{ArbiterMail, Mail, Request, RunTask};
 use crate::engine::RunPhase;
-use crate::journal::{JournalError, Seq, read_run};
+use crate::journal::{Journal, JournalError, Seq, open_stream, read_run};
 use crate::machine::{Input, RunMachine, RunState};
 
 /// How long a journal that fails is left alone before it is tried again; twice as long each time, up to the longest.
@@ -67,6 +67,24 @@ impl RunTask {
                 }
             }
             let journal = Arc::clone(&self.shared.journal);
+            match self.is_taken_by_another(&*journal).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    // First: once it is told, the handles are let go of.
+                    self.link.status.send_modify(|status| {
+                        status.elsewhere = true;
+                        status.gone = true;
+                    });
+                    if let Some(tell) = self.taking.take() {
+                        let _heard = tell.send(false);
+                    }
+                    return false;
+                }
+                Err(failed) => {
+                    error = failed;
+                    continue;
+                }
+            }
             match read_run(&*journal, self.link.run).await {
                 Ok(Some((state, stored))) => {
                     let head = Seq(stored.len() as u64);
@@ -81,6 +99,15 @@ impl RunTask {
                 Err(failed) => error = failed,
             }
         }
+    }
+
+    /// Whether another process was faster to carry on with a run that this one was about to.
+    async fn is_taken_by_another(&mut self, journal: &dyn Journal) -> Result<bool, JournalError> {
+        if self.taking.is_none() {
+            return Ok(false);
+        }
+        let stream = open_stream(journal, self.link.run).await?;
+        Ok(stream.is_none_or(|now| now.owner != self.shared.owner && now.head != self.found))
     }
 
     fn say_broken(&self, error: JournalError, gone: bool) {

@@ -34,6 +34,8 @@ pub(crate) struct LeaseKeeper {
     /// Nanoseconds of the clock that counts suspend.
     until: AtomicU64,
     fenced: AtomicBool,
+    /// Given back by this process itself.
+    released: AtomicBool,
     /// Guards that are open: nothing is written for their sake, so renewals wait while they can.
     open_guards: AtomicUsize,
     acquiring: Mutex<()>,
@@ -58,6 +60,7 @@ impl LeaseKeeper {
             epoch: AtomicU64::new(0),
             until: AtomicU64::new(0),
             fenced: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             open_guards: AtomicUsize::new(0),
             acquiring: Mutex::new(()),
         }
@@ -143,6 +146,21 @@ impl LeaseKeeper {
         }
     }
 
+    /// Asks the store whether it is held still, and not what this process believes.
+    pub(crate) async fn check(&self) -> Result<(), JournalError> {
+        let Some(leases) = &self.leases else { return Ok(()) };
+        let epoch = self.epoch();
+        if epoch == 0 || self.released.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let held = leases.leases().await?;
+        if held.iter().any(|lease| lease.process == self.process && lease.epoch == epoch) {
+            return Ok(());
+        }
+        self.fenced.store(true, Ordering::Release);
+        Err(self.fenced())
+    }
+
     /// Prolongs it if less than this is left of it.
     ///
     /// Gives what is left then.
@@ -160,6 +178,7 @@ impl LeaseKeeper {
     pub(crate) async fn release(&self) -> Result<(), JournalError> {
         let Some(leases) = &self.leases else { return Ok(()) };
         let epoch = self.epoch();
+        self.released.store(true, Ordering::Release);
         if epoch == 0 || self.fenced.swap(true, Ordering::AcqRel) {
             return Ok(());
         }

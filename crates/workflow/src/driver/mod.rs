@@ -155,12 +155,21 @@ pub(crate) struct Status {
     pub(crate) broken: Option<JournalError>,
     /// The driver is gone, and nothing more will happen here.
     pub(crate) gone: bool,
+    /// Another process was faster to carry on with it.
+    pub(crate) elsewhere: bool,
 }
 
 impl Status {
     /// A run of which nothing is known yet.
     pub(crate) const fn new() -> Self {
-        Self { phase: RunPhase::Queued, parked: Vec::new(), last: None, broken: None, gone: false }
+        Self {
+            phase: RunPhase::Queued,
+            parked: Vec::new(),
+            last: None,
+            broken: None,
+            gone: false,
+            elsewhere: false,
+        }
     }
 }
 

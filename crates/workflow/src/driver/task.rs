@@ -31,6 +31,8 @@ pub(crate) struct RunTask {
     pub(super) mailbox: Mailbox,
     /// Number of records in the journal and on their way there.
     pub(super) head: Seq,
+    /// Number of records in the journal when this driver was made.
+    pub(super) found: Seq,
     pub(super) round: Round,
     /// What waits for the append that is under way.
     pub(super) gated: Vec<Command>,
@@ -51,6 +53,8 @@ pub(crate) struct RunTask {
     /// The lease has run out: what was about to begin must not.
     pub(super) unfit: bool,
     pub(super) fault: Option<Fault>,
+    /// Whom to tell whether the run is this process's, which its first append decides.
+    pub(super) taking: Option<oneshot::Sender<bool>>,
 }
 
 /// An append under way, and what is told once it is durable.
@@ -101,6 +105,7 @@ impl RunTask {
             actions,
             mailbox,
             head,
+            found: head,
             round: Round::default(),
             gated: Vec::new(),
             attempts: BTreeMap::new(),
@@ -116,7 +121,14 @@ impl RunTask {
             over: false,
             unfit: false,
             fault: None,
+            taking: None,
         }
+    }
+
+    /// A driver of a run that another process may be about to carry on, too: the first append decides whose it is.
+    pub(crate) fn taking(mut self, tell: oneshot::Sender<bool>) -> Self {
+        self.taking = Some(tell);
+        self
     }
 
     /// A driver that only exits what is owed: this process lacks the action of a node.
@@ -293,6 +305,9 @@ impl RunTask {
     fn written(&mut self, news: Option<News>) {
         if let Some(news) = news {
             self.fault = None;
+            if let Some(tell) = self.taking.take() {
+                let _heard = tell.send(true);
+            }
             self.publish(news);
         }
         let mut gated = std::mem::take(&mut self.gated);

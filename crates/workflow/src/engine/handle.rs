@@ -75,6 +75,7 @@ impl RunHandle {
     fn why_not(&self, status: Status) -> EngineError {
         match status.broken {
             Some(error) => EngineError::Journal(error),
+            None if status.elsewhere => EngineError::Elsewhere { run: self.0.run },
             None if status.phase == RunPhase::Suspended => {
                 EngineError::Suspended { run: self.0.run }
             }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::{Engine, EngineError, RunHandle};
 use crate::action::AnyAction;
 use crate::driver::{Actions, ArbiterMail, Carry, Mailbox, Request, RunLink, RunTask};
-use crate::journal::{JournalError, Seq, StreamId, read_run};
+use crate::journal::{JournalError, OpenStream, Seq, StreamId, open_stream, read_run};
 use crate::lease::Fencing;
 use crate::machine::RunState;
 use crate::plan::{NodeKind, NodeNo, Plan};
@@ -105,9 +105,10 @@ impl Engine {
                     recovery.elsewhere.push((run, stream.owner));
                     continue;
                 }
-                match self.read_run(run).await {
-                    Ok(Some(run)) => found.push(run),
-                    Ok(None) => {}
+                match self.find(run, stream).await {
+                    Ok(Ok(Some(run))) => found.push(run),
+                    Ok(Ok(None)) => {}
+                    Ok(Err(owner)) => recovery.elsewhere.push((run, owner)),
                     Err(
                         error @ (JournalError::Format { .. }
                         | JournalError::PlanFormat { .. }
@@ -123,7 +124,17 @@ impl Engine {
         // Owed exits first.
         found.sort_by_key(|found| !found.state.owes_exit());
         self.lock().unreadable = recovery.unreadable.iter().cloned().collect();
-        recovery.runs = self.carry_on(found).await?;
+        let (runs, lost) = self.carry_on(found).await?;
+        recovery.runs = runs;
+        for run in lost {
+            match self.stream(run).await? {
+                Some(stream) => recovery.elsewhere.push((run, stream.owner)),
+                // Asked for once more here after it had let go.
+                None => {
+                    let _ = shared.arbiter.send(ArbiterMail::Forget { runs: vec![run] });
+                }
+            }
+        }
         self.let_go_for_the_dead(&open).await?;
         Ok(recovery)
     }
@@ -141,6 +152,17 @@ impl Engine {
         Ok(alone)
     }
 
+    /// Whether this process may still speak for its runs: for those who keep records of their own beside the journal, which
+    /// refuses the words of a process that was taken over by itself. An engine that has not begun, that needs no lease or that
+    /// has given its own back may.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`] with [`JournalError::Fenced`] when another process has taken over, and when the leases cannot
+    /// be read.
+    pub async fn check_lease(&self) -> Result<(), EngineError> {
+        self.0.shared.lease.check().await.map_err(EngineError::Journal)
+    }
+
     /// Whether a process is gone; it cannot come back then.
     async fn fence(&self, owner: ProcessId) -> Result<bool, EngineError> {
         let lease = &self.0.shared.lease;
@@ -151,6 +173,32 @@ impl Engine {
         let now = self.0.shared.seams.clock.boot();
         let fencing = leases.fence(owner, now, lease.margin()).await;
         Ok(fencing.map_err(EngineError::Journal)? == Fencing::Fenced)
+    }
+
+    async fn stream(&self, run: RunId) -> Result<Option<OpenStream>, EngineError> {
+        open_stream(&*self.0.shared.journal, run).await.map_err(EngineError::Journal)
+    }
+
+    /// Reads a run whose process is gone, as it was listed. If somebody has written to it since, that is who carries it on.
+    async fn find(
+        &self,
+        run: RunId,
+        listed: OpenStream,
+    ) -> Result<Result<Option<Found>, ProcessId>, JournalError> {
+        let mut listed = listed;
+        loop {
+            let found = self.read_run(run).await?;
+            let Some(found) = found else { return Ok(Ok(None)) };
+            if found.head == listed.head {
+                return Ok(Ok(Some(found)));
+            }
+            match open_stream(&*self.0.shared.journal, run).await? {
+                // Its last words, from before it was fenced off.
+                Some(now) if now.owner == listed.owner => listed = now,
+                Some(now) => return Ok(Err(now.owner)),
+                None => return Ok(Ok(None)),
+            }
+        }
     }
 
     async fn read_run(&self, run: RunId) -> Result<Option<Found>, JournalError> {
@@ -181,11 +229,15 @@ impl Engine {
         (actions, lacking)
     }
 
-    /// Gets new tokens for runs and starts their drivers, in this order.
-    async fn carry_on(&self, found: Vec<Found>) -> Result<Vec<RunHandle>, EngineError> {
+    /// Gets new tokens for runs and starts their drivers, in this order. Gives those that are carried on here, once that is
+    /// in the journal, and those that another process was faster to take.
+    async fn carry_on(
+        &self,
+        found: Vec<Found>,
+    ) -> Result<(Vec<RunHandle>, Vec<RunId>), EngineError> {
         let shared = &self.0.shared;
         if found.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         let mut taken = Vec::new();
         for found in found {
@@ -223,8 +275,19 @@ impl Engine {
             }
         };
         let now = shared.seams.clock.now();
-        let handles = taken.into_iter().map(|taken| self.start(taken, &tokens, now));
-        Ok(handles.collect())
+        let begun: Vec<_> =
+            taken.into_iter().map(|taken| self.start(taken, &tokens, now)).collect();
+        let (mut runs, mut lost) = (Vec::new(), Vec::new());
+        for (link, ours) in begun {
+            // A driver that ends before it knows has told its handle why.
+            if ours.await.unwrap_or(true) {
+                runs.push(RunHandle::new(link));
+            } else {
+                self.leave(&link, EngineError::Gone);
+                lost.push(link.run);
+            }
+        }
+        Ok((runs, lost))
     }
 
     fn start(
@@ -232,7 +295,7 @@ impl Engine {
         taken: Taken,
         tokens: &HashMap<RunId, FencingToken>,
         now: DateTime<Utc>,
-    ) -> RunHandle {
+    ) -> (Arc<RunLink>, oneshot::Receiver<bool>) {
         let Taken { found, link, mailbox } = taken;
         let Found { state, head, written, actions, lacking } = found;
         let shared = &self.0.shared;
@@ -245,11 +308,13 @@ impl Engine {
             Some(node) => task.without_action(node),
             None => task,
         };
+        let (taken, ours) = oneshot::channel();
+        let task = task.taking(taken);
         shared
             .seams
             .spawner
             .spawn("run", Box::pin(Box::new(task).run(Carry::On { fence, elapsed })));
-        RunHandle::new(link)
+        (link, ours)
     }
 
     /// Frees what is claimed for runs that have ended: their process went before it could.

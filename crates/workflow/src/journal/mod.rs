@@ -462,3 +462,14 @@ pub(crate) async fn read_run(
         }
     }
 }
+
+/// The stream of a run as it stands, unless it has ended: who wrote last, and how many records it has.
+pub(crate) async fn open_stream(
+    journal: &dyn Journal,
+    run: RunId,
+) -> Result<Option<OpenStream>, JournalError> {
+    let before = run.0.as_u128().checked_sub(1);
+    let before = before.map(|before| StreamId::Run(RunId(Uuid::from_u128(before))));
+    let next = journal.open(before, 1).await?;
+    Ok(next.into_iter().find(|open| open.stream == StreamId::Run(run)))
+}

@@ -13,15 +13,13 @@ use crate::journal::{
     Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
 };
 
-type After = dyn Fn(&Batch) + Send + Sync;
+type Commit<J> =
+    dyn Fn(Arc<J>, Batch) -> BoxFuture<'static, Result<Position, JournalError>> + Send + Sync;
 
-type Before = dyn Fn(&Batch) -> BoxFuture<'static, Result<(), JournalError>> + Send + Sync;
-
-/// A journal that does something of the test's before each commit: wait, or fail.
+/// A journal that does something of the test's around each commit: wait, fail, count, tell.
 pub struct HookJournal<J> {
-    inner: J,
-    before: Box<Before>,
-    after: Option<Box<After>>,
+    inner: Arc<J>,
+    commit: Box<Commit<J>>,
     shared: bool,
 }
 
@@ -31,21 +29,54 @@ impl<J: Debug> Debug for HookJournal<J> {
     }
 }
 
-impl<J> HookJournal<J> {
+impl<J: Journal> HookJournal<J> {
+    /// Does `commit` in the place of each commit, which is given the journal and the batch.
+    ///
+    /// ```
+    /// # use stillpoint_workflow::{Journal, MemoryJournal, testing::HookJournal};
+    /// let journal = HookJournal::around(MemoryJournal::new(), |inner, batch| {
+    ///     Box::pin(async move {
+    ///         let answer = inner.commit(batch).await;
+    ///         // Look at the answer, or give another.
+    ///         answer
+    ///     })
+    /// });
+    /// ```
+    pub fn around(
+        inner: J,
+        commit: impl Fn(Arc<J>, Batch) -> BoxFuture<'static, Result<Position, JournalError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self { inner: Arc::new(inner), commit: Box::new(commit), shared: false }
+    }
+
     /// Commits to `inner` once what `before` gives is ready, unless that is an error.
     pub fn new(
         inner: J,
         before: impl Fn(&Batch) -> BoxFuture<'static, Result<(), JournalError>> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner, before: Box::new(before), after: None, shared: false }
+        Self::around(inner, move |inner, batch| {
+            let free = before(&batch);
+            Box::pin(async move {
+                free.await?;
+                inner.commit(batch).await
+            })
+        })
     }
 
     /// Tells `after` of each batch that `inner` has written.
     pub fn after(inner: J, after: impl Fn(&Batch) + Send + Sync + 'static) -> Self {
-        let free = |_: &Batch| -> BoxFuture<'static, Result<(), JournalError>> {
-            Box::pin(std::future::ready(Ok(())))
-        };
-        Self { after: Some(Box::new(after)), ..Self::new(inner, free) }
+        let after = Arc::new(after);
+        Self::around(inner, move |inner, batch| {
+            let after = Arc::clone(&after);
+            Box::pin(async move {
+                let position = inner.commit(batch.clone()).await?;
+                after(&batch);
+                Ok(position)
+            })
+        })
     }
 
     /// Says that other processes may write to it.
@@ -76,7 +107,7 @@ pub struct Stall(Arc<watch::Sender<(bool, usize)>>);
 
 impl Stall {
     /// A journal over `inner` that hangs after each commit that `trigger` picks, and the means to release it.
-    pub fn new<J>(
+    pub fn new<J: Journal>(
         inner: J,
         trigger: impl Fn(&Batch) -> bool + Send + Sync + 'static,
     ) -> (Self, HookJournal<J>) {
@@ -126,11 +157,7 @@ impl<J: Journal> Journal for HookJournal<J> {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
-        (self.before)(&batch).await?;
-        let Some(after) = &self.after else { return self.inner.commit(batch).await };
-        let position = self.inner.commit(batch.clone()).await?;
-        after(&batch);
-        Ok(position)
+        (self.commit)(Arc::clone(&self.inner), batch).await
     }
 
     async fn read(

@@ -10,15 +10,20 @@
 //! | [`Exposures`](Rule::Exposures) | the same for exposures | store, state |
 //! | [`Points`](Rule::Points) | what a restore point holds is what the files were while it was frozen | all |
 //! | [`Jobs`](Rule::Jobs) | every job is over or parked | state |
+//! | [`Claims`](Rule::Claims) | nothing is claimed, nor waited for, but by runs that are open and parked | state |
+//! | [`Sound`](Rule::Sound) | the state file is sound, its journal without holes | state |
 //!
 //! Each rule is a function over data, so that it is tested on histories of our own making, good and bad.
 
+mod claims;
 mod freeze;
 mod scene;
 mod storage;
 
 use std::fmt;
 
+pub(crate) use claims::replay;
+pub use claims::{Claimed, claims_are_of_parked_runs};
 pub use freeze::{
     completions_are_of_freezes_that_held, every_freeze_ends, nothing_is_written_while_frozen,
     tokens_never_go_back,
@@ -48,6 +53,20 @@ pub enum Rule {
     Points,
     /// Jobs are over or parked.
     Jobs,
+    /// Claims are of parked runs.
+    Claims,
+    /// The state file is sound.
+    Sound,
+    /// Holds that conflict never overlap.
+    Overlap,
+    /// Tokens rise from hold to hold.
+    Order,
+    /// No effect is admitted once its process has no lease.
+    Late,
+    /// A process that was taken over is refused.
+    Refusal,
+    /// Every run comes to its end, and does what it says.
+    Lost,
 }
 
 /// A rule that does not hold.
@@ -60,7 +79,7 @@ pub struct Broken {
 }
 
 impl Broken {
-    fn new(rule: Rule, message: impl Into<String>) -> Self {
+    pub(crate) fn new(rule: Rule, message: impl Into<String>) -> Self {
         Self { rule, message: message.into() }
     }
 }

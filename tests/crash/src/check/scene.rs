@@ -11,8 +11,8 @@ use stillpoint::store_sqlite::SqliteStore;
 use stillpoint_context::RunId;
 
 use super::{
-    Broken, OnDisk, completions_are_of_freezes_that_held, every_freeze_ends,
-    exposures_are_accounted_for, jobs_are_over, nothing_is_written_while_frozen,
+    Broken, Claimed, OnDisk, Rule, claims_are_of_parked_runs, completions_are_of_freezes_that_held,
+    every_freeze_ends, exposures_are_accounted_for, jobs_are_over, nothing_is_written_while_frozen,
     points_show_their_freezes, sets_are_accounted_for, tokens_never_go_back,
 };
 use crate::ledger::{Line, now};
@@ -33,6 +33,10 @@ pub struct Scene {
     pub debris: Vec<Debris>,
     /// The jobs.
     pub jobs: Vec<Job>,
+    /// Who claims what, and what is open.
+    pub claimed: Claimed,
+    /// What is wrong with the state file.
+    pub unsound: Option<String>,
 }
 
 impl Scene {
@@ -45,14 +49,16 @@ impl Scene {
         let at = now();
         let lines = lab.lines()?;
         let disk = OnDisk::read(&lab.store())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let (points, debris, jobs) = runtime.block_on(async {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(async {
             let state = SqliteStore::open(lab.state())?;
             let points = state.all_points(&PointQuery::all()).await?;
             let jobs = state.all_jobs(&JobQuery::all()).await?;
-            Ok::<_, Box<dyn Error>>((points, state.debris().await?, jobs))
-        })?;
-        Ok(Self { at, lines, disk, points, debris, jobs })
+            let debris = state.debris().await?;
+            let claimed = Claimed::read(&state).await?;
+            let unsound = state.check().await.err().map(|error| error.to_string());
+            Ok(Self { at, lines, disk, points, debris, jobs, claimed, unsound })
+        })
     }
 
     /// Every rule that does not hold.
@@ -64,12 +70,14 @@ impl Scene {
             .filter(|run| run.state == RunState::Parked)
             .map(|run| run.run)
             .collect();
-        let Self { lines, disk, points, debris, jobs, .. } = self;
+        let Self { lines, disk, points, debris, jobs, claimed, unsound, .. } = self;
         let mut broken = self.broken_by_the_agent(slack);
         broken.extend(sets_are_accounted_for(disk, points, debris, &parked));
         broken.extend(exposures_are_accounted_for(disk, debris, &parked));
         broken.extend(points_show_their_freezes(disk, points, lines));
         broken.extend(jobs_are_over(jobs));
+        broken.extend(claims_are_of_parked_runs(claimed));
+        broken.extend(unsound.iter().map(|message| Broken::new(Rule::Sound, message)));
         broken
     }
 
