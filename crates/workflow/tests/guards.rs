@@ -141,7 +141,7 @@ fn a_section_that_holds_feeds_what_follows() {
 }
 
 #[test]
-fn whatever_goes_wrong_the_exit_runs_once_and_before_any_undo() {
+fn whatever_goes_wrong_the_exit_runs_before_any_undo_and_after_the_last_word_of_the_enter() {
     for does in [Does::Fail, Does::Hang, Does::Panic, Does::Work(25 * SECOND)] {
         for in_enter in [false, true] {
             for_seeds(60, |sim| {
@@ -159,15 +159,20 @@ fn whatever_goes_wrong_the_exit_runs_once_and_before_any_undo() {
                     assert!(lasted <= 8 * SECOND, "held for {lasted:?}");
                     if matches!(does, Does::Hang | Does::Work(_)) {
                         assert_eq!(report.failure().unwrap().code, "quiesce.freeze_timeout");
-                        assert_eq!(lasted, 6 * SECOND + Duration::from_millis(10));
+                        let exits = u32::try_from(trace.count("exit")).unwrap();
+                        assert_eq!(lasted, 6 * SECOND + Duration::from_millis(10) * exits);
                     }
                     replays(&run).await;
                 });
-                assert_eq!(trace.count("exit"), 1, "{:?}", trace.all());
+                // An enter that has to be dropped may take effect until it is off its thread, and the exit does not wait for
+                // that: it is run again if it was first.
+                let dropped = in_enter && matches!(does, Does::Hang | Does::Work(_));
+                let exits = trace.count("exit");
+                assert!(exits == 1 || (dropped && exits == 2), "{:?}", trace.all());
                 assert_eq!(trace.count("settle"), 0);
                 trace.ordered("exit", "undo before");
                 if in_enter {
-                    assert_eq!(trace.count("exit knows None"), 1);
+                    assert_eq!(trace.count("exit knows None"), exits);
                     assert_eq!(trace.count("commit begins"), 0);
                 } else {
                     trace.ordered("exit", "undo commit");
@@ -196,12 +201,17 @@ fn a_cancel_in_the_section_ends_it_at_once() {
             pause(&seams, when).await;
             let (asked, answer) = (seams.clock.mono(), run.cancel("op").await.unwrap());
             let report = run.wait().await.unwrap();
-            let begun = trace.count("enter begins");
-            assert_eq!(trace.count("exit"), begun, "an entered section is left: {:?}", trace.all());
+            // Once more where the enter was dropped after its exit had begun.
+            let (begun, ended) = (trace.count("enter begins"), trace.count("enter"));
+            let exits = trace.count("exit");
+            let fits = exits >= begun && exits <= 2 * begun - ended;
+            assert!(fits, "an entered section is left: {:?}", trace.all());
             if answer == CancelAnswer::Accepted {
                 assert_eq!(report.end(), End::Cancelled);
                 let took = seams.clock.mono().saturating_since(asked);
-                assert!(took < 2 * SECOND, "took {took:?}: {:?}", trace.all());
+                // Every exit takes a second.
+                let most = if begun == ended { 2 * SECOND } else { 3 * SECOND };
+                assert!(took < most, "took {took:?}: {:?}", trace.all());
                 assert!(trace.count("before") <= trace.count("undo before"));
             }
             replays(&run).await;
