@@ -21,7 +21,7 @@ use stillpoint_benches::table::{is_wanted, median, micros, micros_each, time, ve
 use stillpoint_context::{Cx, Failure};
 use stillpoint_store_sqlite::SqliteStore;
 use stillpoint_workflow::{
-    Action, ActionRegistry, Done, EffectKind, End, Engine, Plan, PlanBuilder, Submission,
+    Action, ActionRegistry, Done, EffectKind, End, Engine, Plan, PlanBuilder, Retry, Submission,
     ThreadLanes, TokioSeams,
 };
 use tokio::runtime::Runtime;
@@ -30,6 +30,8 @@ use tokio::runtime::Runtime;
 const SHARED: f64 = 12.0;
 const CHAIN: f64 = 1.2;
 const RATE: f64 = 100_000.0;
+/// How long the chain is that is measured.
+const STEPS: usize = 500;
 const RECOVERY: Duration = Duration::from_secs(3);
 
 fn engine(runtime: &Runtime, store: &SqliteStore, actions: ActionRegistry) -> Engine {
@@ -93,8 +95,11 @@ fn gated(steps: usize) -> Plan {
     let mut plan = PlanBuilder::new("gated");
     let mut last = plan.step("s0", Nothing::with(())).add();
     for at in 1..steps {
-        let step = if at == steps / 2 { Gate::with(()) } else { Nothing::with(()) };
-        last = plan.step(format!("s{at}"), step).after(last).add();
+        // A crash counts as an attempt.
+        let gate = at == steps / 2;
+        let step = if gate { Gate::with(()) } else { Nothing::with(()) };
+        let step = plan.step(format!("s{at}"), step).retry(Retry::times(2));
+        last = step.after(last).add();
     }
     plan.build().unwrap()
 }
@@ -172,7 +177,6 @@ fn table(runtime: &Runtime) {
         }
     }
     // In turns, so that both meet the same disk.
-    const STEPS: usize = 500;
     let plan = chain(STEPS);
     let engine_of = |folder: &Path| engine(runtime, &open(folder), actions());
     let ours = tempfile::tempdir().unwrap();

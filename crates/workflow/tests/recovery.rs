@@ -585,9 +585,9 @@ fn open_runs_and_claims_are_seen_from_outside_and_left_as_they_are() {
                 assert_eq!(account(known).parked[0].reason, ParkReason::UnknownAction);
             }
             let claims = able.claims().await.unwrap();
-            let [(holder, held)] = claims.holders.as_slice() else { panic!("{claims:?}") };
+            let [(holder, theirs)] = claims.holders.as_slice() else { panic!("{claims:?}") };
             assert_eq!((*holder, claims.waiting.len()), (first, 1));
-            assert!(!held.is_empty());
+            assert!(!theirs.is_empty());
             assert_eq!((claims.waiting[0].run, claims.waiting[0].holder), (second, first));
             assert_eq!(claims.wanted[0].0, second);
             assert!(able.runs().is_empty() && lacking.runs().is_empty(), "nothing was taken");

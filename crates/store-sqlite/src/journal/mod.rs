@@ -170,6 +170,10 @@ impl SqliteStore {
 impl SqliteStore {
     /// Whether all records of an append were written in this epoch, which is that of one owner.
     async fn wrote(&self, epoch: u64, append: &Append) -> Result<bool, JournalError> {
+        if append.records.is_empty() {
+            // Nothing is everybody's.
+            return Ok(true);
+        }
         let key = Key::of(append.stream);
         let (from, count) = (append.expected.0, append.records.len() as u64);
         let (from, to) = (signed(from), signed(from.saturating_add(count)));

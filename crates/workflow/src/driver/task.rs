@@ -148,6 +148,7 @@ impl RunTask {
             self.go_on(now, 0);
         }
         let journal = Arc::clone(&self.shared.journal);
+        let patient = journal.is_durable();
         let mut writing: Option<Writing<'_>> = None;
         let mut mails = VecDeque::new();
         loop {
@@ -185,8 +186,11 @@ impl RunTask {
                     continue;
                 }
                 () = self.mailbox.take(&mut mails) => {
-                    if mails.len() < self.attempts.len() {
-                        // Others are at work: those that are ready share this round and its append.
+                    // Others are at work: those that are ready share this round and its append. Before one that takes as
+                    // long as a disk, as long as there is more each time.
+                    let mut had = 0;
+                    while mails.len() < self.attempts.len() && mails.len() > had {
+                        had = if patient { mails.len() } else { usize::MAX };
                         yield_once().await;
                         self.mailbox.take_more(&mut mails);
                     }
