@@ -118,10 +118,10 @@ impl Scenario for Set {
 
 #[test]
 fn a_set_leaves_nothing_behind_where_the_engine_freezes() {
-    try_all(&Set(Coordination::Engine), 5);
+    try_all(&Set(Coordination::Engine));
 }
 
 #[test]
 fn a_set_leaves_nothing_behind_where_the_plugin_freezes() {
-    try_all(&Set(Coordination::Plugin), 5);
+    try_all(&Set(Coordination::Plugin));
 }

@@ -108,5 +108,5 @@ impl Scenario for Back {
 
 #[test]
 fn a_restore_to_a_folder_leaves_all_or_nothing() {
-    try_all(&Back, 2);
+    try_all(&Back);
 }
