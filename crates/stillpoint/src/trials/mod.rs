@@ -45,7 +45,7 @@ const ARRAYS: [&str; 2] = ["alpha", "beta"];
 const ANSWER: Duration = Duration::from_millis(20);
 
 /// How much later it is looked at: all that would still happen has happened.
-const LATER: Duration = Duration::from_hours(2);
+const LATER: Duration = Duration::from_hours(4);
 
 /// What outlives the processes: the world, and the state.
 #[derive(Debug, Clone)]
@@ -69,7 +69,11 @@ impl Lab {
                 builder = builder.volume(volume);
             }
             builder = builder
-                .database(DatabaseSpec::new(&name).writes_every(Duration::from_secs(5)))
+                .database(
+                    DatabaseSpec::new(&name)
+                        .writes_every(Duration::from_secs(5))
+                        .per_generation(60),
+                )
                 .copy(CopySpec::active(&name, HOST).on(data, logs).preference(1));
         }
         let world = builder.build();

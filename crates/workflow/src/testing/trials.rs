@@ -78,7 +78,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stillpoint_context::{BoxFuture, Cx, Effect, ErrorClass, Failure, StepName};
+use stillpoint_context::{BoxFuture, Cx, Effect, ErrorClass, Failure, Mono, StepName};
 use tokio::sync::watch;
 
 use super::{Conduct, HookJournal, Interpose, Part, Sim, Stuck};
@@ -111,6 +111,11 @@ pub trait Scenario: Sync {
     /// world holds it then, and nothing else may write to it.
     fn journal(&self, _world: &Self::World) -> Arc<MemoryJournal> {
         Arc::new(MemoryJournal::new())
+    }
+
+    /// Where the clocks stand when the run is submitted: later than what has happened in the world.
+    fn begins(&self, _world: &Self::World) -> Mono {
+        Mono(Duration::from_secs(1))
     }
 
     /// Whether the world is as it should be after a run that ended so, all debris counted as gone. A run of which nothing was
@@ -243,6 +248,8 @@ struct Episode<'a, S: Scenario> {
     store: Arc<MemoryJournal>,
     meddler: Arc<Meddler>,
     seed: u64,
+    /// Where the clocks stood when the last process ended.
+    now: Mutex<Mono>,
 }
 
 impl<'a, S: Scenario> Episode<'a, S> {
@@ -256,7 +263,17 @@ impl<'a, S: Scenario> Episode<'a, S> {
             mended: AtomicBool::new(false),
         });
         let store = scenario.journal(&world);
-        Self { scenario, world, plan, store, meddler, seed }
+        let now = Mutex::new(scenario.begins(&world));
+        Self { scenario, world, plan, store, meddler, seed, now }
+    }
+
+    /// The simulation of a process: time goes on from where it was.
+    fn sim(&self, seed: u64) -> Sim {
+        Sim::starting_at(seed, self.now.lock().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn over(&self, sim: &Sim) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = sim.seams().clock.mono();
     }
 
     fn error(&self, why: impl Into<String>) -> TrialError {
@@ -293,7 +310,7 @@ impl<'a, S: Scenario> Episode<'a, S> {
 
     /// Submits the plan, and says how it ended; none if the process died first.
     fn first_process(&self) -> Result<Option<End>, TrialError> {
-        let sim = Sim::new(self.seed);
+        let sim = self.sim(self.seed);
         let (commits, seen) = watch::channel(0);
         let engine = self.engine(&sim, &commits);
         let mishap = self.meddler.mishap.clone();
@@ -328,6 +345,7 @@ impl<'a, S: Scenario> Episode<'a, S> {
             }
             bring_to_an_end(&run, &meddler).await.map(Some)
         });
+        self.over(&sim);
         self.said(ended)
     }
 
@@ -337,7 +355,7 @@ impl<'a, S: Scenario> Episode<'a, S> {
 
     /// Recovers what the first process left open, and says how it ended; none if it had left nothing.
     fn second_process(&self) -> Result<Option<End>, TrialError> {
-        let sim = Sim::new(self.seed.wrapping_add(1));
+        let sim = self.sim(self.seed.wrapping_add(1));
         let (commits, _) = watch::channel(0);
         let engine = self.engine(&sim, &commits);
         let (clock, meddler) = (sim.seams().clock, Arc::clone(&self.meddler));
@@ -414,7 +432,7 @@ fn steps<S: Scenario>(scenario: &S) -> Vec<(StepName, bool)> {
 /// The number of commits of a run without a mishap, and of polls.
 fn length<S: Scenario>(scenario: &S, seed: u64) -> Result<(usize, u64), TrialError> {
     let episode = Episode::new(scenario, Mishap::None, seed);
-    let sim = Sim::new(seed);
+    let sim = episode.sim(seed);
     let (commits, written) = watch::channel(0);
     let engine = episode.engine(&sim, &commits);
     let plan = episode.plan.clone();
