@@ -70,11 +70,12 @@ impl Recovered {
 ///
 /// ```text
 ///   open ──▶ (storage: stage, the plug-in verifies, storage: publish) ──▶ finish
-///     └───────────────────────── cancel: the one undo ──────────────────────┘
+///     └─────────── cancel: the one undo ──────────── open: once more ───────┘
 /// ```
 ///
 /// # Cancel safety
-/// Dropping a future leaves its effect unknown; `cancel` is right in any state before `finish` has succeeded.
+/// Dropping a future leaves its effect unknown; `cancel` is right in any state before `finish` has succeeded, and after
+/// another `open`.
 #[async_trait]
 pub trait ExchangeRestore: Debug + Send + Sync {
     /// Gets the target ready: for a restore in place, dismounts the database and allows the file restore; refuses a target
@@ -84,7 +85,8 @@ pub trait ExchangeRestore: Debug + Send + Sync {
     /// `TargetMissing`, `TargetInUse`, `CopyNotActive`.
     ///
     /// # Idempotence
-    /// Repeated with the same id it changes nothing more.
+    /// Repeated with the same id it changes nothing more. After `finish`, whatever that said, it takes the database out of
+    /// service again, so that its files can be put back; `cancel` then mounts it if it was mounted before the first `open`.
     async fn open(&self, cx: &Cx, spec: &RestoreSpec) -> PluginResult<()>;
 
     /// Brings the database into service: replays logs and mounts, where asked and able.

@@ -199,7 +199,7 @@ impl Builder {
 }
 
 /// Every action that a plan of ours may name.
-fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error> {
+pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error> {
     let shared = || Arc::clone(services);
     let mut registry = ActionRegistry::new();
     let mut add = || -> Result<(), RegistryError> {

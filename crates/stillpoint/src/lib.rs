@@ -125,6 +125,8 @@ mod runs;
 mod services;
 mod survey;
 mod timeouts;
+#[cfg(test)]
+mod trials;
 mod verify;
 
 use std::sync::Arc;

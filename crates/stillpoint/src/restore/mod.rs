@@ -92,7 +92,7 @@ impl Stillpoint {
         Ok(())
     }
 
-    fn compile_restore(
+    pub(crate) fn compile_restore(
         &self,
         run: RunId,
         point: &RestorePoint,

@@ -286,14 +286,18 @@ impl Action for Finish {
         }
     }
 
-    /// Taken back by the undo of `open`, once the files are back.
+    /// Takes the database out of service again, so that no files are put back under a mounted one; the undo of `open` mounts it
+    /// once they are back.
     async fn undo(
         &self,
-        _: &Cx,
-        _: &RestoreSpec,
+        cx: &Cx,
+        spec: &RestoreSpec,
         (): (),
         _: Known<Recovered>,
     ) -> Result<Undone, Failure> {
+        if let Some(side) = self.0.exchange_restore(spec)? {
+            side.open(cx, spec).await?;
+        }
         Ok(Undone::clean())
     }
 }

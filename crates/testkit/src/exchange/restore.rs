@@ -18,9 +18,11 @@ fn refuse(kind: PluginErrorKind, message: String) -> PluginError {
 
 impl State {
     fn open_restore(&mut self, entry: &Entry, spec: &RestoreSpec) -> PluginResult<()> {
-        if self.restores.contains_key(&spec.id) {
+        let before = self.restores.get(&spec.id);
+        if before.is_some_and(|before| !before.finished) {
             return Ok(());
         }
+        let before = before.map(|before| before.was_mounted);
         let copy = CopyId::new(spec.database, spec.host.clone());
         let mut was_mounted = false;
         if spec.in_place {
@@ -47,6 +49,8 @@ impl State {
             let message = format!("{path} belongs to a mounted database");
             return Err(refuse(PluginErrorKind::TargetInUse, message));
         }
+        // Opened once more to be taken back: what counts is how it was at first.
+        let was_mounted = before.unwrap_or(was_mounted);
         let restore = SimRestore { spec: spec.clone(), was_mounted, finished: false };
         self.restores.insert(spec.id, restore);
         Ok(())

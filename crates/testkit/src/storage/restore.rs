@@ -121,9 +121,14 @@ impl State {
         Ok(published)
     }
 
-    fn retract(&mut self, key: &RestoreKey, provider: &ProviderId) {
+    fn retract(&mut self, key: &RestoreKey, provider: &ProviderId) -> ProviderResult<()> {
         let full = (provider.clone(), key.clone());
-        let Some(mut stage) = self.stages.get(&full).cloned() else { return };
+        let Some(mut stage) = self.stages.get(&full).cloned() else { return Ok(()) };
+        let mut published = stage.files.iter().filter(|file| file.published);
+        if let Some(file) = published.find(|file| self.is_live(&file.target)) {
+            let message = format!("{} is open in a mounted database", file.target);
+            return Err(refuse(ProviderErrorKind::Busy, message));
+        }
         for file in stage.files.iter_mut().filter(|file| file.published) {
             let before = file.kept.as_ref().and_then(|kept| self.read(kept));
             self.write(&file.target, before);
@@ -134,6 +139,7 @@ impl State {
             file.published = false;
         }
         self.stages.insert(full, stage);
+        Ok(())
     }
 
     fn settle_restore(&mut self, key: &RestoreKey, provider: &ProviderId) {
@@ -173,10 +179,7 @@ impl SnapshotRestore for SimStorage {
 
     async fn retract(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {
         let (caps, wanted) = (Arc::clone(&self.caps), key.clone());
-        let effect = move |state: &mut State, _: &Entry| {
-            state.retract(&wanted, &caps.provider);
-            Ok(())
-        };
+        let effect = move |state: &mut State, _: &Entry| state.retract(&wanted, &caps.provider);
         self.perform(cx, "restore.retract", key.to_string(), effect).await
     }
 

@@ -73,11 +73,12 @@
 //! ```
 
 use std::fmt::{self, Debug};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stillpoint_context::{BoxFuture, Cx, Effect, ErrorClass, Failure, StepName};
+use stillpoint_context::{BoxFuture, Cx, Effect, ErrorClass, Failure, Mono, StepName};
 use tokio::sync::watch;
 
 use super::{Conduct, HookJournal, Interpose, Part, Sim, Stuck};
@@ -106,7 +107,19 @@ pub trait Scenario: Sync {
     /// What is carried out.
     fn plan(&self, world: &Self::World) -> Plan;
 
-    /// Whether the world is as it should be after a run that ended so, all debris counted as gone.
+    /// What the processes write to: a fresh one, unless actions of the scenario read from it, as those that hand facts on do. The
+    /// world holds it then, and nothing else may write to it.
+    fn journal(&self, _world: &Self::World) -> Arc<MemoryJournal> {
+        Arc::new(MemoryJournal::new())
+    }
+
+    /// Where the clocks stand when the run is submitted: later than what has happened in the world.
+    fn begins(&self, _world: &Self::World) -> Mono {
+        Mono(Duration::from_secs(1))
+    }
+
+    /// Whether the world is as it should be after a run that ended so, all debris counted as gone. A run of which nothing was
+    /// recorded counts as cancelled.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -235,6 +248,8 @@ struct Episode<'a, S: Scenario> {
     store: Arc<MemoryJournal>,
     meddler: Arc<Meddler>,
     seed: u64,
+    /// Where the clocks stood when the last process ended.
+    now: Mutex<Mono>,
 }
 
 impl<'a, S: Scenario> Episode<'a, S> {
@@ -247,7 +262,18 @@ impl<'a, S: Scenario> Episode<'a, S> {
             again: Mutex::default(),
             mended: AtomicBool::new(false),
         });
-        Self { scenario, world, plan, store: Arc::new(MemoryJournal::new()), meddler, seed }
+        let store = scenario.journal(&world);
+        let now = Mutex::new(scenario.begins(&world));
+        Self { scenario, world, plan, store, meddler, seed, now }
+    }
+
+    /// The simulation of a process: time goes on from where it was.
+    fn sim(&self, seed: u64) -> Sim {
+        Sim::starting_at(seed, self.now.lock().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn over(&self, sim: &Sim) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = sim.seams().clock.mono();
     }
 
     fn error(&self, why: impl Into<String>) -> TrialError {
@@ -284,7 +310,7 @@ impl<'a, S: Scenario> Episode<'a, S> {
 
     /// Submits the plan, and says how it ended; none if the process died first.
     fn first_process(&self) -> Result<Option<End>, TrialError> {
-        let sim = Sim::new(self.seed);
+        let sim = self.sim(self.seed);
         let (commits, seen) = watch::channel(0);
         let engine = self.engine(&sim, &commits);
         let mishap = self.meddler.mishap.clone();
@@ -319,6 +345,7 @@ impl<'a, S: Scenario> Episode<'a, S> {
             }
             bring_to_an_end(&run, &meddler).await.map(Some)
         });
+        self.over(&sim);
         self.said(ended)
     }
 
@@ -328,7 +355,7 @@ impl<'a, S: Scenario> Episode<'a, S> {
 
     /// Recovers what the first process left open, and says how it ended; none if it had left nothing.
     fn second_process(&self) -> Result<Option<End>, TrialError> {
-        let sim = Sim::new(self.seed.wrapping_add(1));
+        let sim = self.sim(self.seed.wrapping_add(1));
         let (commits, _) = watch::channel(0);
         let engine = self.engine(&sim, &commits);
         let (clock, meddler) = (sim.seams().clock, Arc::clone(&self.meddler));
@@ -405,7 +432,7 @@ fn steps<S: Scenario>(scenario: &S) -> Vec<(StepName, bool)> {
 /// The number of commits of a run without a mishap, and of polls.
 fn length<S: Scenario>(scenario: &S, seed: u64) -> Result<(usize, u64), TrialError> {
     let episode = Episode::new(scenario, Mishap::None, seed);
-    let sim = Sim::new(seed);
+    let sim = episode.sim(seed);
     let (commits, written) = watch::channel(0);
     let engine = episode.engine(&sim, &commits);
     let plan = episode.plan.clone();
@@ -481,7 +508,7 @@ pub fn crash_at_every_commit<S: Scenario>(scenario: &S, seed: u64) -> Result<usi
 /// # Errors
 /// The first trial that left something behind.
 pub fn crash_at_every_await<S: Scenario>(scenario: &S, seed: u64) -> Result<usize, TrialError> {
-    at_every_await(scenario, seed, |at| Mishap::Crash { at })
+    at_awaits(scenario, seed, NonZeroU64::MIN, |at| Mishap::Crash { at })
 }
 
 /// A cancel comes at each place at which anything waits.
@@ -489,19 +516,23 @@ pub fn crash_at_every_await<S: Scenario>(scenario: &S, seed: u64) -> Result<usiz
 /// # Errors
 /// The first trial that left something behind.
 pub fn cancel_at_every_await<S: Scenario>(scenario: &S, seed: u64) -> Result<usize, TrialError> {
-    at_every_await(scenario, seed, |at| Mishap::Cancel { at })
+    at_awaits(scenario, seed, NonZeroU64::MIN, |at| Mishap::Cancel { at })
 }
 
-fn at_every_await<S: Scenario>(
+/// At each `stride`th place; the seed decides with which it begins.
+fn at_awaits<S: Scenario>(
     scenario: &S,
     seed: u64,
+    stride: NonZeroU64,
     mishap: impl Fn(Moment) -> Mishap,
 ) -> Result<usize, TrialError> {
     let (_, polls) = length(scenario, seed)?;
-    for poll in 1..=polls {
+    let mut tried = 0;
+    for poll in (1..=polls).filter(|poll| *poll % stride == seed % stride) {
         attempt(scenario, mishap(Moment::Poll(poll)), seed)?;
+        tried += 1;
     }
-    Ok(usize::try_from(polls).unwrap_or(usize::MAX))
+    Ok(tried)
 }
 
 /// All of them; the number of mishaps.
@@ -509,10 +540,23 @@ fn at_every_await<S: Scenario>(
 /// # Errors
 /// The first trial that left something behind.
 pub fn all<S: Scenario>(scenario: &S, seed: u64) -> Result<usize, TrialError> {
+    sampled(scenario, seed, NonZeroU64::MIN)
+}
+
+/// All of them, but of the awaits only each `stride`th, for plans with many; the seed decides with which it
+/// begins.
+///
+/// # Errors
+/// The first trial that left something behind.
+pub fn sampled<S: Scenario>(
+    scenario: &S,
+    seed: u64,
+    stride: NonZeroU64,
+) -> Result<usize, TrialError> {
     Ok(fail_every_step(scenario, seed)?
         + run_every_step_twice(scenario, seed)?
         + undo_every_step_twice(scenario, seed)?
         + crash_at_every_commit(scenario, seed)?
-        + crash_at_every_await(scenario, seed)?
-        + cancel_at_every_await(scenario, seed)?)
+        + at_awaits(scenario, seed, stride, |at| Mishap::Crash { at })?
+        + at_awaits(scenario, seed, stride, |at| Mishap::Cancel { at })?)
 }
