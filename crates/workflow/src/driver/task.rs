@@ -148,7 +148,6 @@ impl RunTask {
             self.go_on(now, 0);
         }
         let journal = Arc::clone(&self.shared.journal);
-        let patient = journal.is_durable();
         let mut writing: Option<Writing<'_>> = None;
         let mut mails = VecDeque::new();
         loop {
@@ -186,11 +185,8 @@ impl RunTask {
                     continue;
                 }
                 () = self.mailbox.take(&mut mails) => {
-                    // Others are at work: those that are ready share this round and its append. Before one that takes as
-                    // long as a disk, as long as there is more each time.
-                    let mut had = 0;
-                    while mails.len() < self.attempts.len() && mails.len() > had {
-                        had = if patient { mails.len() } else { usize::MAX };
+                    if mails.len() < self.attempts.len() {
+                        // Others are at work: those that are ready share this round and its append.
                         yield_once().await;
                         self.mailbox.take_more(&mut mails);
                     }
