@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Address, Core, Mail};
 use crate::claim::Claim;
 use crate::engine::{Notice, NoticeKind};
-use crate::journal::{Append, JournalError, Seq, StreamId};
+use crate::journal::{Append, Journal, JournalError, Seq, StreamId};
 use crate::machine::{
     ArbiterCommand, ArbiterInput, ArbiterMachine, ArbiterRecord, ArbiterState, GrantPolicy,
     HeadStart, Input, PoolMachine, Record, Waiting,
@@ -323,25 +323,7 @@ impl ArbiterTask {
 
     /// From the last snapshot on, which is looked for from the end.
     async fn read_all(&mut self) -> Result<(), JournalError> {
-        let mut end = self.core.journal.head(&StreamId::Arbiter).await?.0;
-        let mut state = ArbiterState::default();
-        while end > 0 {
-            let from = end.saturating_sub(PAGE);
-            let count = usize::try_from(end - from).unwrap_or(usize::MAX);
-            let stored = self.core.journal.read(&StreamId::Arbiter, Seq(from), count).await?;
-            let records: Vec<_> = stored
-                .into_iter()
-                .filter_map(|stored| match stored.record {
-                    Record::Arbiter(record) => Some(record),
-                    _ => None,
-                })
-                .collect();
-            if let Some((at, snapshot)) = ArbiterState::last_snapshot(&records) {
-                state = ArbiterState::restore(from + at as u64 + 1, snapshot, self.policy);
-                break;
-            }
-            end = from;
-        }
+        let state = read_snapshot(&*self.core.journal, self.policy).await?;
         // Who holds a grant that the snapshot holds was told when it came, by this process or by its recovery.
         let told: Vec<_> = state
             .claimants_with_token()
@@ -394,4 +376,29 @@ impl Asked {
             }
         }
     }
+}
+
+/// The arbiter's state as its last snapshot has it, which is looked for from the end; what came after it is still to be applied.
+pub(crate) async fn read_snapshot(
+    journal: &dyn Journal,
+    policy: GrantPolicy,
+) -> Result<ArbiterState, JournalError> {
+    let mut end = journal.head(&StreamId::Arbiter).await?.0;
+    while end > 0 {
+        let from = end.saturating_sub(PAGE);
+        let count = usize::try_from(end - from).unwrap_or(usize::MAX);
+        let stored = journal.read(&StreamId::Arbiter, Seq(from), count).await?;
+        let records: Vec<_> = stored
+            .into_iter()
+            .filter_map(|stored| match stored.record {
+                Record::Arbiter(record) => Some(record),
+                _ => None,
+            })
+            .collect();
+        if let Some((at, snapshot)) = ArbiterState::last_snapshot(&records) {
+            return Ok(ArbiterState::restore(from + at as u64 + 1, snapshot, policy));
+        }
+        end = from;
+    }
+    Ok(ArbiterState::default())
 }

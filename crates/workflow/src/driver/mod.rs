@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use stillpoint_context::{IdempotencyKey, ProcessId, RunId, Seams, StepName};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-pub(crate) use arbiter::{ArbiterMail, ArbiterTask, Lines, Request};
+pub(crate) use arbiter::{ArbiterMail, ArbiterTask, Lines, Request, read_snapshot};
 pub(crate) use lease::{LeaseKeeper, Terms};
 pub(crate) use mailbox::{Address, Mailbox, mailbox};
 pub(crate) use task::{Carry, RunTask};

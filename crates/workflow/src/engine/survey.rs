@@ -6,10 +6,10 @@ use stillpoint_context::{Failure, ProcessId, RunId, StepName};
 
 use super::{Engine, EngineError};
 use crate::claim::Claim;
+use crate::driver::read_snapshot;
 use crate::journal::{JournalError, Seq, Stored, StreamId, read_run};
 use crate::machine::{
-    ArbiterMachine, ArbiterState, Claimant, GrantPolicy, ParkReason, Parked, Record, RunRecord,
-    RunState, Waiting,
+    ArbiterMachine, Claimant, GrantPolicy, ParkReason, Parked, Record, RunRecord, RunState, Waiting,
 };
 use crate::plan::{NodeKind, NodeNo};
 
@@ -197,26 +197,7 @@ impl Engine {
     /// The arbiter's state, read from its last snapshot on.
     async fn arbiter(&self) -> Result<ArbiterMachine, JournalError> {
         let journal = &self.0.shared.core.journal;
-        let mut end = journal.head(&StreamId::Arbiter).await?.0;
-        let mut state = ArbiterState::default();
-        while end > 0 {
-            let from = end.saturating_sub(PAGE);
-            let count = usize::try_from(end - from).unwrap_or(usize::MAX);
-            let stored = journal.read(&StreamId::Arbiter, Seq(from), count).await?;
-            let records: Vec<_> = stored
-                .into_iter()
-                .filter_map(|stored| match stored.record {
-                    Record::Arbiter(record) => Some(record),
-                    _ => None,
-                })
-                .collect();
-            if let Some((at, snapshot)) = ArbiterState::last_snapshot(&records) {
-                let head = from + at as u64 + 1;
-                state = ArbiterState::restore(head, snapshot, GrantPolicy::Strict);
-                break;
-            }
-            end = from;
-        }
+        let state = read_snapshot(&**journal, GrantPolicy::Strict).await?;
         let mut machine = ArbiterMachine::of(state, GrantPolicy::Strict);
         loop {
             let from = Seq(machine.state().head());
