@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::stream::{self, StreamExt};
 use stillpoint_context::{FencingToken, ProcessId, RunId};
 use tokio::sync::oneshot;
 
@@ -27,6 +28,9 @@ use crate::plan::{NodeKind, NodeNo, Plan};
 
 /// How many streams are read at once.
 const PAGE: usize = 1024;
+
+/// How many runs are read at once: a store may have several readers, and reading is mostly decoding.
+const AT_ONCE: usize = 32;
 
 /// What a recovery found open.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +51,16 @@ struct Found {
     written: DateTime<Utc>,
     actions: Actions,
     lacking: Option<NodeNo>,
+}
+
+/// What a look at a listed run brings.
+enum Find {
+    /// It is open, and its process is gone.
+    Open(Box<Found>),
+    /// It has ended since.
+    Over,
+    /// Another process has taken it.
+    Elsewhere(ProcessId),
 }
 
 /// A run that is about to be carried on.
@@ -90,6 +104,7 @@ impl Engine {
             let page = shared.journal.open(after, PAGE).await.map_err(EngineError::Journal)?;
             let Some(last) = page.last() else { break };
             after = Some(last.stream);
+            let mut orphans = Vec::new();
             for stream in page {
                 let StreamId::Run(run) = stream.stream else { continue };
                 open.insert(run);
@@ -105,10 +120,16 @@ impl Engine {
                     recovery.elsewhere.push((run, stream.owner));
                     continue;
                 }
-                match self.find(run, stream).await {
-                    Ok(Ok(Some(run))) => found.push(run),
-                    Ok(Ok(None)) => {}
-                    Ok(Err(owner)) => recovery.elsewhere.push((run, owner)),
+                orphans.push((run, stream));
+            }
+            let finds =
+                orphans.into_iter().map(async |(run, listed)| (run, self.find(run, listed).await));
+            let mut finds = stream::iter(finds).buffered(AT_ONCE);
+            while let Some((run, find)) = finds.next().await {
+                match find {
+                    Ok(Find::Open(run)) => found.push(*run),
+                    Ok(Find::Over) => {}
+                    Ok(Find::Elsewhere(owner)) => recovery.elsewhere.push((run, owner)),
                     Err(
                         error @ (JournalError::Format { .. }
                         | JournalError::PlanFormat { .. }
@@ -180,23 +201,19 @@ impl Engine {
     }
 
     /// Reads a run whose process is gone, as it was listed. If somebody has written to it since, that is who carries it on.
-    async fn find(
-        &self,
-        run: RunId,
-        listed: OpenStream,
-    ) -> Result<Result<Option<Found>, ProcessId>, JournalError> {
+    async fn find(&self, run: RunId, listed: OpenStream) -> Result<Find, JournalError> {
         let mut listed = listed;
         loop {
             let found = self.read_run(run).await?;
-            let Some(found) = found else { return Ok(Ok(None)) };
+            let Some(found) = found else { return Ok(Find::Over) };
             if found.head == listed.head {
-                return Ok(Ok(Some(found)));
+                return Ok(Find::Open(Box::new(found)));
             }
             match open_stream(&*self.0.shared.journal, run).await? {
                 // Its last words, from before it was fenced off.
                 Some(now) if now.owner == listed.owner => listed = now,
-                Some(now) => return Ok(Err(now.owner)),
-                None => return Ok(Ok(None)),
+                Some(now) => return Ok(Find::Elsewhere(now.owner)),
+                None => return Ok(Find::Over),
             }
         }
     }
