@@ -184,17 +184,29 @@ fn diagrams_show_guards_edges_and_marks() {
     }
 }
 
+/// What is in the golden file of a format.
+fn golden(format: u32) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    std::fs::read_to_string(format!("{folder}/plan-{format}.json")).unwrap()
+}
+
 #[test]
 fn the_stored_plan_keeps_its_format() {
     let stored = serde_json::to_string_pretty(&pictured()).unwrap() + "\n";
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/plan-1.json");
-    if std::env::var_os("WRITE_GOLDEN").is_some() {
-        std::fs::write(path, &stored).unwrap();
-    }
-    let golden = std::fs::read_to_string(path).unwrap();
+    let golden = golden(PLAN_FORMAT);
     assert_eq!(stored, golden, "a changed format needs a new number and a reader of the old one");
     let read: Plan = serde_json::from_str(&golden).unwrap();
     assert_eq!(read, pictured());
+}
+
+#[test]
+fn a_plan_of_an_older_format_is_read_and_written_anew() {
+    for format in 1..PLAN_FORMAT {
+        let read: Plan = serde_json::from_str(&golden(format)).unwrap();
+        assert_eq!(read, pictured(), "format {format}");
+        let again = serde_json::to_string_pretty(&read).unwrap() + "\n";
+        assert_eq!(again, golden(PLAN_FORMAT), "format {format}");
+    }
 }
 
 #[test]

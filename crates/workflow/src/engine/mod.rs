@@ -43,7 +43,7 @@ use crate::driver::{
 };
 use crate::journal::{Append, Journal, JournalError, Seq, StreamId};
 use crate::lane::Lanes;
-use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Waiting};
+use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Submitted, Waiting};
 use crate::plan::{NodeKind, NodeNo, Plan};
 use crate::pool::PoolName;
 
@@ -203,7 +203,7 @@ impl Engine {
             appends.push(append(stream, Record::Key(KeyRecord { key, run, digest })));
         }
         if let Err(error) = shared.core.commit(appends).await {
-            return self.not_taken(&link, digest, error).await;
+            return self.not_taken(&link, state.submitted(), digest, error).await;
         }
         link.set_head(Seq(1));
         let (claims, head_start) = (state.submitted().claims.clone(), state.submitted().head_start);
@@ -222,6 +222,7 @@ impl Engine {
     async fn not_taken(
         &self,
         link: &Arc<RunLink>,
+        submitted: &Submitted,
         digest: Option<String>,
         error: JournalError,
     ) -> Result<RunHandle, EngineError> {
@@ -231,11 +232,23 @@ impl Engine {
         else {
             return Err(failed);
         };
-        match self.known_key(key).await? {
-            Some(known) if known.digest == digest => self.handle_of(known.run).await,
-            Some(known) => Err(EngineError::KeyReused { key: key.clone(), run: known.run }),
-            None => Err(failed),
+        let Some(known) = self.known_key(key).await? else { return Err(failed) };
+        // A hash is of the stored form, and another version may have stored the same in another one.
+        if known.digest == digest || self.was_asked(known.run, submitted).await? {
+            return self.handle_of(known.run).await;
         }
+        Err(EngineError::KeyReused { key: key.clone(), run: known.run })
+    }
+
+    /// Whether a run of the journal would do what this submission would.
+    async fn was_asked(&self, run: RunId, submitted: &Submitted) -> Result<bool, EngineError> {
+        let first = self.0.shared.journal.read(&StreamId::Run(run), Seq(0), 1).await;
+        let first = first.map_err(EngineError::Journal)?.into_iter().next();
+        let first = first.and_then(|stored| match stored.record {
+            Record::Run(RunRecord::Submitted(before)) => Some(before),
+            _ => None,
+        });
+        Ok(first.is_some_and(|before| before.asks_the_same(submitted)))
     }
 
     /// Which run the journal says that a key belongs to.

@@ -301,6 +301,24 @@ fn check(name: &str, records: &[Record]) {
     }
 }
 
+/// Runs that were submitted when plans were stored in an older format, in the order of those of today.
+#[test]
+fn submissions_with_older_plans_are_read() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let today: Vec<_> =
+        runs().into_iter().filter(|record| kind_of_run(record) == 0).map(Record::Run).collect();
+    for format in 1..PLAN_FORMAT {
+        let path = folder.join(format!("submitted-plan-{format}.jsonl"));
+        let golden = std::fs::read_to_string(path).unwrap();
+        let read: Vec<_> =
+            golden.lines().flat_map(|line| decode_records(line.as_bytes()).unwrap()).collect();
+        assert_eq!(read, today, "format {format}");
+        assert!(
+            golden.lines().all(|line| line.contains(&format!(r#""plan":{{"format":{format},"#)))
+        );
+    }
+}
+
 #[test]
 fn every_record_keeps_its_stored_form() {
     all_kinds(runs().iter().map(kind_of_run), 27);
@@ -336,9 +354,12 @@ fn a_plan_of_a_newer_format_is_named_with_both_versions() {
     assert!(message.contains("format 9") && message.contains(&format!("to {PLAN_FORMAT}")));
     let error = decode_records(br#"{"format":9,"records":[]}"#).unwrap_err().to_string();
     assert!(error.contains("format 9") && error.contains("up to 1"), "{error}");
-    let plan =
-        stored.split(r#""plan":"#).nth(1).unwrap().replacen("{\"format\":1", "{\"format\":9", 1);
+    let plan = stored.split(r#""plan":"#).nth(1).unwrap();
+    let plan = plan.replacen(&format!("{{\"format\":{PLAN_FORMAT}"), "{\"format\":9", 1);
     let mut plans = serde_json::Deserializer::from_str(&plan).into_iter::<crate::plan::Plan>();
     let error = plans.next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("format 9") && error.contains("up to 1"), "{error}");
+    assert!(
+        error.contains("format 9") && error.contains(&format!("up to {PLAN_FORMAT}")),
+        "{error}"
+    );
 }

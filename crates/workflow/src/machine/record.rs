@@ -275,6 +275,11 @@ impl Submitted {
             })?;
         Ok(blake3::hash(&text).to_hex().to_string())
     }
+
+    /// Whether it would do what another one would; whatever stored form that was read from.
+    pub(crate) fn asks_the_same(&self, other: &Self) -> bool {
+        self.plan == other.plan && self.inputs == other.inputs && self.claims == other.claims
+    }
 }
 
 /// What follows a failed attempt.

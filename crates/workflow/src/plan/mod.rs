@@ -18,13 +18,14 @@ mod check;
 mod guard;
 mod handle;
 mod problem;
+mod stored;
 mod topology;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use stillpoint_context::{ErrorCode, StepName};
 
 pub use builder::{PlanBuilder, StepBuilder};
@@ -41,7 +42,9 @@ use crate::pool::PoolName;
 use crate::retry::Retry;
 
 /// The format of stored plans that this version writes; older ones are read, newer ones refused.
-pub const PLAN_FORMAT: u32 = 1;
+///
+/// Format 2 leaves out what has the usual value; format 1 wrote every field.
+pub const PLAN_FORMAT: u32 = 2;
 
 /// How long a step that was told to stop may take until it is dropped, where the plan does not say.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(5);
@@ -53,8 +56,8 @@ pub const DEFAULT_UNDO_TIMEOUT: Duration = Duration::from_mins(30);
 ///
 /// Serialises to its format: `{format, name, claims, grace, nodes}`, where nodes refer to each other by their place in
 /// the list. Reading one validates it again.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "PlanData", into = "PlanData")]
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "PlanData")]
 pub struct Plan(Arc<Inner>);
 
 pub(crate) struct Inner {
@@ -83,7 +86,7 @@ pub struct Node {
     /// Its name, unique in the plan.
     pub name: StepName,
     /// The nodes that it comes after, bound ones included.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<NodeNo>,
     /// The guard that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,33 +119,46 @@ pub struct Step {
     /// What it does to the world.
     pub effect: EffectKind,
     /// Whether repeating it with unknown outcome is harmless.
+    #[serde(default, skip_serializing_if = "stored::is_false")]
     pub idempotent: bool,
     /// Its parameters.
+    #[serde(default, skip_serializing_if = "stored::is_unit")]
     pub params: Payload,
     /// Where its input comes from.
+    #[serde(default = "stored::no_feed", skip_serializing_if = "stored::is_no_feed")]
     pub feed: Feed,
     /// How long one attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// How often it is tried.
+    #[serde(default = "stored::retry", skip_serializing_if = "stored::is_retry")]
     pub retry: Retry,
     /// How often its undo, or the exit of a guard, is tried.
+    #[serde(default = "stored::undo_retry", skip_serializing_if = "stored::is_undo_retry")]
     pub undo_retry: Retry,
     /// How long one attempt of the undo may take.
+    #[serde(default = "stored::undo_timeout", skip_serializing_if = "stored::is_undo_timeout")]
     pub undo_timeout: Option<Duration>,
     /// How long it may take to stop when told to; the plan's grace unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Duration>,
     /// Its failure undoes only itself.
+    #[serde(default, skip_serializing_if = "stored::is_false")]
     pub optional: bool,
     /// From its intent on nothing is undone.
+    #[serde(default, skip_serializing_if = "stored::is_false")]
     pub no_return: bool,
     /// How long it may take at worst, inside a guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst_case: Option<Duration>,
     /// What it uses for itself; checked to be ordered, and claimed by the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uses: Vec<Claim>,
     /// The pools of which each attempt needs a slot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolName>,
     /// What it is to its guard.
+    #[serde(default = "stored::plain", skip_serializing_if = "stored::is_plain")]
     pub role: Role,
 }
 
@@ -310,14 +326,16 @@ impl Plan {
 impl TryFrom<PlanData> for Plan {
     type Error = PlanError;
 
-    fn try_from(data: PlanData) -> Result<Self, PlanError> {
+    fn try_from(mut data: PlanData) -> Result<Self, PlanError> {
+        // Once read it is what this version would write; a newer one is refused as it is.
+        data.format = data.format.max(PLAN_FORMAT);
         Self::check(data, Vec::new(), 0, Vec::new())
     }
 }
 
-impl From<Plan> for PlanData {
-    fn from(plan: Plan) -> Self {
-        plan.0.data.clone()
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.data.serialize(serializer)
     }
 }
 
