@@ -228,7 +228,7 @@ async fn left_open(store: &SqliteStore, number: u128, database: &str) -> Vec<App
         at: support::at(1),
     };
     let arbiter = [queued, ArbiterRecord::Granted { run: run(number) }].map(Record::Arbiter);
-    let first = Record::Run(RunRecord::Submitted(Box::new(submitted)));
+    let first = Record::Run(RunRecord::Submitted(Arc::new(submitted)));
     let arbiter_head = store.head(&StreamId::Arbiter).await.unwrap().0;
     vec![
         support::append(StreamId::Run(run(number)), 0, vec![first]),

@@ -20,8 +20,8 @@ pub(crate) mod pending;
 mod task;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use stillpoint_context::{IdempotencyKey, ProcessId, RunId, Seams, StepName};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -33,7 +33,7 @@ pub(crate) use task::{Carry, RunTask};
 
 use crate::action::{ActionRegistry, AnyAction};
 use crate::engine::{Notice, RunPhase};
-use crate::journal::{Append, Batch, Journal, JournalError, Now, Position, Seq};
+use crate::journal::{Append, Batch, Journal, JournalError, Now, Position, Seq, Stored};
 use crate::lane::Lanes;
 use crate::machine::{Answer, Input, Parked, Resolution, RunState, Ticket};
 use crate::plan::NodeNo;
@@ -100,6 +100,8 @@ pub(crate) struct RunLink {
     pub(crate) journal: Arc<dyn Journal>,
     /// The key that it was submitted with.
     pub(crate) key: Option<IdempotencyKey>,
+    /// Its first record, where this process has it at hand.
+    first: OnceLock<Stored>,
 }
 
 impl RunLink {
@@ -111,7 +113,20 @@ impl RunLink {
     ) -> Arc<Self> {
         let (status, _) = watch::channel(Status::new());
         let (head, followers) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Arc::new(Self { run, status, head, followers, mail, journal, key })
+        let first = OnceLock::new();
+        Arc::new(Self { run, status, head, followers, mail, journal, key, first })
+    }
+
+    /// Keeps the run's first record at hand. It holds the plan, which may be larger than all that follows: who follows the run
+    /// shares the driver's, instead of reading one of its own.
+    pub(crate) fn begin(&self, first: Stored) {
+        // There is one first record, so whoever was before has said the same.
+        let _ = self.first.set(first);
+    }
+
+    /// The first record, if it is at hand.
+    pub(crate) fn first(&self) -> Option<&Stored> {
+        self.first.get()
     }
 
     /// Number of records in the journal.

@@ -265,7 +265,11 @@ impl Subscription {
                 let status = self.watch.borrow_and_update();
                 status.last.is_some() || status.gone
             };
-            if self.next < self.link.head() {
+            if self.next == Seq(0)
+                && let Some(first) = self.link.first()
+            {
+                self.page.push_back(first.clone());
+            } else if self.next < self.link.head() {
                 let stream = StreamId::Run(self.link.run);
                 let page = self.link.journal.read(&stream, self.next, PAGE).await;
                 self.page = page.map_err(EngineError::Journal)?.into();

@@ -41,7 +41,7 @@ use crate::claim::Claim;
 use crate::driver::{
     Actions, ArbiterMail, Carry, Lines, Mailbox, Request, RunLink, RunTask, Shared, mailbox,
 };
-use crate::journal::{Append, Journal, JournalError, Seq, StreamId};
+use crate::journal::{Append, Journal, JournalError, Seq, Stored, StreamId};
 use crate::lane::Lanes;
 use crate::machine::{KeyRecord, Parked, Record, RunRecord, RunState, Submitted, Waiting};
 use crate::plan::{NodeKind, NodeNo, Plan};
@@ -158,7 +158,7 @@ impl Engine {
             Some(_) => Some(submitted.digest().map_err(EngineError::BadValue)?),
             None => None,
         };
-        let state = RunState::new(Box::new(submitted));
+        let state = RunState::new(Arc::new(submitted));
         if let Some(input) = state.missing_input() {
             return Err(EngineError::MissingInput { input: input.clone() });
         }
@@ -189,21 +189,21 @@ impl Engine {
         if let Some(earlier) = self.enter(&link, digest.as_deref())? {
             return Ok(RunHandle::new(earlier));
         }
-        let append = |stream, record| Append {
-            stream,
-            expected: Seq(0),
-            at: shared.now(),
-            records: vec![record],
-        };
-        let submitted = Box::new(state.submitted().clone());
-        let mut appends =
-            vec![append(StreamId::Run(run), Record::Run(RunRecord::Submitted(submitted)))];
+        let at = shared.now();
+        let append =
+            |stream, record| Append { stream, expected: Seq(0), at, records: vec![record] };
+        let record = Record::Run(RunRecord::Submitted(state.submission()));
+        let stream = StreamId::Run(run);
+        let mut appends = vec![append(stream, record.clone())];
         if let (Some(key), Some(digest)) = (state.submitted().key.clone(), digest.clone()) {
             let stream = StreamId::of_key(&key);
             appends.push(append(stream, Record::Key(KeyRecord { key, run, digest })));
         }
-        if let Err(error) = shared.core.commit(appends).await {
-            return self.not_taken(&link, state.submitted(), digest, error).await;
+        match shared.core.commit(appends).await {
+            Ok(position) => {
+                link.begin(Stored { stream, seq: Seq(0), position, at, record });
+            }
+            Err(error) => return self.not_taken(&link, state.submitted(), digest, error).await,
         }
         link.set_head(Seq(1));
         let (claims, head_start) = (state.submitted().claims.clone(), state.submitted().head_start);

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::{Engine, EngineError, RunHandle};
 use crate::action::AnyAction;
 use crate::driver::{Actions, ArbiterMail, Carry, Mailbox, Request, RunLink, RunTask};
-use crate::journal::{JournalError, OpenStream, Seq, StreamId, open_stream, read_run};
+use crate::journal::{JournalError, OpenStream, Seq, Stored, StreamId, open_stream, read_run};
 use crate::lease::Fencing;
 use crate::machine::RunState;
 use crate::plan::{NodeKind, NodeNo, Plan};
@@ -47,6 +47,7 @@ pub struct Recovery {
 /// A run as it was found.
 struct Found {
     state: RunState,
+    first: Option<Stored>,
     head: Seq,
     written: DateTime<Utc>,
     actions: Actions,
@@ -224,11 +225,12 @@ impl Engine {
         };
         let written = stored.last().map(|stored| stored.at.civil).unwrap_or_default();
         let head = Seq(stored.len() as u64);
+        let first = stored.into_iter().next();
         if state.end().is_some() {
             return Ok(None);
         }
         let (actions, lacking) = self.actions_at_hand(state.plan());
-        Ok(Some(Found { state, head, written, actions, lacking }))
+        Ok(Some(Found { state, first, head, written, actions, lacking }))
     }
 
     /// The actions that this process has, and the first node of one that it has not.
@@ -257,8 +259,11 @@ impl Engine {
             return Ok((Vec::new(), Vec::new()));
         }
         let mut taken = Vec::new();
-        for found in found {
+        for mut found in found {
             let (link, mailbox) = self.link(&found.state);
+            if let Some(first) = found.first.take() {
+                link.begin(first);
+            }
             link.set_head(found.head);
             link.status.send_modify(|status| status.phase = super::RunPhase::of(&found.state));
             let mut runs = self.lock();
@@ -314,7 +319,7 @@ impl Engine {
         now: DateTime<Utc>,
     ) -> (Arc<RunLink>, oneshot::Receiver<bool>) {
         let Taken { found, link, mailbox } = taken;
-        let Found { state, head, written, actions, lacking } = found;
+        let Found { state, head, written, actions, lacking, .. } = found;
         let shared = &self.0.shared;
         let fence = tokens.get(&state.run()).copied().unwrap_or_else(|| state.fence());
         // Civil time may have been set back meanwhile; then nothing is known to have gone by.

@@ -15,6 +15,9 @@ use crate::plan::PLAN_FORMAT;
 /// The format of stored records that this version writes; older ones are read, newer ones refused.
 pub const RECORD_FORMAT: u32 = 1;
 
+/// How many bytes most records take at most.
+const USUAL: usize = 96;
+
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,
@@ -37,8 +40,10 @@ struct Read {
 /// # Errors
 /// [`JournalError::Corrupt`] when a payload is not text, which is a defect of whoever made it.
 pub fn encode_records(records: &[Record]) -> Result<Vec<u8>, JournalError> {
-    serde_json::to_vec(&Written { format: RECORD_FORMAT, records })
-        .map_err(|error| JournalError::Corrupt(format!("records cannot be written: {error}")))
+    let mut stored = Vec::with_capacity(64 + records.len() * USUAL);
+    serde_json::to_writer(&mut stored, &Written { format: RECORD_FORMAT, records })
+        .map_err(|error| JournalError::Corrupt(format!("records cannot be written: {error}")))?;
+    Ok(stored)
 }
 
 /// The records of a stored form.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stillpoint_context::{
@@ -66,7 +67,7 @@ fn debris() -> Debris {
     }
 }
 
-fn submitted() -> Box<Submitted> {
+fn submitted() -> Arc<Submitted> {
     let step = || step_fn(|_, ()| async { Ok(Done::new(())) });
     let exit = step_fn(|_, (_, ()): (Known<()>, ())| async { Ok(Done::new(())) });
     let mut plan = PlanBuilder::new("golden");
@@ -79,7 +80,7 @@ fn submitted() -> Box<Submitted> {
         })
         .close();
     plan.step("point", step()).no_return().after(verdict).add();
-    Box::new(Submitted {
+    Arc::new(Submitted {
         run: run(7),
         plan: plan.build().unwrap(),
         inputs: BTreeMap::from([(StepName::new("input").unwrap(), payload())]),

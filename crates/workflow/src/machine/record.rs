@@ -1,6 +1,7 @@
 //! What is written down: the records of runs, and the words they use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +60,7 @@ impl Record {
 #[non_exhaustive]
 pub enum RunRecord {
     /// Somebody asked for it.
-    Submitted(Box<Submitted>),
+    Submitted(Arc<Submitted>),
     /// What follows happened at this time, later than what came before it in the same append.
     Tick {
         /// When.

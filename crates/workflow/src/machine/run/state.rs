@@ -1,6 +1,7 @@
 //! The state of a run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use stillpoint_context::{Failure, FencingToken, Mono, RunId, StepName};
 
@@ -13,7 +14,7 @@ use crate::plan::{NodeKind, NodeNo, Plan, Role, Step};
 /// The state of a run: what its records amount to. Read one from a journal with [`RunState::replay`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
-    pub(super) submitted: Box<Submitted>,
+    pub(super) submitted: Arc<Submitted>,
     pub(super) phase: RunPhase,
     pub(super) fence: FencingToken,
     pub(super) cause: Option<Cause>,
@@ -225,7 +226,7 @@ impl RunState {
         for (at, record) in records {
             match (&mut state, record) {
                 (None, Record::Run(RunRecord::Submitted(submitted))) => {
-                    state = Some(Self::new(submitted.clone()));
+                    state = Some(Self::new(Arc::clone(submitted)));
                 }
                 (Some(state), Record::Run(record)) => state.apply(at, record),
                 _ => return None,
@@ -234,7 +235,7 @@ impl RunState {
         state
     }
 
-    pub(crate) fn new(submitted: Box<Submitted>) -> Self {
+    pub(crate) fn new(submitted: Arc<Submitted>) -> Self {
         let plan = &submitted.plan;
         let topology = plan.topology();
         let nodes = plan.nodes().iter().enumerate().map(|(at, _)| {
@@ -287,6 +288,11 @@ impl RunState {
     /// What it was submitted with.
     pub fn submitted(&self) -> &Submitted {
         &self.submitted
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn submission(&self) -> Arc<Submitted> {
+        Arc::clone(&self.submitted)
     }
 
     /// Its plan.

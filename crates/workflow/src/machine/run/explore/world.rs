@@ -163,7 +163,7 @@ impl World {
     }
 
     pub(super) fn of(run: RunId, plan: &Plan, claims: Vec<Claim>, budget: Budget) -> Self {
-        let submitted = Box::new(Submitted {
+        let submitted = Arc::new(Submitted {
             run,
             plan: plan.clone(),
             inputs: std::collections::BTreeMap::new(),
