@@ -264,6 +264,8 @@ fn second(path: &Path) -> Result<Connection, OpenError> {
     let connection = link(path, OpenFlags::empty()).map_err(error)?;
     tune(&connection).map_err(error)?;
     connection.pragma_update(None, "query_only", "ON").map_err(error)?;
+    // It mostly reads what it does not read again.
+    connection.pragma_update(None, "cache_size", "-4096").map_err(error)?;
     Ok(connection)
 }
 

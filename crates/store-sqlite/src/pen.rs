@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, Statement, ffi, params};
+use rusqlite::blob::ZeroBlob;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, Statement, ffi, params};
 use stillpoint_context::ProcessId;
 use stillpoint_workflow::StreamId;
 
@@ -10,6 +11,9 @@ use crate::key::Key;
 
 /// The most streams whose numbers are kept in mind.
 const KNOWN: usize = 100_000;
+
+/// From how many bytes on the records of an append are written into their place by themselves.
+const LARGE: usize = 1 << 20;
 
 /// One append, in its stored form.
 #[derive(Debug)]
@@ -281,9 +285,18 @@ impl<'c> Pen<'c> {
 
     fn put(&mut self, append: &Append, n: i64, epoch: i64, position: i64) -> rusqlite::Result<()> {
         let Append { expected, count, mono, civil, records, .. } = append;
-        self.insert
-            .execute(params![n, expected, count, position, epoch, mono, civil, records])
-            .map(drop)
+        if records.len() < LARGE {
+            let row = params![n, expected, count, position, epoch, mono, civil, records];
+            return self.insert.execute(row).map(drop);
+        }
+        // SQLite holds a value that it is given twice, and once more as part of its row; one that is written into its place
+        // is only ever here.
+        let room = ZeroBlob(records.len() as u64);
+        let row = params![n, expected, count, position, epoch, mono, civil, room];
+        let place = self.insert.insert(row)?;
+        let mut blob = self.db.blob_open(MAIN_DB, "append", "records", place, false)?;
+        blob.write_all_at(records, 0)?;
+        blob.close()
     }
 
     fn stream(&mut self, id: StreamId) -> rusqlite::Result<Option<Stream>> {

@@ -15,8 +15,8 @@ use stillpoint_model::point::{PointFact, Truncation};
 use stillpoint_store_sqlite::SqliteStore;
 use stillpoint_testkit::conformance::catalog::point;
 use stillpoint_workflow::{
-    Append, Batch, Journal, JournalError, Leases, MemoryJournal, Now, Position, Seq, Stored,
-    StreamId,
+    Append, Batch, Journal, JournalError, Leases, MemoryJournal, Now, Payload, Position, Record,
+    RunRecord, Seq, Stored, StreamId,
 };
 use support::{
     MARGIN, TERM, append, at, batch, ended, fact, folder, leased, one, process, record, run, topic,
@@ -29,6 +29,47 @@ fn stream(number: u128) -> StreamId {
 
 async fn records(store: &SqliteStore, of: StreamId) -> Vec<Stored> {
     Journal::read(store, &of, Seq(0), 1000).await.unwrap()
+}
+
+/// A record of so many bytes and some.
+fn large(bytes: usize, fill: char) -> Record {
+    let text = fill.to_string().repeat(bytes);
+    let output = Payload::of(&text).unwrap();
+    let node = serde_json::from_value(7.into()).unwrap();
+    Record::Run(RunRecord::Succeeded { node, attempt: 1, output, warnings: Vec::new() })
+}
+
+#[tokio::test]
+async fn large_appends_are_whole_or_not_there_like_small_ones() {
+    let (_folder, path) = folder();
+    let (store, epoch) = leased(&path).await;
+    // Around the size from which on they are written by themselves, and far beyond what SQLite keeps in memory.
+    let sizes = [(1 << 20) - 200, (1 << 20) - 60, 1 << 20, 9 << 20];
+    for (number, size) in (1_u32..).zip(sizes) {
+        let of = stream(number.into());
+        let records = vec![record(1), large(size, 'x'), record(2)];
+        let one = || batch(process(1), epoch, vec![append(of, 0, records.clone())]);
+        let position = store.commit(one()).await.unwrap();
+        assert_eq!(store.commit(one()).await.unwrap(), position, "a repeat");
+        let other = append(of, 0, vec![record(1), large(size, 'y'), record(2)]);
+        let other = store.commit(batch(process(1), epoch, vec![other])).await;
+        assert!(matches!(other, Err(JournalError::Conflict { .. })));
+        // With another one that does not fit.
+        let more = append(of, 3, vec![large(size, 'z')]);
+        let misfit = append(stream(99), 5, vec![record(1)]);
+        let both = store.commit(batch(process(1), epoch, vec![more, misfit])).await;
+        assert!(matches!(both, Err(JournalError::Conflict { .. })));
+        let stored = self::records(&store, of).await;
+        assert!(stored.iter().map(|stored| &stored.record).eq(&records));
+    }
+    store.check().await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    for (number, size) in (1_u32..).zip(sizes) {
+        let stored = records(&store, stream(number.into())).await;
+        assert_eq!(stored[1].record, large(size, 'x'));
+        assert_eq!(stored.len(), 3);
+    }
 }
 
 #[tokio::test]

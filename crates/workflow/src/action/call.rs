@@ -1,5 +1,6 @@
 //! An action with its parameters, on its way into a plan.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub struct Call<I, O, X = ()> {
 
 #[derive(Debug, Clone)]
 pub(crate) struct CallData {
-    pub(crate) action: String,
+    pub(crate) action: Cow<'static, str>,
     pub(crate) version: u32,
     pub(crate) effect: EffectKind,
     pub(crate) idempotent: bool,
@@ -39,7 +40,7 @@ pub(crate) struct CallData {
 impl<I, O> Call<I, O> {
     pub(crate) fn to<A: Action>(params: &A::Params) -> Self {
         Self::from_data(CallData {
-            action: A::NAME.to_owned(),
+            action: Cow::Borrowed(A::NAME),
             version: A::VERSION,
             effect: A::EFFECT,
             idempotent: A::IDEMPOTENT,
@@ -99,7 +100,7 @@ where
     Fut: Future<Output = Result<Done<O>, Failure>> + Send + 'static,
 {
     Call::from_data(CallData {
-        action: "fn".to_owned(),
+        action: Cow::Borrowed("fn"),
         version: 0,
         effect: EffectKind::Irreversible,
         idempotent: false,

@@ -339,7 +339,7 @@ impl RunTask {
         let Some(Held::Unknown(node)) = self.machine.held() else { return None };
         let plan = self.machine.state().plan();
         let (action, version) =
-            plan.step(node).map(|step| (step.action.clone(), step.version)).unwrap_or_default();
+            plan.step(node).map(|step| (step.action.to_string(), step.version)).unwrap_or_default();
         let name = plan.node(node).name.clone();
         let failure =
             Failure::of(&EngineError::UnknownAction { step: name.clone(), action, version });
@@ -509,7 +509,7 @@ impl RunTask {
     pub(super) fn finish(&mut self) {
         let run = self.link.run;
         let _ = self.shared.arbiter.send(ArbiterMail::Release { run, claims: Vec::new() });
-        let state = Arc::new(self.machine.state().clone());
+        let state = Arc::new(self.machine.take_state());
         let phase = RunPhase::of(&state);
         self.link.set_head(self.head);
         self.link.status.send_modify(|status| {

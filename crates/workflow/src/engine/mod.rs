@@ -279,7 +279,7 @@ impl Engine {
                 Some(action) => Ok(Some(action)),
                 None => Err(EngineError::UnknownAction {
                     step: node.name.clone(),
-                    action: step.action.clone(),
+                    action: step.action.to_string(),
                     version: step.version,
                 }),
             }

@@ -164,7 +164,7 @@ impl Engine {
             if self.0.shared.registry.find(&step.action, step.version).is_some() {
                 return None;
             }
-            let (name, action) = (node.name.clone(), step.action.clone());
+            let (name, action) = (node.name.clone(), step.action.to_string());
             let error = EngineError::UnknownAction { step: name, action, version: step.version };
             Some(ParkedNode {
                 step: node.name.clone(),

@@ -21,6 +21,7 @@ mod problem;
 mod stored;
 mod topology;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +114,7 @@ pub enum NodeKind {
 #[non_exhaustive]
 pub struct Step {
     /// The action's name.
-    pub action: String,
+    pub action: Cow<'static, str>,
     /// The action's version.
     pub version: u32,
     /// What it does to the world.

@@ -66,6 +66,12 @@ impl RunMachine {
         &self.state
     }
 
+    /// The state of a run that has ended, for those who ask later. Nothing may be asked of the machine any more.
+    pub(crate) fn take_state(&mut self) -> RunState {
+        let hollow = RunState::hollow(self.state.submission());
+        std::mem::replace(&mut self.state, hollow)
+    }
+
     /// The only way to a new state. Records of a later time than the first of their append say so.
     pub(super) fn note(&mut self, now: Mono, record: RunRecord, round: &mut Round) {
         if round.records.is_empty() {

@@ -112,8 +112,7 @@ impl RunMachine {
     /// Why a run failed whose action nobody has.
     fn lacks(&self, node: NodeNo) -> Failure {
         let step = self.state.step(node);
-        let (action, version) =
-            step.map(|step| (step.action.as_str(), step.version)).unwrap_or_default();
+        let (action, version) = step.map(|step| (&*step.action, step.version)).unwrap_or_default();
         let what = format!("action {action} version {version} is not registered here");
         self.about(node, "engine.unknown_action", &what).with_effect(Effect::None)
     }

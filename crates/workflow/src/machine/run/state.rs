@@ -253,8 +253,12 @@ impl RunState {
                 failure: None,
             }
         });
-        let nodes = nodes.collect();
-        let left = topology.top().len();
+        let (nodes, left) = (nodes.collect(), topology.top().len());
+        Self { nodes, left, ..Self::hollow(submitted) }
+    }
+
+    /// A state without its nodes: what is left where one was taken away.
+    pub(super) fn hollow(submitted: Arc<Submitted>) -> Self {
         Self {
             submitted,
             phase: RunPhase::Queued,
@@ -262,12 +266,12 @@ impl RunState {
             cause: None,
             cancelled_by: None,
             crossed: None,
-            nodes,
+            nodes: Vec::new(),
             guards: BTreeMap::new(),
             ready: VecDeque::new(),
             offers: VecDeque::new(),
             timers: BTreeSet::new(),
-            left,
+            left: 0,
             unsettled: 0,
             active: 0,
             lingering: 0,
