@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{JobId, RunId, StepName};
+use stillpoint_context::{JobId, ProcessId, RunId, StepName};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{ExposureKey, GroupId, PointId, PolicyId, SessionId, SetToken};
 use stillpoint_model::job::Job;
@@ -178,6 +178,22 @@ pub trait Catalog: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`CatalogError::NotFound`] if it never began.
     async fn put_job(&self, job: &Job) -> Result<(), CatalogError>;
+
+    /// Stores a job in the name of a process that holds this epoch, which is a [`put_job`](Self::put_job) unless the store
+    /// also keeps the leases: such a one looks at the lease and stores in one step, so that a process that slept while it was
+    /// taken over cannot overwrite what its successor has said of the job.
+    ///
+    /// # Errors
+    /// Those of `put_job`, and [`CatalogError::Fenced`] when the process does not hold the epoch.
+    async fn put_job_in_epoch(
+        &self,
+        job: &Job,
+        owner: ProcessId,
+        epoch: u64,
+    ) -> Result<(), CatalogError> {
+        let _nobody_looks = (owner, epoch);
+        self.put_job(job).await
+    }
 
     /// A job.
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError>;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use stillpoint_context::{
-    Effect, ErrorClass, ErrorCode, ErrorFacts, IdempotencyKey, JobId, Subject,
+    Effect, ErrorClass, ErrorCode, ErrorFacts, IdempotencyKey, JobId, ProcessId, Subject,
 };
 use stillpoint_model::id::{GroupId, PolicyId};
 use stillpoint_model::point::FactError;
@@ -78,6 +78,14 @@ pub enum CatalogError {
         /// Its id.
         id: String,
     },
+    /// The process that writes has been taken over by another one.
+    #[error("process {owner} does not hold epoch {epoch} any more")]
+    Fenced {
+        /// The process.
+        owner: ProcessId,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// The store is damaged, or something else wrote into it.
     #[error("the catalogue is damaged: {message}")]
     Corrupt {
@@ -116,6 +124,7 @@ impl ErrorFacts for CatalogError {
             Self::Version { .. } => "policy.version_conflict".into(),
             Self::PolicyInUse { .. } => "policy.in_use".into(),
             Self::NotFound { .. } => "catalog.not_found".into(),
+            Self::Fenced { .. } => "catalog.fenced".into(),
             Self::Corrupt { .. } => "state.corrupt".into(),
             Self::Unavailable { .. } => "state.unavailable".into(),
         }
@@ -127,7 +136,8 @@ impl ErrorFacts for CatalogError {
             Self::KeyReused { .. }
             | Self::NameTaken { .. }
             | Self::Version { .. }
-            | Self::PolicyInUse { .. } => ErrorClass::Conflict,
+            | Self::PolicyInUse { .. }
+            | Self::Fenced { .. } => ErrorClass::Conflict,
             Self::NotFound { .. } => ErrorClass::Invalid,
             Self::Corrupt { .. } => ErrorClass::Integrity,
             Self::Unavailable { .. } => ErrorClass::Unavailable,
@@ -152,6 +162,7 @@ impl ErrorFacts for CatalogError {
                 std::iter::once(Subject::new("policy", id)).chain(groups).collect()
             }
             Self::NotFound { kind, id } => vec![Subject::new(kind, id)],
+            Self::Fenced { owner, .. } => vec![Subject::new("process", owner)],
             Self::NameTaken { .. } | Self::Corrupt { .. } | Self::Unavailable { .. } => Vec::new(),
         }
     }
@@ -164,6 +175,7 @@ impl ErrorFacts for CatalogError {
             Self::Version { .. } => "Read the policy again and edit its newest version.",
             Self::PolicyInUse { .. } => "Take the policy out of these groups first.",
             Self::NotFound { .. } => "List what exists and choose from that.",
+            Self::Fenced { .. } => "Stop this process; its jobs are carried on by another.",
             Self::Corrupt { .. } => {
                 "Keep the file, and rebuild the catalogue from the manifests beside the data."
             }

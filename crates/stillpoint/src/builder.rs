@@ -36,6 +36,8 @@ pub struct Builder {
     plugin: Arc<dyn ExchangePlugin>,
     providers: Vec<Arc<dyn SnapshotProvider>>,
     catalog: Option<Arc<dyn Catalog>>,
+    /// Whether it is in the store that keeps the leases.
+    one_store: bool,
     journal: Option<Arc<dyn Journal>>,
     leases: Option<Arc<dyn Leases>>,
     seams: Option<Seams>,
@@ -60,6 +62,7 @@ impl Builder {
             plugin,
             providers: Vec::new(),
             catalog: None,
+            one_store: false,
             journal: None,
             leases: None,
             seams: None,
@@ -79,6 +82,7 @@ impl Builder {
     /// Where restore points, jobs, policies and groups are kept.
     pub fn catalog(mut self, catalog: Arc<dyn Catalog>) -> Self {
         self.catalog = Some(catalog);
+        self.one_store = false;
         self
     }
 
@@ -92,6 +96,7 @@ impl Builder {
     /// are gone.
     pub fn leases(mut self, leases: Arc<dyn Leases>) -> Self {
         self.leases = Some(leases);
+        self.one_store = false;
         self
     }
 
@@ -101,7 +106,8 @@ impl Builder {
     /// Stillpoint is built.
     pub fn store<S: Catalog + Journal + Leases>(self, store: Arc<S>) -> Self {
         let (catalog, journal) = (Arc::clone(&store), Arc::clone(&store));
-        self.catalog(catalog).journal(journal).leases(store)
+        let all = self.catalog(catalog).journal(journal).leases(store);
+        Self { one_store: true, ..all }
     }
 
     /// Says that a file of the state (of the store, the journal or the catalogue) lies here; may be called for several.
@@ -181,6 +187,7 @@ impl Builder {
             plugin: self.plugin,
             providers,
             catalog: self.catalog.unwrap_or_else(|| Arc::new(MemoryCatalog::new())),
+            one_store: self.one_store,
             pump: Pump::new(Arc::clone(&journal)),
             state: self.state,
         });

@@ -1,7 +1,7 @@
 //! Jobs as they go: what somebody asked for, followed to its end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
@@ -54,7 +54,11 @@ pub enum JobEvent {
 #[derive(Debug)]
 pub(crate) struct LiveJob {
     job: Mutex<Job>,
+    /// Held while it is stored.
+    storing: tokio::sync::Mutex<()>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
+    /// How many sets are being carried out.
+    sets: AtomicUsize,
     cancel: Cancel,
     cancelled_by: Mutex<Option<String>>,
     ended: AtomicBool,
@@ -67,10 +71,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LiveJob {
+    /// Held by whoever stores it.
+    pub(crate) fn storing(&self) -> &tokio::sync::Mutex<()> {
+        &self.storing
+    }
+
     pub(crate) fn new(job: Job) -> Arc<Self> {
         Arc::new(Self {
             job: Mutex::new(job),
+            storing: tokio::sync::Mutex::new(()),
             runs: Mutex::new(BTreeMap::new()),
+            sets: AtomicUsize::new(0),
             cancel: Cancel::new(),
             cancelled_by: Mutex::new(None),
             ended: AtomicBool::new(false),
@@ -95,9 +106,9 @@ impl LiveJob {
     pub(crate) fn change(&self, change: impl FnOnce(&mut Job)) {
         let (before, after, went_on) = {
             let mut job = lock(&self.job);
-            let (before, went_on) = (job.state(), goes_on(&job));
+            let (before, went_on) = (job.state(), self.goes_on(&job));
             change(&mut job);
-            (before, job.state(), went_on && !goes_on(&job))
+            (before, job.state(), went_on && !self.goes_on(&job))
         };
         if before != after {
             self.tell(JobEvent::State(after));
@@ -151,6 +162,22 @@ impl LiveJob {
         self.ended.load(Ordering::SeqCst)
     }
 
+    /// Notes that a set is being carried out, for as long as what this gives is kept: it has one run at a time, and between two
+    /// of them it goes on by itself.
+    pub(crate) fn set_at_work(&self) -> SetAtWork<'_> {
+        self.sets.fetch_add(1, Ordering::SeqCst);
+        SetAtWork(self)
+    }
+
+    /// Whether something of the job goes on without a person.
+    fn goes_on(&self, job: &Job) -> bool {
+        let open = job.runs.iter().any(|run| {
+            matches!(run.state, RunState::Queued | RunState::Running | RunState::Cancelling)
+        });
+        let parked = job.runs.iter().filter(|run| run.state == RunState::Parked).count();
+        open || job.state() != JobState::Parked || self.sets.load(Ordering::SeqCst) > parked
+    }
+
     async fn wait(&self) {
         self.wait_until(|job| job.state() == JobState::Parked).await;
     }
@@ -167,12 +194,15 @@ impl LiveJob {
     }
 }
 
-/// Whether something of a job goes on without a person.
-fn goes_on(job: &Job) -> bool {
-    let open = job.runs.iter().any(|run| {
-        matches!(run.state, RunState::Queued | RunState::Running | RunState::Cancelling)
-    });
-    open || job.state() != JobState::Parked
+/// A set of a job that is being carried out.
+#[derive(Debug)]
+pub(crate) struct SetAtWork<'l>(&'l LiveJob);
+
+impl Drop for SetAtWork<'_> {
+    fn drop(&mut self) {
+        self.0.sets.fetch_sub(1, Ordering::SeqCst);
+        let _woken: usize = self.0.end.notify(usize::MAX);
+    }
 }
 
 /// A job that was asked for. Cheap to clone; dropping it changes nothing.
@@ -214,7 +244,7 @@ impl JobHandle {
     /// # Cancel safety
     /// May be dropped and called again.
     pub async fn settled(&self) -> Job {
-        self.live.wait_until(|job| !goes_on(job)).await;
+        self.live.wait_until(|job| !self.live.goes_on(job)).await;
         self.live.snapshot()
     }
 

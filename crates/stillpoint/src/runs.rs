@@ -24,6 +24,7 @@ use crate::bounds::{CANCELLED, caught, within};
 use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::error::Error;
 use crate::job::{JobEvent, JobHandle, LiveJob};
+use crate::services::Services;
 
 /// What makes a job.
 #[derive(Debug)]
@@ -129,18 +130,29 @@ impl Stillpoint {
                 job.ended_at = Some(now);
             }
         });
-        let job = live.snapshot();
-        if let Err(error) = self.store_job(&job).await {
-            tracing::error!(job = %job.id, %error, "the job could not be stored");
+        if let Err(error) = self.store_job(live).await {
+            tracing::error!(job = %live.snapshot().id, %error, "the job could not be stored");
         }
         self.live().close(live);
     }
 
     /// Stores a job, unless another process has taken over: the job is that one's then, and what is said of it here is old.
-    async fn store_job(&self, job: &Job) -> Result<(), Error> {
+    async fn store_job(&self, live: &LiveJob) -> Result<(), Error> {
+        let Services { catalog, one_store, .. } = self.services();
         self.catalogue(async {
-            self.engine().check_lease().await?;
-            Ok(self.services().catalog.put_job(job).await?)
+            // One after the other, each as the job is by then: what is newer is never overwritten by what is older.
+            let _one = live.storing().lock().await;
+            let job = live.snapshot();
+            match self.engine().lease() {
+                Some((process, epoch)) if *one_store => {
+                    catalog.put_job_in_epoch(&job, process, epoch).await?;
+                }
+                _ => {
+                    self.engine().check_lease().await?;
+                    catalog.put_job(&job).await?;
+                }
+            }
+            Ok(())
         })
         .await
     }
@@ -199,8 +211,7 @@ impl Stillpoint {
         let submission =
             Submission::new(plan).run(id).label(JOB, job.to_string()).label(BRIEF, label);
         // Whoever recovers the job finds the run in it. The run says so itself, so that a catalogue that fails costs nothing.
-        let listed = live.snapshot();
-        if let Err(error) = self.store_job(&listed).await {
+        if let Err(error) = self.store_job(live).await {
             tracing::warn!(run = %id, %error, "the job could not be stored before its run");
         }
         let report = match self.engine().submit(submission).await {
@@ -323,8 +334,7 @@ impl Stillpoint {
         });
         if news && is_parked {
             // A parked run may outlast this process: what is known of it is stored now.
-            let job = live.snapshot();
-            if let Err(error) = self.store_job(&job).await {
+            if let Err(error) = self.store_job(live).await {
                 tracing::error!(run = %handle.id(), %error, "the parked run's job could not be stored");
             }
         }

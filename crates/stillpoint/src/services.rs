@@ -17,6 +17,8 @@ pub(crate) struct Services {
     pub(crate) plugin: Arc<dyn ExchangePlugin>,
     pub(crate) providers: BTreeMap<ProviderId, Arc<dyn SnapshotProvider>>,
     pub(crate) catalog: Arc<dyn Catalog>,
+    /// Whether the catalogue is in the store that keeps the leases.
+    pub(crate) one_store: bool,
     pub(crate) pump: Pump,
     /// Where the state is, as far as the embedder has said so.
     pub(crate) state: Vec<HostPath>,

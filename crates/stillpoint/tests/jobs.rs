@@ -113,6 +113,33 @@ fn crossed() -> World {
 }
 
 #[test]
+fn a_job_is_not_settled_while_a_set_pauses_before_its_retry() {
+    let (sim, world) = (Sim::new(11), crossed());
+    // One set misses its freeze and pauses; the other one parks meanwhile, as the first will after its retry.
+    world.faults().on("commit").about("DB02").nth(1).inject(Fault::Slow(Duration::from_secs(25)));
+    world.faults().on("complete").inject(Fault::fail(Trouble::timed_out()));
+    sim.run(async {
+        let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
+        let mut policy = policy();
+        policy.quiesce.limit = Some(Duration::from_secs(2));
+        let times = NonZeroU32::new(2).unwrap();
+        policy.quiesce.on_miss = OnMiss::Retry { times, pause: Duration::from_hours(9) };
+        this.save_policy(&policy).await.unwrap();
+        let handle = this.backup(request("slow")).await.unwrap();
+        let first = handle.wait().await;
+        assert_eq!(first.state(), JobState::Parked, "{first:#?}");
+        let job = handle.settled().await;
+        let states: Vec<_> = job.runs.iter().map(|run| run.state).collect();
+        assert_eq!(states.len(), 3, "{job:#?}");
+        assert_eq!(states.iter().filter(|state| **state == RunState::Parked).count(), 2);
+        for run in job.runs.iter().filter(|run| run.state == RunState::Parked) {
+            drop(this.abandon(run.run, "op").await.unwrap());
+        }
+        assert!(handle.settled().await.state().is_final());
+    });
+}
+
+#[test]
 fn planning_again_backs_up_only_what_went_out_of_date() {
     let (sim, world) = (Sim::new(11), crossed());
     sim.run(async {

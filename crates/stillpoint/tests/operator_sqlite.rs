@@ -9,12 +9,15 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{policy, request, two_arrays};
+use stillpoint::catalog::Catalog;
 use stillpoint::context::{ErrorFacts as _, RunId};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::job::{Job, JobState};
 use stillpoint::store_sqlite::SqliteStore;
+use stillpoint::workflow::{Fencing, Leases};
 use stillpoint::{ByHand, Stillpoint, Stuck, Timeouts};
 use stillpoint_testkit::{Fault, Trouble, World};
 use tokio::runtime::Runtime;
@@ -125,4 +128,37 @@ fn a_parked_run_is_found_after_a_restart_and_dealt_with() {
             });
         }
     }
+}
+
+#[test]
+fn a_process_that_was_taken_over_overwrites_no_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.db");
+    let world = two_arrays(1);
+    world.faults().on("thaw").inject(Fault::fail(Trouble::timed_out()));
+    let process = Process::start(&state, &world);
+    process.run(async {
+        process.this.save_policy(&policy()).await.unwrap();
+        let handle = process.this.backup(request("night")).await.unwrap();
+        let job = handle.wait().await;
+        assert_eq!(job.state(), JobState::Parked, "{job:#?}");
+
+        // Another process finds the lease over, and says something of the job.
+        let other = SqliteStore::open(&state).unwrap();
+        let [lease] = other.leases().await.unwrap().try_into().unwrap();
+        let later = lease.until + Duration::from_hours(1);
+        let fenced = other.fence(lease.process, later, Duration::ZERO).await.unwrap();
+        assert_eq!(fenced, Fencing::Fenced);
+        let mut known = other.job(job.id).await.unwrap().unwrap();
+        known.title = "carried on by another".to_owned();
+        other.put_job(&known).await.unwrap();
+
+        // This one carries on as if nothing had happened: its run fails at the next record, and the job with it.
+        let mut events = handle.watch();
+        drop(process.this.resume(job.runs[0].run, "op").await);
+        while events.next().await.is_some() {}
+        let ended = handle.job();
+        assert!(ended.state().is_final(), "{ended:#?}");
+        assert_eq!(other.job(job.id).await.unwrap(), Some(known));
+    });
 }

@@ -11,7 +11,7 @@ use stillpoint_catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, Named, Page, PageToken,
     PointQuery, order_key,
 };
-use stillpoint_context::JobId;
+use stillpoint_context::{JobId, ProcessId};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{GroupId, PointId, PolicyId};
 use stillpoint_model::job::Job;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::SqliteStore;
 use crate::error::rolled_back;
 use crate::key::signed;
+use crate::lease;
 use crate::pen::Pen;
 
 /// The topic whose facts the catalogue is made of.
@@ -317,6 +318,19 @@ fn put_group(db: &Connection, new: &ResourceGroup) -> Result<(), CatalogError> {
     )
 }
 
+fn put_job(db: &Connection, job: &Job) -> Result<(), CatalogError> {
+    let mut statement = db
+        .prepare_cached(
+            "UPDATE job SET key = ?2, created_at = ?3, kind = ?4, resource_group = ?5, \
+             ended = ?6, body = ?7 WHERE id = ?1",
+        )
+        .map_err(rolled_back)?;
+    match statement.execute(params_from_iter(job_values(job)?)).map_err(rolled_back)? {
+        0 => Err(CatalogError::NotFound { kind: "job", id: job.id.to_string() }),
+        _ => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Catalog for SqliteStore {
     async fn apply(&self, facts: &[PointFact], to: Option<Cursor>) -> Result<(), CatalogError> {
@@ -396,16 +410,21 @@ impl Catalog for SqliteStore {
 
     async fn put_job(&self, job: &Job) -> Result<(), CatalogError> {
         let job = job.clone();
+        self.write(move |db| put_job(db, &job)).await
+    }
+
+    async fn put_job_in_epoch(
+        &self,
+        job: &Job,
+        owner: ProcessId,
+        epoch: u64,
+    ) -> Result<(), CatalogError> {
+        let job = job.clone();
         self.write(move |db| {
-            let mut statement = db
-                .prepare_cached(
-                    "UPDATE job SET key = ?2, created_at = ?3, kind = ?4, resource_group = ?5, \
-                     ended = ?6, body = ?7 WHERE id = ?1",
-                )
-                .map_err(rolled_back)?;
-            match statement.execute(params_from_iter(job_values(&job)?)).map_err(rolled_back)? {
-                0 => Err(CatalogError::NotFound { kind: "job", id: job.id.to_string() }),
-                _ => Ok(()),
+            if lease::is_held(db, owner, epoch).map_err(rolled_back)? {
+                put_job(db, &job)
+            } else {
+                Err(CatalogError::Fenced { owner, epoch })
             }
         })
         .await

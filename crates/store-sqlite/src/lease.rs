@@ -35,6 +35,12 @@ fn find(db: &Connection, process: ProcessId) -> Result<Option<Held>, JournalErro
         .map_err(unwritten)
 }
 
+/// Whether a process holds this epoch.
+pub(crate) fn is_held(db: &Connection, process: ProcessId, epoch: u64) -> rusqlite::Result<bool> {
+    let mut held = db.prepare_cached(&format!("{HELD} AND process = ?1 AND epoch = ?2"))?;
+    held.exists(params![&process.0.as_bytes()[..], signed(epoch)])
+}
+
 pub(crate) fn all(db: &Connection) -> Result<Vec<Lease>, JournalError> {
     let mut held = db.prepare_cached(&format!("{HELD} ORDER BY epoch")).map_err(unwritten)?;
     let rows = held.query_map([], parse).map_err(unwritten)?;

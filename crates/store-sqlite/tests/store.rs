@@ -12,7 +12,7 @@ use std::path::Path;
 use futures_util::future::join_all;
 use rusqlite::Connection;
 use stillpoint_catalog::{Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery};
-use stillpoint_context::{ErrorFacts, IdempotencyKey, JobId, RunId};
+use stillpoint_context::{Effect, ErrorFacts, IdempotencyKey, JobId, RunId};
 use stillpoint_model::group::{ResourceGroup, Selector};
 use stillpoint_model::id::{GroupId, PolicyId};
 use stillpoint_model::job::{Job, JobKind};
@@ -21,8 +21,11 @@ use stillpoint_model::policy::Policy;
 use stillpoint_model::request::Trigger;
 use stillpoint_store_sqlite::{FORMAT, SqliteStore};
 use stillpoint_testkit::conformance::catalog::{at, point};
-use stillpoint_workflow::{Journal, Leases, StreamId};
-use support::{Other, TERM, append, batch, ended, fact, folder, process, record, run, say, state};
+use stillpoint_workflow::{Fencing, Journal, Leases, StreamId};
+use support::{
+    MARGIN, Other, TERM, append, at as mono, batch, ended, fact, folder, leased, process, record,
+    run, say, state,
+};
 use uuid::Uuid;
 
 fn code(path: &Path) -> String {
@@ -467,4 +470,45 @@ async fn calls_from_many_tasks_are_each_whole() {
 fn late(number: u128) -> PointFact {
     let truncation = stillpoint_model::point::Truncation::Unknown;
     PointFact::Completed { point: published(number + 5000).point(), at: at(1), truncation }
+}
+
+#[tokio::test]
+async fn who_was_taken_over_stores_no_job() {
+    let (_folder, path) = folder();
+    let (store, epoch) = leased(&path).await;
+    let mut job = Job::new(
+        JobId(Uuid::from_u128(1)),
+        JobKind::Backup,
+        IdempotencyKey::new("k").unwrap(),
+        Trigger::Api,
+        at(1),
+    );
+    store.begin_job(&job).await.unwrap();
+    job.title = "of the first".to_owned();
+    store.put_job_in_epoch(&job, process(1), epoch).await.unwrap();
+
+    // Another process finds the lease over, and stores what it makes of the job.
+    let other = SqliteStore::open(&path).unwrap();
+    let later = mono(0) + TERM + MARGIN;
+    assert_eq!(other.fence(process(1), later, MARGIN).await.unwrap(), Fencing::Fenced);
+    let taken = other.acquire(process(2), later, TERM).await.unwrap().epoch;
+    job.title = "of the second".to_owned();
+    other.put_job_in_epoch(&job, process(2), taken).await.unwrap();
+
+    // The first one wakes.
+    let mut late = job.clone();
+    late.title = "of the first, late".to_owned();
+    for (owner, epoch) in
+        [(process(1), epoch), (process(1), taken), (process(2), epoch), (process(3), 0)]
+    {
+        let error = store.put_job_in_epoch(&late, owner, epoch).await.unwrap_err();
+        assert_eq!(error.code(), "catalog.fenced");
+        assert_eq!(error.effect(), Effect::None);
+    }
+    assert_eq!(store.job(job.id).await.unwrap(), Some(job.clone()));
+
+    let mut never = job;
+    never.id = JobId(Uuid::from_u128(2));
+    let error = other.put_job_in_epoch(&never, process(2), taken).await.unwrap_err();
+    assert_eq!(error.code(), "catalog.not_found");
 }

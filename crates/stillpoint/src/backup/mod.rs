@@ -201,6 +201,7 @@ impl Stillpoint {
             OnMiss::Retry { times, pause } => (times.get(), pause),
             OnMiss::Fail => (0, Duration::ZERO),
         };
+        let _at_work = live.set_at_work();
         let mut set = set.clone();
         let mut attempt = 0;
         loop {

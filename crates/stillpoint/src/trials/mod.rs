@@ -114,6 +114,7 @@ impl Lab {
             (provider.caps().provider.clone(), provider)
         });
         let services = Services {
+            one_store: false,
             plugin: Arc::new(self.world.exchange().only(self.mode)),
             providers: providers.into(),
             catalog: Arc::clone(&self.catalog) as _,

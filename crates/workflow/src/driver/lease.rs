@@ -146,13 +146,15 @@ impl LeaseKeeper {
         }
     }
 
+    /// The epoch of a lease that was taken and not given back.
+    pub(crate) fn held_epoch(&self) -> Option<u64> {
+        let held = self.leases.is_some() && !self.released.load(Ordering::Acquire);
+        Some(self.epoch()).filter(|epoch| held && *epoch != 0)
+    }
+
     /// Asks the store whether it is held still, and not what this process believes.
     pub(crate) async fn check(&self) -> Result<(), JournalError> {
-        let Some(leases) = &self.leases else { return Ok(()) };
-        let epoch = self.epoch();
-        if epoch == 0 || self.released.load(Ordering::Acquire) {
-            return Ok(());
-        }
+        let (Some(leases), Some(epoch)) = (&self.leases, self.held_epoch()) else { return Ok(()) };
         let held = leases.leases().await?;
         if held.iter().any(|lease| lease.process == self.process && lease.epoch == epoch) {
             return Ok(());

@@ -185,6 +185,13 @@ impl Engine {
         self.0.shared.lease.check().await.map_err(EngineError::Journal)
     }
 
+    /// In whose name this engine writes: its process, and the epoch of the lease that it has taken and not given back. For
+    /// those who keep records of their own in the store that keeps the leases, and look at the lease as they write.
+    pub fn lease(&self) -> Option<(ProcessId, u64)> {
+        let lease = &self.0.shared.lease;
+        lease.held_epoch().map(|epoch| (self.0.shared.owner, epoch))
+    }
+
     /// Whether a process is gone; it cannot come back then.
     async fn fence(&self, owner: ProcessId) -> Result<bool, EngineError> {
         let lease = &self.0.shared.lease;
