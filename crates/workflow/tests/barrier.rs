@@ -10,11 +10,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use stillpoint_context::{Cx, Effect, Failure};
-use stillpoint_workflow::testing::Sim;
+use stillpoint_workflow::testing::{Scenario, Sim, trials};
 use stillpoint_workflow::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -150,5 +152,169 @@ fn a_cancel_while_some_hold_and_others_enter_exits_all() {
                 assert_eq!(trace.count("commit"), 0);
             }
         });
+    }
+}
+
+/// The hosts, which outlive whoever freezes them.
+#[derive(Debug, Clone, Default)]
+struct Hosts(Arc<Mutex<Frozen>>);
+
+#[derive(Debug, Default)]
+struct Frozen {
+    hosts: BTreeSet<String>,
+    snapped: bool,
+}
+
+/// Freezes a host, after so many milliseconds.
+#[derive(Debug)]
+struct Enter(Hosts);
+
+#[async_trait::async_trait]
+impl Action for Enter {
+    const NAME: &'static str = "enter";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    type Params = (String, u64);
+    type Input = ();
+    type Output = ();
+
+    async fn run(
+        &self,
+        cx: &Cx,
+        (host, millis): &(String, u64),
+        (): (),
+    ) -> Result<Done<()>, Failure> {
+        self.0.0.lock().unwrap().hosts.insert(host.clone());
+        let held = cx.sleep(Duration::from_millis(*millis)).await;
+        held.map_err(|error| Failure::of(&error))?;
+        Ok(Done::new(()))
+    }
+
+    async fn undo(
+        &self,
+        _: &Cx,
+        _: &(String, u64),
+        (): (),
+        _: Known<()>,
+    ) -> Result<Undone, Failure> {
+        // Its exit has been.
+        Ok(Undone::clean())
+    }
+}
+
+/// Thaws one.
+#[derive(Debug)]
+struct Exit(Hosts);
+
+#[async_trait::async_trait]
+impl Action for Exit {
+    const NAME: &'static str = "exit";
+    const EFFECT: EffectKind = EffectKind::Irreversible;
+    const IDEMPOTENT: bool = true;
+    type Params = String;
+    type Input = (Known<()>, ());
+    type Output = ();
+
+    async fn run(
+        &self,
+        _: &Cx,
+        host: &String,
+        (_, ()): (Known<()>, ()),
+    ) -> Result<Done<()>, Failure> {
+        self.0.0.lock().unwrap().hosts.remove(host);
+        Ok(Done::new(()))
+    }
+}
+
+/// Takes the snapshot of all of them.
+#[derive(Debug)]
+struct Snap(Hosts);
+
+#[async_trait::async_trait]
+impl Action for Snap {
+    const NAME: &'static str = "snap";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    type Params = ();
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, _: &Cx, (): &(), (): ()) -> Result<Done<()>, Failure> {
+        let mut frozen = self.0.0.lock().unwrap();
+        assert_eq!(frozen.hosts.len(), MEMBERS.len(), "taken while not all are frozen");
+        frozen.snapped = true;
+        Ok(Done::new(()))
+    }
+
+    async fn undo(&self, _: &Cx, (): &(), (): (), _: Known<()>) -> Result<Undone, Failure> {
+        let mut frozen = self.0.0.lock().unwrap();
+        assert!(frozen.hosts.is_empty(), "undone inside the freeze");
+        frozen.snapped = false;
+        Ok(Undone::clean())
+    }
+}
+
+/// What comes after it: another chance to die.
+#[derive(Debug)]
+struct Rest;
+
+#[async_trait::async_trait]
+impl Action for Rest {
+    const NAME: &'static str = "rest";
+    const EFFECT: EffectKind = EffectKind::ReadOnly;
+    type Params = ();
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, cx: &Cx, (): &(), (): ()) -> Result<Done<()>, Failure> {
+        cx.sleep(Duration::from_millis(1)).await.map_err(|error| Failure::of(&error))?;
+        Ok(Done::new(()))
+    }
+}
+
+/// All hosts, each with its own time to freeze, and a snapshot.
+struct AllHosts;
+
+impl Scenario for AllHosts {
+    type World = Hosts;
+
+    fn world(&self) -> Hosts {
+        Hosts::default()
+    }
+
+    fn registry(&self, hosts: &Hosts) -> ActionRegistry {
+        let mut registry = ActionRegistry::new();
+        registry.register(Enter(hosts.clone())).unwrap();
+        registry.register(Exit(hosts.clone())).unwrap();
+        registry.register(Snap(hosts.clone())).unwrap();
+        registry.register(Rest).unwrap();
+        registry
+    }
+
+    fn plan(&self, _: &Hosts) -> Plan {
+        let mut plan = PlanBuilder::new("all hosts");
+        let mut guard = plan.guard("freeze").limit(20 * SECOND).exit_timeout(2 * SECOND);
+        for (name, millis) in MEMBERS.into_iter().zip([3, 9, 5]) {
+            let enter = Enter::with((name.to_owned(), millis)).bind(());
+            guard = guard.member(name, enter, Exit::with(name.to_owned()).bind(()));
+        }
+        let (verdict, ()) = guard.body(|body| _ = body.step("snap", Snap::with(())).add()).close();
+        plan.step("after", Rest::with(())).after(verdict).add();
+        plan.build().unwrap()
+    }
+
+    fn check(&self, hosts: &Hosts, end: End) -> Result<(), String> {
+        let frozen = hosts.0.lock().unwrap();
+        if !frozen.hosts.is_empty() {
+            return Err(format!("{:?} frozen after {end:?}", frozen.hosts));
+        }
+        let good = end <= End::SucceededWithWarnings;
+        (good == frozen.snapped).then_some(()).ok_or_else(|| format!("{frozen:?} after {end:?}"))
+    }
+}
+
+#[test]
+fn no_member_stays_frozen_whatever_goes_wrong_and_whenever_the_process_dies() {
+    for seed in 0..20 {
+        let tried = trials::all(&AllHosts, seed).unwrap();
+        assert!(tried > 60, "{tried} mishaps");
     }
 }
