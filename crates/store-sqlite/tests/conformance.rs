@@ -26,6 +26,9 @@ impl StoreFactory for StateFiles {
     async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
         Ok(Box::new(Folder(tempfile::tempdir()?)))
     }
+    fn catalog_looks_at_leases(&self) -> bool {
+        true
+    }
     fn spawner(&self) -> Option<Arc<dyn Spawner>> {
         Some(Arc::clone(&self.0))
     }

@@ -48,6 +48,8 @@ pub(super) enum Need {
     Blind,
     /// Leases beside the journal.
     Leases,
+    /// A catalogue that looks at the leases.
+    Looks,
     /// A journal beside the leases.
     Journal,
     /// A journal that other processes may write to.
@@ -65,6 +67,8 @@ impl Need {
             Self::Blind => {
                 stores.sees_the_dead().then_some("the store can tell that a process has died")
             }
+            Self::Looks => (!stores.catalog_looks_at_leases())
+                .then_some("the catalogue does not look at leases"),
             Self::Leases => store.leases.is_none().then_some("the store keeps no leases"),
             Self::Journal => store.journal.is_none().then_some("the store has no journal"),
             Self::Shared => (shared != Some(true)).then_some("the journal is not shared"),

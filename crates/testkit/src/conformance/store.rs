@@ -74,6 +74,12 @@ pub trait StoreFactory: Send + Sync {
         false
     }
 
+    /// Whether the catalogue looks at the leases of the same store where a call says in whose name it is made
+    /// ([`Catalog::put_job_in_epoch`]).
+    fn catalog_looks_at_leases(&self) -> bool {
+        false
+    }
+
     /// Where the parts of a case run that happen at the same time. Without one they take turns in the task of the
     /// caller, wherever the store lets them.
     fn spawner(&self) -> Option<Arc<dyn Spawner>> {

@@ -8,13 +8,14 @@ use stillpoint_catalog::{
     Begun, Catalog, CatalogError, CatalogExt, Cursor, Debris, JobQuery, Listing, MemoryCatalog,
     Page, PointQuery,
 };
-use stillpoint_context::JobId;
+use stillpoint_context::{JobId, ProcessId};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{GroupId, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_testkit::conformance::{BoxError, Place, Store, StoreFactory};
+use stillpoint_workflow::{Leases, MemoryJournal};
 
 use super::pause;
 
@@ -49,6 +50,8 @@ pub(crate) enum Fault {
     ForgetsWhatIsNotListed,
     ForgetsTheCursor,
     ForgetsDebrisOnly,
+    IgnoresTheLease,
+    LooksAtTheLeaseThenPuts,
 }
 
 /// Which cases see it.
@@ -81,6 +84,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_request_is_one_job",
             "everything_is_there_after_opening_again",
             "jobs_are_listed_newest_first",
+            "who_was_taken_over_stores_no_job",
         ],
     ),
     (Fault::PutsWhatNeverBegan, &["a_request_is_one_job"]),
@@ -114,10 +118,12 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::ForgetsWhatIsNotListed, &["everything_is_there_after_opening_again"]),
     (Fault::ForgetsTheCursor, &["everything_is_there_after_opening_again"]),
     (Fault::ForgetsDebrisOnly, &["everything_is_there_after_opening_again"]),
+    (Fault::IgnoresTheLease, &["who_was_taken_over_stores_no_job"]),
+    (Fault::LooksAtTheLeaseThenPuts, &["who_was_taken_over_stores_no_job"]),
 ];
 
 #[derive(Debug)]
-struct Faulty(Fault, Arc<MemoryCatalog>);
+struct Faulty(Fault, Arc<MemoryCatalog>, Arc<MemoryJournal>);
 
 impl Faulty {
     fn is(&self, fault: Fault) -> bool {
@@ -238,6 +244,22 @@ impl Catalog for Faulty {
             _ => self.1.put_job(job).await,
         }
     }
+    async fn put_job_in_epoch(
+        &self,
+        job: &Job,
+        owner: ProcessId,
+        epoch: u64,
+    ) -> Result<(), CatalogError> {
+        let held = self.2.leases().await.unwrap();
+        let held = held.iter().any(|lease| (lease.process, lease.epoch) == (owner, epoch));
+        if !held && !self.is(Fault::IgnoresTheLease) {
+            return Err(CatalogError::Fenced { owner, epoch });
+        }
+        if self.is(Fault::LooksAtTheLeaseThenPuts) && job.title.contains("late") {
+            pause().await;
+        }
+        self.put_job(job).await
+    }
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError> {
         self.1.job(id).await
     }
@@ -334,11 +356,14 @@ pub(crate) struct Broken(pub(crate) Fault);
 #[async_trait]
 impl StoreFactory for Broken {
     async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
-        Ok(Box::new(Kept(self.0, Mutex::default())))
+        Ok(Box::new(Kept(self.0, Mutex::default(), Arc::new(MemoryJournal::new()))))
+    }
+    fn catalog_looks_at_leases(&self) -> bool {
+        true
     }
 }
 
-struct Kept(Fault, Mutex<Arc<MemoryCatalog>>);
+struct Kept(Fault, Mutex<Arc<MemoryCatalog>>, Arc<MemoryJournal>);
 
 #[async_trait]
 impl Place for Kept {
@@ -356,6 +381,8 @@ impl Place for Kept {
             _ => {}
         }
         *self.1.lock().unwrap() = Arc::clone(&kept);
-        Ok(Store::new().with_catalog(Arc::new(Faulty(self.0, kept))))
+        let leases = Arc::clone(&self.2);
+        let catalog = Arc::new(Faulty(self.0, kept, Arc::clone(&leases)));
+        Ok(Store::new().with_catalog(catalog).with_leases(leases))
     }
 }

@@ -9,7 +9,7 @@ use stillpoint_catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, Named, Page, PageToken,
     PointQuery, order_key,
 };
-use stillpoint_context::{Effect, JobId};
+use stillpoint_context::{Effect, JobId, ProcessId};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{GroupId, PointId, PolicyId};
 use stillpoint_model::job::Job;
@@ -17,7 +17,7 @@ use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
 
-use super::{Bodies, COUNTER, RedbStore, Stop, counter, every, get, put};
+use super::{Bodies, COUNTER, RedbStore, Stop, counter, every, get, leases, put};
 
 const POINT: Bodies = Bodies::new("point");
 const REMOVED: TableDefinition<'_, u128, ()> = TableDefinition::new("removed");
@@ -124,6 +124,15 @@ fn apply(
     Ok(())
 }
 
+fn put_job(transaction: &WriteTransaction, job: &Job) -> Answer<()> {
+    let mut jobs = transaction.open_table(JOB)?;
+    let id = job.id.0.as_u128();
+    if jobs.get(id)?.is_none() {
+        return unknown("job", &job.id);
+    }
+    put(&mut jobs, id, job)
+}
+
 #[async_trait]
 impl Catalog for RedbStore {
     async fn apply(&self, facts: &[PointFact], cursor: Option<Cursor>) -> Result<(), CatalogError> {
@@ -182,13 +191,21 @@ impl Catalog for RedbStore {
     }
 
     async fn put_job(&self, job: &Job) -> Result<(), CatalogError> {
+        Ok(self.write(|transaction| put_job(transaction, job))?)
+    }
+
+    async fn put_job_in_epoch(
+        &self,
+        job: &Job,
+        owner: ProcessId,
+        epoch: u64,
+    ) -> Result<(), CatalogError> {
         Ok(self.write(|transaction| {
-            let mut jobs = transaction.open_table(JOB)?;
-            let id = job.id.0.as_u128();
-            if jobs.get(id)?.is_none() {
-                return unknown("job", &job.id);
+            if leases::is_held(transaction, owner, epoch)? {
+                put_job(transaction, job)
+            } else {
+                Err(Stop::Answer(CatalogError::Fenced { owner, epoch }))
             }
-            put(&mut jobs, id, job)
         })?)
     }
 

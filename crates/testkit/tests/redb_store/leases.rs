@@ -28,11 +28,20 @@ pub(super) fn check(
     owner: ProcessId,
     epoch: u64,
 ) -> Result<(), Stop<JournalError>> {
-    let lease = held(&transaction.open_table(LEASE)?, owner)?;
-    if epoch == 0 || lease.is_some_and(|lease: Lease| lease.epoch == epoch) {
+    if epoch == 0 || is_held(transaction, owner, epoch)? {
         return Ok(());
     }
     Err(Stop::Answer(JournalError::Fenced { owner, epoch }))
+}
+
+/// Whether a process holds this epoch.
+pub(super) fn is_held<E>(
+    transaction: &WriteTransaction,
+    owner: ProcessId,
+    epoch: u64,
+) -> Result<bool, Stop<E>> {
+    let lease = held(&transaction.open_table(LEASE)?, owner)?;
+    Ok(lease.is_some_and(|lease: Lease| lease.epoch == epoch))
 }
 
 #[async_trait]

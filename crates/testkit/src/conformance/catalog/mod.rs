@@ -31,6 +31,7 @@ use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
     everything_is_there_after_opening_again, one_of_many_requests_of_a_key_begins,
     one_of_many_versions_is_stored, the_cursor_comes_with_its_facts,
+    who_was_taken_over_stores_no_job,
 };
 
 /// Every case.
@@ -52,6 +53,7 @@ pub fn cases() -> &'static [Case] {
         the_cursor_comes_with_its_facts: "The cursor and the facts of one call are seen together.";
         one_of_many_requests_of_a_key_begins: "Of requests under one key at the same time one begins the job.";
         one_of_many_versions_is_stored: "Of different contents for one version of a policy one is stored.";
+        who_was_taken_over_stores_no_job: "A process that does not hold the epoch stores no job in it." [Looks];
         a_dropped_call_is_whole_or_not_at_all: "A dropped call may or may not take effect, but never in half.";
         everything_is_there_after_opening_again: "A change is durable when the call has returned." [Reopen];
     }

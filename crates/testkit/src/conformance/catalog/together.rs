@@ -2,12 +2,13 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stillpoint_catalog::{
     Begun, Catalog, CatalogError, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, Page,
     PointQuery,
 };
-use stillpoint_context::{BoxFuture, JobId, RunId};
+use stillpoint_context::{BoxFuture, JobId, Mono, ProcessId, RunId};
 use stillpoint_model::id::PointId;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::point::{PointFact, Truncation};
@@ -140,6 +141,51 @@ pub(super) async fn one_of_many_versions_is_stored(subject: Subject) -> Result<(
         let known = catalog.policy(stored[0].id, Some(version)).await?;
         same("what is stored", &known.as_ref(), &stored.first())?;
         version = version.saturating_add(1);
+    }
+    Ok(())
+}
+
+pub(super) async fn who_was_taken_over_stores_no_job(subject: Subject) -> Result<(), Flaw> {
+    const TERM: Duration = Duration::from_mins(1);
+    let (catalog, leases) = (subject.catalog()?, subject.leases()?);
+    let process = |number| ProcessId(Uuid::from_u128(number));
+    let (one, two) = (process(1), process(2));
+    let (now, later) = (Mono(TERM), Mono(10 * TERM));
+    let mut job = job(1, 0)?;
+    catalog.begin_job(&job).await?;
+    for round in 0..20_u32 {
+        let epoch = leases.acquire(one, now, TERM).await?.epoch;
+        job.title = format!("of the first, {round}");
+        catalog.put_job_in_epoch(&job, one, epoch).await?;
+        same("the job of who holds the epoch", &catalog.job(job.id).await?, &Some(job.clone()))?;
+        let strangers = [(two, epoch), (one, epoch + 1), (one, epoch - 1), (process(3), 0)];
+        for (owner, epoch) in strangers {
+            let stored = catalog.put_job_in_epoch(&job, owner, epoch).await;
+            refused("a job in an epoch that is not held", stored, "catalog.fenced")?;
+        }
+        // Another one takes over while the first is about to store.
+        let (mut late, mut carried_on) = (job.clone(), job.clone());
+        late.title = format!("of the first, late, {round}");
+        carried_on.title = format!("of the second, {round}");
+        let (first, second) = (Arc::clone(&catalog), Arc::clone(&catalog));
+        let (taking, wanted) = (Arc::clone(&leases), carried_on.clone());
+        let parts: Vec<Part<()>> = vec![
+            Box::pin(async move {
+                match first.put_job_in_epoch(&late, one, epoch).await {
+                    Ok(()) => Ok(()),
+                    fenced => refused("a late job", fenced, "catalog.fenced"),
+                }
+            }),
+            Box::pin(async move {
+                taking.fence(one, later, Duration::ZERO).await?;
+                let taken = taking.acquire(two, later, TERM).await?.epoch;
+                second.put_job_in_epoch(&carried_on, two, taken).await?;
+                taking.release(two, taken).await?;
+                Ok(())
+            }),
+        ];
+        subject.together(parts).await?;
+        same("the job that was carried on", &catalog.job(job.id).await?, &Some(wanted))?;
     }
     Ok(())
 }
