@@ -166,7 +166,9 @@ impl RunMachine {
             self.take_up(now, node, round);
         }
         loop {
-            if self.state.phase == RunPhase::Forward && self.state.parked.is_empty() {
+            // After a late cancel nothing else is ready than the point of no return, or what a person asked for.
+            let goes_on = matches!(self.state.phase, RunPhase::Forward | RunPhase::Halted);
+            if goes_on && self.state.parked.is_empty() {
                 self.start_ready(now, round);
             }
             while let Some(&node) = self.state.offers.front() {
