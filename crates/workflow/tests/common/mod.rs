@@ -1,6 +1,8 @@
 //! What the tests of the engine share: a simulated engine, and steps that leave a trace.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod exclusive;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,0 +1,219 @@
+//! What is generated: plans that go wrong, the claims of runs on each other, and the deaths of processes.
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What one attempt of a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Does {
+    Work,
+    FailNone,
+    FailUnknown,
+    Panic,
+    Hang,
+}
+
+#[derive(Debug, Clone)]
+pub struct StepSpec {
+    /// One for each attempt; the last for all further ones.
+    pub does: Vec<Does>,
+    pub after: Vec<usize>,
+    pub optional: bool,
+    pub idempotent: bool,
+    /// Its probe tells whether it has done its work; others do not know.
+    pub tells: bool,
+    /// Each attempt needs a slot of the pool.
+    pub pooled: bool,
+    pub attempts: u32,
+    /// How often its undo fails.
+    pub undo_fails: u32,
+    pub millis: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct GuardSpec {
+    pub after: Vec<usize>,
+    pub enters: Vec<Does>,
+    pub exits: Vec<Does>,
+    pub body: Vec<StepSpec>,
+    pub limited: bool,
+}
+
+/// One run: its plan, and when somebody cancels it.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub steps: Vec<StepSpec>,
+    pub guard: Option<GuardSpec>,
+    /// Whether a point of no return and a step after it end the plan, and what they do.
+    pub point: Option<(Does, Does)>,
+    pub cancel: Option<u64>,
+}
+
+/// How long a claim is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    End,
+    Guard,
+    Step(usize),
+}
+
+#[derive(Debug, Clone)]
+pub struct ClaimSpec {
+    pub key: &'static str,
+    pub exclusive: bool,
+    pub until: Until,
+}
+
+/// A run among others.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub case: Case,
+    pub claims: Vec<ClaimSpec>,
+    /// When it is submitted, and by how much it goes before others.
+    pub delay: u64,
+    pub head_start: u64,
+}
+
+/// How a process dies: one of its appends is the last, and nobody is told whether it was written.
+#[derive(Debug, Clone)]
+pub struct Death {
+    pub append: usize,
+    pub written: bool,
+    /// For so long the process goes on with a journal that hangs.
+    pub lingers: u64,
+}
+
+/// Runs on one engine; if it dies, the next process carries on.
+#[derive(Debug, Clone)]
+pub struct Story {
+    /// Decides the order of everything that is not said here.
+    pub seed: u64,
+    pub parts: Vec<Part>,
+    pub deaths: Vec<Death>,
+}
+
+/// Few resources, one above another.
+const KEYS: [&str; 5] = ["db", "db/1", "db/1/live", "db/2", "volume/1"];
+
+fn does() -> impl Strategy<Value = Does> {
+    prop_oneof![
+        12 => Just(Does::Work),
+        1 => Just(Does::FailNone),
+        1 => Just(Does::FailUnknown),
+        1 => Just(Does::Panic),
+        1 => Just(Does::Hang),
+    ]
+}
+
+/// Places among so many earlier steps.
+fn after(count: usize, most: usize) -> impl Strategy<Value = Vec<usize>> {
+    proptest::collection::vec(0..count.max(1), 0..=most).prop_map(move |mut after| {
+        if count == 0 {
+            after.clear();
+        }
+        after.sort_unstable();
+        after.dedup();
+        after
+    })
+}
+
+fn step(at: usize) -> impl Strategy<Value = StepSpec> {
+    let flags = (
+        prop::bool::weighted(0.15),
+        any::<bool>(),
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.3),
+    );
+    let numbers = (1..=3_u32, 0..=5_u32, 1..50_u64);
+    (proptest::collection::vec(does(), 1..=3), after(at, at.min(3)), flags, numbers).prop_map(
+        |(does, after, (optional, idempotent, tells, pooled), (attempts, undo, millis))| {
+            // Most undos work at once.
+            let undo_fails = undo.saturating_sub(3) * 3;
+            StepSpec {
+                does,
+                after,
+                optional,
+                idempotent,
+                tells,
+                pooled,
+                attempts,
+                undo_fails,
+                millis,
+            }
+        },
+    )
+}
+
+fn steps(most: usize) -> impl Strategy<Value = Vec<StepSpec>> {
+    (1..=most).prop_flat_map(|count| (0..count).map(step).collect::<Vec<_>>())
+}
+
+fn guard(count: usize) -> impl Strategy<Value = GuardSpec> {
+    let enters = proptest::collection::vec(does(), 1..=2);
+    (after(count, 2), enters, does(), steps(3), any::<bool>()).prop_map(
+        |(after, enters, exit, body, limited)| {
+            let exits = enters.iter().map(|_| exit).collect();
+            GuardSpec { after, enters, exits, body, limited }
+        },
+    )
+}
+
+fn case(most: usize) -> impl Strategy<Value = Case> {
+    steps(most).prop_flat_map(|steps| {
+        let guard = proptest::option::of(guard(steps.len()));
+        let point = proptest::option::of((does(), does()));
+        let cancel = proptest::option::weighted(0.3, 0..400_u64);
+        (Just(steps), guard, point, cancel).prop_map(|(steps, guard, point, cancel)| Case {
+            steps,
+            guard,
+            point,
+            cancel,
+        })
+    })
+}
+
+fn claim(steps: usize, guarded: bool) -> impl Strategy<Value = ClaimSpec> {
+    let until = prop_oneof![
+        2 => Just(Until::End),
+        1 => Just(if guarded { Until::Guard } else { Until::End }),
+        1 => (0..steps).prop_map(Until::Step),
+    ];
+    (prop::sample::select(&KEYS[..]), prop::bool::weighted(0.6), until)
+        .prop_map(|(key, exclusive, until)| ClaimSpec { key, exclusive, until })
+}
+
+/// A run that claims something.
+fn part() -> impl Strategy<Value = Part> {
+    case(3).prop_flat_map(|case| {
+        let claim = claim(case.steps.len(), case.guard.is_some());
+        let claims = proptest::collection::vec(claim, 1..=3);
+        (Just(case), claims, 0..60_u64, 0..40_u64)
+            .prop_map(|(case, claims, delay, head_start)| Part { case, claims, delay, head_start })
+    })
+}
+
+fn death() -> impl Strategy<Value = Death> {
+    (1..=40_usize, any::<bool>(), prop_oneof![Just(0), 0..60_u64])
+        .prop_map(|(append, written, lingers)| Death { append, written, lingers })
+}
+
+/// One run for itself, longer than those of other stories.
+pub fn alone() -> impl Strategy<Value = Story> {
+    (any::<u64>().no_shrink(), case(6)).prop_map(|(seed, case)| {
+        let part = Part { case, claims: Vec::new(), delay: 0, head_start: 0 };
+        Story { seed, parts: vec![part], deaths: Vec::new() }
+    })
+}
+
+/// Two to four runs that get into each other's way.
+pub fn together() -> impl Strategy<Value = Story> {
+    (any::<u64>().no_shrink(), proptest::collection::vec(part(), 2..=4))
+        .prop_map(|(seed, parts)| Story { seed, parts, deaths: Vec::new() })
+}
+
+/// One to three runs, and one or two processes that die one after the other.
+pub fn dying() -> impl Strategy<Value = Story> {
+    let parts = proptest::collection::vec(part(), 1..=3);
+    (any::<u64>().no_shrink(), parts, proptest::collection::vec(death(), 1..=2))
+        .prop_map(|(seed, parts, deaths)| Story { seed, parts, deaths })
+}
