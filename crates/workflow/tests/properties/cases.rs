@@ -13,15 +13,24 @@ pub enum Does {
     Hang,
 }
 
+/// What can be done about an attempt of which nobody knows what it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing.
+    Stays,
+    /// It may be repeated: the step is idempotent.
+    Repeats,
+    /// A probe tells whether it has done its work.
+    Asks,
+}
+
 #[derive(Debug, Clone)]
 pub struct StepSpec {
     /// One for each attempt; the last for all further ones.
     pub does: Vec<Does>,
     pub after: Vec<usize>,
     pub optional: bool,
-    pub idempotent: bool,
-    /// Its probe tells whether it has done its work; others do not know.
-    pub tells: bool,
+    pub doubt: Doubt,
     /// Each attempt needs a slot of the pool.
     pub pooled: bool,
     pub attempts: u32,
@@ -118,28 +127,18 @@ fn after(count: usize, most: usize) -> impl Strategy<Value = Vec<usize>> {
 }
 
 fn step(at: usize) -> impl Strategy<Value = StepSpec> {
-    let flags = (
-        prop::bool::weighted(0.15),
-        any::<bool>(),
-        prop::bool::weighted(0.3),
-        prop::bool::weighted(0.3),
-    );
+    let doubt = prop_oneof![
+        2 => Just(Doubt::Stays),
+        3 => Just(Doubt::Repeats),
+        2 => Just(Doubt::Asks),
+    ];
+    let flags = (prop::bool::weighted(0.15), doubt, prop::bool::weighted(0.3));
     let numbers = (1..=3_u32, 0..=5_u32, 1..50_u64);
     (proptest::collection::vec(does(), 1..=3), after(at, at.min(3)), flags, numbers).prop_map(
-        |(does, after, (optional, idempotent, tells, pooled), (attempts, undo, millis))| {
+        |(does, after, (optional, doubt, pooled), (attempts, undo, millis))| {
             // Most undos work at once.
             let undo_fails = undo.saturating_sub(3) * 3;
-            StepSpec {
-                does,
-                after,
-                optional,
-                idempotent,
-                tells,
-                pooled,
-                attempts,
-                undo_fails,
-                millis,
-            }
+            StepSpec { does, after, optional, doubt, pooled, attempts, undo_fails, millis }
         },
     )
 }

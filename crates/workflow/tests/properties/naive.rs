@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stillpoint_workflow::End;
 
-use super::cases::{Case, Does, GuardSpec, StepSpec};
+use super::cases::{Case, Does, Doubt, GuardSpec, StepSpec};
 
 /// How a step comes out if nothing stops it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +43,10 @@ fn outcome(spec: &StepSpec) -> (Outcome, usize) {
             Does::FailNone if dirty => return (Outcome::Dirty, attempt),
             Does::FailNone => return (Outcome::Clean, attempt),
             // Its probe tells that nothing was done.
-            _ if spec.tells && !last => {}
-            _ if spec.tells => return (Outcome::Clean, attempt),
+            _ if spec.doubt == Doubt::Asks && !last => {}
+            _ if spec.doubt == Doubt::Asks => return (Outcome::Clean, attempt),
             // Nobody knows what was done: only what is harmless to repeat is tried again.
-            _ if spec.idempotent && !last => dirty = true,
+            _ if spec.doubt == Doubt::Repeats && !last => dirty = true,
             _ => return (Outcome::Dirty, attempt),
         }
     }
@@ -111,6 +111,17 @@ fn ancestors(case: &Case, of: &[usize]) -> BTreeSet<usize> {
 struct Failing {
     node: Option<usize>,
     after: Vec<usize>,
+}
+
+/// Whatever was at work when a process died is lost, and may be what the run fails for, or can do without.
+fn lose(case: &Case, ends: &mut BTreeSet<End>) {
+    ends.insert(End::Failed);
+    if case.point.is_some() {
+        ends.insert(End::NeedsAttention);
+    }
+    if case.steps.iter().any(|spec| spec.optional) && ends.contains(&End::Succeeded) {
+        ends.insert(End::SucceededWithWarnings);
+    }
 }
 
 /// What the case may come to, in one process or in several that died one after the other.
@@ -210,15 +221,7 @@ pub fn allowed(case: &Case, crashed: bool) -> Allowed {
         must.clear();
     }
     if crashed {
-        // Whatever was at work is lost, and may be what the run fails for, or can do without.
-        ends.insert(End::Failed);
-        if case.point.is_some() {
-            ends.insert(End::NeedsAttention);
-        }
-        let optional = case.steps.iter().any(|spec| spec.optional);
-        if optional && ends.contains(&End::Succeeded) {
-            ends.insert(End::SucceededWithWarnings);
-        }
+        lose(case, &mut ends);
         must.clear();
     }
     // What a failure, a cancel or a crash interrupts is in doubt, also where it would have ended clean.
@@ -228,7 +231,7 @@ pub fn allowed(case: &Case, crashed: bool) -> Allowed {
         ends.insert(End::NeedsAttention);
     }
     // An attempt that is lost counts as one, and may be followed by another.
-    let most = |at: usize| if crashed { case.steps[at].attempts as usize } else { outcomes[at].1 };
-    let attempts = (0..case.steps.len()).map(|at| (name(at), most(at))).collect();
+    let tries = |at: usize| if crashed { case.steps[at].attempts as usize } else { outcomes[at].1 };
+    let attempts = (0..case.steps.len()).map(|at| (name(at), tries(at))).collect();
     Allowed { ends, attempts, never, must }
 }

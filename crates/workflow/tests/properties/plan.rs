@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stillpoint_workflow::*;
 
-use super::cases::{Case, ClaimSpec, Does, GuardSpec, Part, StepSpec, Until};
+use super::cases::{Case, ClaimSpec, Does, Doubt, GuardSpec, Part, StepSpec, Until};
 use super::common::key;
 use super::world::{Exit, Plain, Takes, Told};
 
@@ -22,9 +22,13 @@ impl StepSpec {
             does: self.does.clone(),
             millis: self.millis,
             undo_fails: self.undo_fails,
-            tells: self.tells,
+            tells: self.doubt == Doubt::Asks,
         };
-        if self.idempotent { Takes::<true>::with(told) } else { Takes::<false>::with(told) }
+        if self.doubt == Doubt::Repeats {
+            Takes::<true>::with(told)
+        } else {
+            Takes::<false>::with(told)
+        }
     }
 }
 

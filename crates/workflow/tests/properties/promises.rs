@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use stillpoint_workflow::*;
 
-use super::cases::{Case, StepSpec};
+use super::cases::{Case, Doubt, StepSpec};
 use super::naive;
 use super::play::Played;
 use super::world::{Event, What};
@@ -169,7 +169,7 @@ impl Checker<'_> {
             match end {
                 End::Failed | End::Cancelled => {
                     // In a section nobody asks.
-                    let touched = self.touched(name, spec.tells && !body);
+                    let touched = self.touched(name, spec.doubt == Doubt::Asks && !body);
                     assert!(!touched, "{name} was left as it was in a run that ended as {end:?}");
                 }
                 End::Succeeded | End::SucceededWithWarnings => {
@@ -221,9 +221,9 @@ impl Checker<'_> {
 
     /// What cannot be repeated is not, once it may have had an effect: not by a retry and not by another process.
     fn check_repeats(&self) {
-        let steps = self.reversible().filter(|(_, spec)| !spec.idempotent);
+        let steps = self.reversible().filter(|(_, spec)| spec.doubt != Doubt::Repeats);
         let once = steps
-            .map(|(name, spec)| (name, spec.tells))
+            .map(|(name, spec)| (name, spec.doubt == Doubt::Asks))
             .chain(["point", "late"].map(|name| (name.to_owned(), false)));
         for (name, tells) in once {
             let mut touched = false;
