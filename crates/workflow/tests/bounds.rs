@@ -9,13 +9,14 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::backup::*;
 use common::*;
 use stillpoint_context::{Cx, Effect, Failure};
-use stillpoint_workflow::testing::Sim;
+use stillpoint_workflow::testing::{HookJournal, Sim};
 use stillpoint_workflow::*;
 
 #[test]
@@ -159,5 +160,60 @@ fn a_full_queue_is_a_clear_error() {
         assert_eq!(full, EngineError::QueueFull { limit: 2 });
         first.wait().await.unwrap();
         engine.submit(plan()).await.unwrap();
+    });
+}
+
+/// Slots are of the process: what it held and what it stood in line for when its journal failed is known afterwards.
+#[test]
+fn a_pool_has_all_its_slots_after_a_journal_that_failed() {
+    for_seeds(60, |sim| {
+        let pool = PoolName::new("storage").unwrap();
+        let (count, clock) = (AtomicU64::new(0), sim.seams().clock);
+        let fails_from = 3 + sim.random() % 20;
+        let until = clock.mono() + 3 * SECOND;
+        let journal = HookJournal::new(MemoryJournal::new(), move |_| {
+            let fails = count.fetch_add(1, Ordering::Relaxed) >= fails_from && clock.mono() < until;
+            Box::pin(std::future::ready(if fails { Err(JournalError::Full) } else { Ok(()) }))
+        });
+        let engine =
+            Engine::builder(ActionRegistry::new(), Arc::new(journal), sim.seams(), sim.lanes())
+                .pool(pool.clone(), 1.try_into().unwrap())
+                .audited()
+                .build();
+        let busy = Arc::new(AtomicU64::new(0));
+        let step = || {
+            let busy = Arc::clone(&busy);
+            step_fn(move |cx: Cx, ()| {
+                let busy = Arc::clone(&busy);
+                async move {
+                    assert_eq!(busy.fetch_add(1, Ordering::Relaxed), 0, "one at a time");
+                    let slept = cx.sleep(Duration::from_millis(10)).await;
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                    slept.map(Done::new).map_err(|error| Failure::of(&error))
+                }
+            })
+            .read_only()
+        };
+        let submission = || {
+            let mut plan = PlanBuilder::new("pooled");
+            for at in 0..4 {
+                let step = plan.step(format!("step-{at}"), step());
+                step.retry(Retry::times(3)).pool(pool.clone()).add();
+            }
+            Submission::new(plan.build().unwrap())
+        };
+        sim.run(async {
+            let mut runs = Vec::new();
+            for _ in 0..2 {
+                runs.extend(engine.submit(submission()).await);
+            }
+            pause(&sim.seams(), 4 * SECOND).await;
+            runs.push(engine.submit(submission()).await.unwrap());
+            for run in runs {
+                assert_eq!(run.wait().await.unwrap().end(), End::Succeeded);
+                replays(&run).await;
+            }
+            assert!(engine.waiting_for_slots().await.unwrap().is_empty());
+        });
     });
 }

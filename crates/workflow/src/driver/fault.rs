@@ -21,7 +21,7 @@ use super::attempt::Work;
 use super::{ArbiterMail, Mail, Request, RunTask};
 use crate::engine::RunPhase;
 use crate::journal::{Journal, JournalError, Seq, open_stream, read_run};
-use crate::machine::{Input, RunMachine, RunState};
+use crate::machine::{Command, Input, RunMachine, RunState};
 
 /// How long a journal that fails is left alone before it is tried again; twice as long each time, up to the longest.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -120,8 +120,15 @@ impl RunTask {
 
     /// Ends what is at work: guards exit, steps get token and grace. What they say meanwhile is kept.
     async fn come_to_rest(&mut self) -> VecDeque<Mail> {
-        self.gated.clear();
-        self.round = crate::machine::Round::default();
+        // Slots are not in the log: what was to be given back is, and what was to be asked for has not been.
+        let unwritten = std::mem::take(&mut self.round).gated;
+        for command in std::mem::take(&mut self.gated).into_iter().chain(unwritten) {
+            match command {
+                Command::ReturnSlots { .. } => self.carry_out(command),
+                Command::AskSlots { node } => self.machine.leave_line(node),
+                _ => {}
+            }
+        }
         self.timer = None;
         self.prepared.clear();
         for attempt in self.attempts.values() {
@@ -200,8 +207,7 @@ impl RunTask {
         self.head = head;
         self.unfit = false;
         self.shadow = self.shadow.is_some().then(|| Box::new(state.clone()));
-        let why = self.machine.held();
-        self.machine = RunMachine::new(state).with_held(why);
+        self.machine = RunMachine::in_place_of(state, &self.machine);
         if ended {
             // The append that seemed to fail was the last one.
             self.over = true;
