@@ -107,7 +107,8 @@ impl RunTask {
             return Ok(false);
         }
         let stream = open_stream(journal, self.link.run).await?;
-        Ok(stream.is_none_or(|now| now.owner != self.shared.owner && now.head != self.found))
+        // A run that has ended, by whoever's append, is read to its end.
+        Ok(stream.is_some_and(|now| now.owner != self.shared.owner && now.head != self.found))
     }
 
     fn say_broken(&self, error: JournalError, gone: bool) {

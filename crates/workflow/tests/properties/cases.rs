@@ -1,5 +1,7 @@
 //! What is generated: plans that go wrong, the claims of runs on each other, and the deaths of processes.
 
+use std::ops::RangeInclusive;
+
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +94,15 @@ pub struct Death {
     pub lingers: u64,
 }
 
+/// How a journal fails: from one append on it refuses all of them, for a while.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    pub append: usize,
+    pub millis: u64,
+    /// Whether what it calls an I/O error has been written all the same.
+    pub written: bool,
+}
+
 /// Runs on one engine; if it dies, the next process carries on.
 #[derive(Debug, Clone)]
 pub struct Story {
@@ -99,6 +110,13 @@ pub struct Story {
     pub seed: u64,
     pub parts: Vec<Part>,
     pub deaths: Vec<Death>,
+    pub trouble: Option<Trouble>,
+}
+
+impl Story {
+    fn of(seed: u64, parts: Vec<Part>) -> Self {
+        Self { seed, parts, deaths: Vec::new(), trouble: None }
+    }
 }
 
 /// Few resources, one above another.
@@ -200,19 +218,29 @@ fn death() -> impl Strategy<Value = Death> {
 pub fn alone() -> impl Strategy<Value = Story> {
     (any::<u64>().no_shrink(), case(6)).prop_map(|(seed, case)| {
         let part = Part { case, claims: Vec::new(), delay: 0, head_start: 0 };
-        Story { seed, parts: vec![part], deaths: Vec::new() }
+        Story::of(seed, vec![part])
     })
 }
 
-/// Two to four runs that get into each other's way.
-pub fn together() -> impl Strategy<Value = Story> {
-    (any::<u64>().no_shrink(), proptest::collection::vec(part(), 2..=4))
-        .prop_map(|(seed, parts)| Story { seed, parts, deaths: Vec::new() })
+/// So many runs that get into each other's way.
+fn crowd(count: RangeInclusive<usize>) -> impl Strategy<Value = Story> {
+    (any::<u64>().no_shrink(), proptest::collection::vec(part(), count))
+        .prop_map(|(seed, parts)| Story::of(seed, parts))
 }
 
-/// One to three runs, and one or two processes that die one after the other.
+pub fn together() -> impl Strategy<Value = Story> {
+    crowd(2..=4)
+}
+
+/// Runs in one or two processes that die one after the other.
 pub fn dying() -> impl Strategy<Value = Story> {
-    let parts = proptest::collection::vec(part(), 1..=3);
-    (any::<u64>().no_shrink(), parts, proptest::collection::vec(death(), 1..=2))
-        .prop_map(|(seed, parts, deaths)| Story { seed, parts, deaths })
+    (crowd(1..=3), proptest::collection::vec(death(), 1..=2))
+        .prop_map(|(story, deaths)| Story { deaths, ..story })
+}
+
+/// Runs in a process whose journal fails for a while.
+pub fn failing() -> impl Strategy<Value = Story> {
+    let trouble = (1..=40_usize, 0..5000_u64, any::<bool>())
+        .prop_map(|(append, millis, written)| Trouble { append, millis, written });
+    (crowd(1..=3), trouble).prop_map(|(story, trouble)| Story { trouble: Some(trouble), ..story })
 }

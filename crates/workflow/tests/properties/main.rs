@@ -1,5 +1,5 @@
-//! Generated plans with failures, time-outs, panics, guards and cancels, alone, with others that claim the same, and in processes
-//! that die, checked against what the engine promises.
+//! Generated plans with failures, time-outs, panics, guards and cancels, alone, with others that claim the same, in processes
+//! that die, and over a journal that fails for a while, checked against what the engine promises.
 //!
 //! ```text
 //!   cases.rs      what is generated         promises.rs    what holds of each run
@@ -53,6 +53,15 @@ fn generated_runs_keep_out_of_each_others_way() {
 #[test]
 fn generated_runs_survive_the_death_of_their_process() {
     for_cases("generated_runs_survive_the_death_of_their_process", 400, cases::dying, |story| {
+        let played = play(&story);
+        played.check_runs();
+        played.check_exclusion();
+    });
+}
+
+#[test]
+fn generated_runs_outlast_a_journal_that_fails() {
+    for_cases("generated_runs_outlast_a_journal_that_fails", 300, cases::failing, |story| {
         let played = play(&story);
         played.check_runs();
         played.check_exclusion();

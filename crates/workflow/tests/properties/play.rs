@@ -1,7 +1,7 @@
 //! Carrying out a story: one process after the other, until one comes to the end of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::{Either, join_all, select};
@@ -10,7 +10,7 @@ use stillpoint_workflow::testing::{HookJournal, Sim};
 use stillpoint_workflow::*;
 use tokio::sync::watch;
 
-use super::cases::{Death, Part, Story};
+use super::cases::{Death, Story, Trouble};
 use super::common::{pause, replays};
 use super::plan::pool;
 use super::world::World;
@@ -49,7 +49,9 @@ pub fn play_under(story: &Story, policy: GrantPolicy) -> Played<'_> {
     loop {
         let sim = Sim::starting_at(story.seed.wrapping_add(deaths as u64), now.0);
         let death = story.deaths.get(deaths);
-        let (fatal, engine) = process(&sim, &world, death, policy);
+        let trouble = story.trouble.as_ref().filter(|_| deaths == 0);
+        let (fatal, journal) = journal(&sim, &world, death, trouble);
+        let engine = engine(&sim, &world, journal, policy);
         let lived = sim.run(async {
             let life = std::pin::pin!(live(story, &engine, sim.seams(), deaths > 0));
             let death = std::pin::pin!(dies(fatal, death, sim.seams()));
@@ -70,20 +72,37 @@ pub fn play_under(story: &Story, policy: GrantPolicy) -> Played<'_> {
     }
 }
 
-/// A process over the world's store, and whether its fatal append has come.
-fn process(
+type Slow = HookJournal<Arc<MemoryJournal>>;
+
+/// The journal of a process over the world's store, and whether its fatal append has come.
+fn journal(
     sim: &Sim,
     world: &World,
     death: Option<&Death>,
-    policy: GrantPolicy,
-) -> (watch::Receiver<bool>, Engine) {
+    trouble: Option<&Trouble>,
+) -> (watch::Receiver<bool>, HookJournal<Slow>) {
     let (fatal, seen) = watch::channel(false);
     let slow = HookJournal::jitter(Arc::clone(&world.store), sim, 3 * MILLI);
-    let (count, death) = (AtomicUsize::new(0), death.cloned());
+    let (count, death, trouble) = (AtomicUsize::new(0), death.cloned(), trouble.cloned());
+    let (clock, over) = (sim.seams().clock, OnceLock::new());
     let journal = HookJournal::around(slow, move |slow, batch| {
         let at = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let trouble = trouble.clone().filter(|trouble| {
+            let now = clock.mono();
+            at >= trouble.append
+                && now < *over.get_or_init(|| now + Duration::from_millis(trouble.millis))
+        });
         let (fatal, death) = (fatal.clone(), death.clone());
         Box::pin(async move {
+            if let Some(trouble) = trouble {
+                if at.is_multiple_of(2) {
+                    return Err(JournalError::Full);
+                }
+                if trouble.written {
+                    slow.commit(batch).await?;
+                }
+                return Err(JournalError::Io("as told".into()));
+            }
             let Some(death) = death.filter(|death| at >= death.append) else {
                 return slow.commit(batch).await;
             };
@@ -94,16 +113,18 @@ fn process(
             std::future::pending().await
         })
     });
+    (seen, journal)
+}
+
+fn engine(sim: &Sim, world: &World, journal: HookJournal<Slow>, policy: GrantPolicy) -> Engine {
     let leases: Arc<dyn Leases> = Arc::<MemoryJournal>::clone(&world.store);
-    let engine =
-        Engine::builder(world.registry(), Arc::new(journal.shared()), sim.seams(), sim.lanes())
-            .leases(leases)
-            .lease_terms(TERM, MARGIN)
-            .pool(pool(), SLOTS.try_into().unwrap())
-            .grant_policy(policy)
-            .audited()
-            .build();
-    (seen, engine)
+    Engine::builder(world.registry(), Arc::new(journal.shared()), sim.seams(), sim.lanes())
+        .leases(leases)
+        .lease_terms(TERM, MARGIN)
+        .pool(pool(), SLOTS.try_into().unwrap())
+        .grant_policy(policy)
+        .audited()
+        .build()
 }
 
 /// Ready when the process is to die.
@@ -121,8 +142,8 @@ async fn live(story: &Story, engine: &Engine, seams: Seams, again: bool) -> Vec<
         let recovery = engine.recover().await.unwrap();
         assert!(recovery.elsewhere.is_empty() && recovery.unreadable.is_empty(), "{recovery:?}");
     }
-    let parts = story.parts.iter().enumerate();
-    let reports = join_all(parts.map(|(who, part)| lead(who, part, engine, &seams)));
+    let parts = 0..story.parts.len();
+    let reports = join_all(parts.map(|who| lead(who, story, engine, &seams)));
     // Leases are renewed for ever, so that a simulation in which a run never ends is not stuck.
     let Either::Left((reports, _)) = select(reports, Box::pin(pause(&seams, LONG))).await else {
         let stands: Vec<_> = engine.runs().iter().map(|run| (run.id(), run.status())).collect();
@@ -138,36 +159,59 @@ async fn live(story: &Story, engine: &Engine, seams: Seams, again: bool) -> Vec<
     reports
 }
 
+/// Asks again for as long as the journal fails.
+async fn insist<T>(seams: &Seams, ask: impl AsyncFn() -> Result<T, EngineError>) -> T {
+    loop {
+        match ask().await {
+            Err(EngineError::Journal(_)) => pause(seams, Duration::from_millis(700)).await,
+            answer => return answer.unwrap(),
+        }
+    }
+}
+
 /// Submits a run, or finds it again, and does for it what a person does.
-async fn lead(who: usize, part: &Part, engine: &Engine, seams: &Seams) -> RunReport {
+async fn lead(who: usize, story: &Story, engine: &Engine, seams: &Seams) -> RunReport {
+    let part = &story.parts[who];
+    let unsure = story.trouble.as_ref().is_some_and(|trouble| trouble.written);
     pause(seams, Duration::from_millis(part.delay)).await;
     let submission = Submission::new(part.plan(who))
         .key(format!("run-{who}").parse().unwrap())
         .head_start(Duration::from_millis(part.head_start));
-    let run = engine.submit(submission).await.unwrap();
+    let run = insist(seams, async || engine.submit(submission.clone()).await).await;
     if let Some(after) = part.case.cancel {
         pause(seams, Duration::from_millis(after)).await;
-        match run.cancel("op").await {
+        let cancel = async || match run.cancel("op").await {
             // It ended in an earlier process.
-            Ok(_) | Err(EngineError::Elsewhere { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
+            Err(EngineError::Elsewhere { .. }) => Ok(CancelAnswer::Ended),
+            answer => answer,
+        };
+        insist(seams, cancel).await;
     }
     for _ in 0..6 {
-        if run.settled().await.unwrap().phase != RunPhase::Parked {
+        if insist(seams, async || run.settled().await).await.phase != RunPhase::Parked {
             break;
         }
         // An owed exit works when it is asked again; what failed past the point of no return is given up.
         pause(seams, Duration::from_secs(100)).await;
-        match run.status().parked.first().map(|parked| parked.1.reason) {
-            Some(ParkReason::ExitOwed) => run.resume("op").await.unwrap(),
-            Some(_) => run.abandon("op").await.unwrap(),
-            None => {}
-        }
+        let reason = run.status().parked.first().map(|parked| parked.1.reason);
+        let act = async || {
+            let answer = match reason {
+                Some(ParkReason::ExitOwed) => run.resume("op").await,
+                Some(_) => run.abandon("op").await,
+                None => Ok(()),
+            };
+            match answer {
+                // The journal wrote it and said that it had not: asked again, it has been done.
+                Err(EngineError::NotParked { .. }) if unsure => Ok(()),
+                answer => answer,
+            }
+        };
+        insist(seams, act).await;
         pause(seams, Duration::from_secs(1)).await;
     }
+    let report = insist(seams, async || run.wait().await).await;
     replays(&run).await;
-    run.wait().await.unwrap()
+    report
 }
 
 impl Played<'_> {

@@ -16,6 +16,8 @@ struct Checker<'a> {
     report: &'a RunReport,
     /// The number of events by which each process had died.
     deaths: Vec<usize>,
+    /// What was at work may have been lost: with its process, or with its journal.
+    crashed: bool,
 }
 
 impl Played<'_> {
@@ -29,6 +31,7 @@ impl Played<'_> {
                 events: events.iter().filter(|event| event.who == who).cloned().collect(),
                 report: &self.reports[who],
                 deaths: self.world.log.deaths(),
+                crashed: self.deaths > 0 || self.story.trouble.is_some(),
             };
             checker.check();
         }
@@ -60,10 +63,6 @@ impl Checker<'_> {
 
     fn count(&self, name: &str, what: What) -> usize {
         self.of(name, what).count()
-    }
-
-    fn crashed(&self) -> bool {
-        !self.deaths.is_empty()
     }
 
     fn optional(&self, name: &str) -> bool {
@@ -163,7 +162,7 @@ impl Checker<'_> {
             let succeeded = self.first(name, What::Succeeds).is_some();
             // What was armed or intended when its process died is undone, begun or not.
             assert!(
-                begun || !undone || body || self.crashed(),
+                begun || !undone || body || self.crashed,
                 "{name} was undone and had never begun"
             );
             match end {
@@ -276,7 +275,7 @@ impl Checker<'_> {
     /// What the naive model says of the case.
     fn check_naive(&self) {
         let end = self.report.end();
-        let allowed = naive::allowed(self.case, self.crashed());
+        let allowed = naive::allowed(self.case, self.crashed);
         assert!(allowed.ends.contains(&end), "it ended as {end:?}, allowed is {:?}", allowed.ends);
         for name in &allowed.never {
             assert_eq!(self.count(name, What::Begins), 0, "{name} comes after a failure");
@@ -288,7 +287,7 @@ impl Checker<'_> {
             );
         }
         let whole = BTreeSet::from([End::Succeeded, End::SucceededWithWarnings]).contains(&end);
-        let undisturbed = self.case.cancel.is_none() && !self.crashed();
+        let undisturbed = self.case.cancel.is_none() && !self.crashed;
         for (name, attempts) in &allowed.attempts {
             let begun = self.count(name, What::Begins);
             if whole && undisturbed {
