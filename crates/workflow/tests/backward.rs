@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::*;
-use stillpoint_context::{Cx, Effect, Failure, Subject};
+use stillpoint_context::{Attempt, Cx, Effect, Failure, Subject};
+use stillpoint_workflow::testing::Sim;
 use stillpoint_workflow::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -368,5 +369,88 @@ fn a_cancel_that_comes_with_the_end_of_a_step_undoes_it_at_once() {
             let took = clock.mono().saturating_since(before);
             assert!(took < Duration::from_secs(1), "it took {took:?}: {:?}", trace.all());
         });
+    });
+}
+
+/// Runs a plan whose `step` fails once without anybody knowing what it did, and cancels the run while it waits for the one slot
+/// of its pool to be tried again.
+fn cancelled_in_line(sim: &Sim, plan: impl Fn(&Trace, Call<(), ()>, PoolName) -> Plan) -> Trace {
+    let pool = PoolName::new("pool").unwrap();
+    let journal = Arc::new(MemoryJournal::new());
+    let engine = Engine::builder(ActionRegistry::new(), journal, sim.seams(), sim.lanes())
+        .pool(pool.clone(), 1.try_into().unwrap())
+        .audited()
+        .build();
+    let trace = Trace::default();
+    let noted = trace.clone();
+    let step = step_fn(move |cx: Cx, ()| {
+        let (trace, first) = (noted.clone(), cx.attempt() == Attempt::FIRST);
+        async move {
+            trace.note("step");
+            if first { Err(hiccup(Effect::Unknown)) } else { Ok(Done::new(())) }
+        }
+    })
+    .idempotent();
+    let plan = plan(&trace, step, pool.clone());
+    let mut rival = PlanBuilder::new("rival");
+    rival.step("rival", trace.step_in("rival", 60 * SECOND)).pool(pool).add();
+    let rival = rival.build().unwrap();
+    sim.run(async {
+        let run = engine.submit(Submission::new(plan)).await.unwrap();
+        while trace.count("step") == 0 {
+            pause(&sim.seams(), Duration::from_millis(1)).await;
+        }
+        let rival = engine.submit(Submission::new(rival)).await.unwrap();
+        while engine.waiting_for_slots().await.unwrap().is_empty() {
+            pause(&sim.seams(), Duration::from_millis(1)).await;
+        }
+        let answer = run.cancel("op").await.unwrap();
+        let report = run.wait().await.unwrap();
+        match answer {
+            CancelAnswer::TooLate { .. } => {
+                assert_eq!(report.step_named("step").unwrap().progress, NodeProgress::Done);
+                assert_eq!(report.end(), End::SucceededWithWarnings);
+            }
+            _ => assert_eq!(report.end(), End::Cancelled),
+        }
+        assert_eq!(rival.wait().await.unwrap().end(), End::Succeeded);
+        replays(&run).await;
+    });
+    trace
+}
+
+/// It has its place in line for another attempt; what the first one did is owed all the same.
+#[test]
+fn a_step_that_waits_for_a_slot_to_be_tried_again_is_undone_by_a_cancel() {
+    for_seeds(30, |sim| {
+        let trace = cancelled_in_line(&sim, |trace, step, pool| {
+            let mut plan = PlanBuilder::new("again");
+            let before = plan.step("before", trace.step("before")).add();
+            let again = Retry::times(2).backoff(10 * SECOND, 10 * SECOND);
+            let undone = trace.clone();
+            let step = step.undo(move |_, (), _| {
+                undone.note("undo step");
+                async { Ok(Undone::clean()) }
+            });
+            plan.step("step", step).pool(pool).retry(again).after(before).add();
+            plan.build().unwrap()
+        });
+        assert_eq!(trace.all(), ["before", "step", "undo step", "undo before", "rival"]);
+    });
+}
+
+#[test]
+fn a_point_of_no_return_that_waits_for_a_slot_to_be_tried_again_goes_on_after_a_late_cancel() {
+    for_seeds(30, |sim| {
+        let trace = cancelled_in_line(&sim, |trace, step, pool| {
+            let mut plan = PlanBuilder::new("again");
+            let before = plan.step("before", trace.step("before")).add();
+            let again = Retry::times(2).backoff(10 * SECOND, 10 * SECOND);
+            let point = plan.step("step", step).pool(pool).retry(again).no_return().after(before);
+            let point = point.add();
+            plan.step("after", noting(trace, "after")).after(point).add();
+            plan.build().unwrap()
+        });
+        assert_eq!(trace.all(), ["before", "step", "rival", "step"]);
     });
 }

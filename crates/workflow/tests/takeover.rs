@@ -14,8 +14,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::leases::{Before, HookLeases};
 use common::*;
-use stillpoint_context::{Cx, Failure, Mono, ProcessId};
+use stillpoint_context::{Cx, Failure};
 use stillpoint_workflow::testing::{HookJournal, Sim};
 use stillpoint_workflow::*;
 use tokio::sync::watch;
@@ -104,51 +105,9 @@ impl Faster {
     }
 }
 
-/// Leases that a process looks at slowly.
-#[derive(Debug)]
-struct SlowLeases {
-    store: Arc<MemoryJournal>,
-    faster: Faster,
-}
-
-#[async_trait]
-impl Leases for SlowLeases {
-    async fn acquire(
-        &self,
-        process: ProcessId,
-        now: Mono,
-        term: Duration,
-    ) -> Result<Lease, JournalError> {
-        self.store.acquire(process, now, term).await
-    }
-
-    async fn renew(
-        &self,
-        process: ProcessId,
-        epoch: u64,
-        now: Mono,
-        term: Duration,
-    ) -> Result<Lease, JournalError> {
-        self.store.renew(process, epoch, now, term).await
-    }
-
-    async fn release(&self, process: ProcessId, epoch: u64) -> Result<(), JournalError> {
-        self.store.release(process, epoch).await
-    }
-
-    async fn leases(&self) -> Result<Vec<Lease>, JournalError> {
-        self.store.leases().await
-    }
-
-    async fn fence(
-        &self,
-        process: ProcessId,
-        now: Mono,
-        margin: Duration,
-    ) -> Result<Fencing, JournalError> {
-        self.faster.goes_first().await;
-        self.store.fence(process, now, margin).await
-    }
+/// The journal of a process that does not stand alone.
+fn shared(store: &Arc<MemoryJournal>) -> HookJournal<Arc<MemoryJournal>> {
+    HookJournal::after(Arc::clone(store), |_| {}).shared()
 }
 
 /// Lets a slow process and a faster one recover, and looks at who has carried on.
@@ -159,15 +118,7 @@ fn both_recover(slow_to: impl Fn(&Sim, &Arc<MemoryJournal>, &Faster) -> Engine) 
     let leases: Arc<dyn Leases> = Arc::<MemoryJournal>::clone(&store);
     let action = Lasts::new();
     let faster = Faster { engine: Arc::default(), action: action.clone(), sim: sim.clone() };
-    let first = engine(
-        &sim,
-        HookJournal::around(Arc::clone(&store), |inner, batch| {
-            Box::pin(async move { inner.commit(batch).await })
-        })
-        .shared(),
-        leases,
-        &action,
-    );
+    let first = engine(&sim, shared(&store), leases, &action);
     faster.engine.set(first.clone()).unwrap();
     let slow = slow_to(&sim, &store, &faster);
     sim.run(async {
@@ -192,11 +143,17 @@ fn both_recover(slow_to: impl Fn(&Sim, &Arc<MemoryJournal>, &Faster) -> Engine) 
 #[test]
 fn a_run_that_another_has_taken_since_it_was_found_is_left_alone() {
     both_recover(|sim, store, faster| {
-        let leases = SlowLeases { store: Arc::clone(store), faster: faster.clone() };
-        let journal = HookJournal::around(Arc::clone(store), |inner, batch| {
-            Box::pin(async move { inner.commit(batch).await })
+        let theirs = faster.clone();
+        let leases = HookLeases::new(store, move |_, before| {
+            let faster = theirs.clone();
+            Box::pin(async move {
+                if before == Before::Fence {
+                    faster.goes_first().await;
+                }
+                Ok(())
+            })
         });
-        engine(sim, journal.shared(), Arc::new(leases), &Lasts::clone(&faster.action))
+        engine(sim, shared(store), Arc::new(leases), &faster.action)
     });
 }
 
@@ -204,17 +161,17 @@ fn a_run_that_another_has_taken_since_it_was_found_is_left_alone() {
 fn a_run_that_another_has_taken_since_it_was_read_is_left_alone() {
     both_recover(|sim, store, faster| {
         let theirs = faster.clone();
-        let journal = HookJournal::around(Arc::clone(store), move |inner, batch| {
+        let journal = HookJournal::new(Arc::clone(store), move |batch| {
             let faster = theirs.clone();
             let takes = batch.appends.iter().any(|a| matches!(a.stream, StreamId::Run(_)));
             Box::pin(async move {
                 if takes {
                     faster.goes_first().await;
                 }
-                inner.commit(batch).await
+                Ok(())
             })
         });
         let leases: Arc<dyn Leases> = Arc::<MemoryJournal>::clone(store);
-        engine(sim, journal.shared(), leases, &Lasts::clone(&faster.action))
+        engine(sim, journal.shared(), leases, &faster.action)
     });
 }

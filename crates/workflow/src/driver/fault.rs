@@ -21,7 +21,7 @@ use super::attempt::Work;
 use super::{ArbiterMail, Mail, Request, RunTask};
 use crate::engine::RunPhase;
 use crate::journal::{Journal, JournalError, Seq, open_stream, read_run};
-use crate::machine::{Input, RunMachine, RunState};
+use crate::machine::{Command, Input, RunMachine, RunState};
 
 /// How long a journal that fails is left alone before it is tried again; twice as long each time, up to the longest.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -107,7 +107,8 @@ impl RunTask {
             return Ok(false);
         }
         let stream = open_stream(journal, self.link.run).await?;
-        Ok(stream.is_none_or(|now| now.owner != self.shared.owner && now.head != self.found))
+        // A run that has ended, by whoever's append, is read to its end.
+        Ok(stream.is_some_and(|now| now.owner != self.shared.owner && now.head != self.found))
     }
 
     fn say_broken(&self, error: JournalError, gone: bool) {
@@ -120,8 +121,15 @@ impl RunTask {
 
     /// Ends what is at work: guards exit, steps get token and grace. What they say meanwhile is kept.
     async fn come_to_rest(&mut self) -> VecDeque<Mail> {
-        self.gated.clear();
-        self.round = crate::machine::Round::default();
+        // Slots are not in the log: what was to be given back is, and what was to be asked for has not been.
+        let unwritten = std::mem::take(&mut self.round).gated;
+        for command in std::mem::take(&mut self.gated).into_iter().chain(unwritten) {
+            match command {
+                Command::ReturnSlots { .. } => self.carry_out(command),
+                Command::AskSlots { node } => self.machine.leave_line(node),
+                _ => {}
+            }
+        }
         self.timer = None;
         self.prepared.clear();
         for attempt in self.attempts.values() {
@@ -200,22 +208,21 @@ impl RunTask {
         self.head = head;
         self.unfit = false;
         self.shadow = self.shadow.is_some().then(|| Box::new(state.clone()));
-        let why = self.machine.held();
-        self.machine = RunMachine::new(state).with_held(why);
+        self.machine = RunMachine::in_place_of(state, &self.machine);
         if ended {
             // The append that seemed to fail was the last one.
             self.over = true;
             return;
         }
         let from = self.round.records.len();
-        // What was asked in rounds that were never written is asked again.
+        // What was asked in rounds that were never written is asked again, and first what was asked before.
         let again: Vec<_> =
             self.tickets.iter().map(|(ticket, (ask, _))| ask.clone().into_input(*ticket)).collect();
-        for input in again {
-            self.feed(now, input);
-        }
         // A guard that was being prepared is prepared anew.
-        for mail in kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. })) {
+        let kept = kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. }));
+        let (asked, told): (Vec<_>, Vec<_>) =
+            kept.partition(|mail| matches!(mail, Mail::Ask { .. }));
+        for mail in told {
             if let Some(input) = self.open(mail) {
                 self.feed(now, input);
             }
@@ -232,6 +239,15 @@ impl RunTask {
             self.dropped.insert(attempt.serial, (node, attempt.work));
         }
         self.feed(now, Input::Recover { fence, elapsed, lingering });
+        // A wish is about what is taken up by then: an exit that it resumes is begun once.
+        for input in again {
+            self.feed(now, input);
+        }
+        for mail in asked {
+            if let Some(input) = self.open(mail) {
+                self.feed(now, input);
+            }
+        }
         self.go_on(now, from);
     }
 }

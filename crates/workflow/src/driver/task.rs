@@ -413,7 +413,7 @@ impl RunTask {
         }
     }
 
-    fn carry_out(&mut self, command: Command) {
+    pub(super) fn carry_out(&mut self, command: Command) {
         match command {
             // Before each effect: whose lease has run out may have been taken over. Exits are owed whatever else is so.
             Command::Launch { .. }

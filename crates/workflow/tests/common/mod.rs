@@ -1,6 +1,10 @@
 //! What the tests of the engine share: a simulated engine, and steps that leave a trace.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod backup;
+pub mod exclusive;
+pub mod leases;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -53,9 +53,15 @@ impl RunMachine {
         self.held = Some(Held::Unknown(node));
     }
 
-    pub(crate) fn with_held(mut self, held: Option<Held>) -> Self {
-        self.held = held;
-        self
+    /// The machine that takes the place of one whose log failed. Why it begins nothing and what it has of pools are of this process
+    /// and not in the log.
+    pub(crate) fn in_place_of(state: RunState, before: &Self) -> Self {
+        Self { held: before.held, slots: before.slots.clone(), ..Self::new(state) }
+    }
+
+    /// What it asked for has not been heard.
+    pub(crate) fn leave_line(&mut self, node: NodeNo) {
+        self.slots.remove(&node);
     }
 
     pub(crate) fn held(&self) -> Option<Held> {
@@ -172,7 +178,9 @@ impl RunMachine {
             self.take_up(now, node, round);
         }
         loop {
-            if self.state.phase == RunPhase::Forward && self.state.parked.is_empty() {
+            // After a late cancel nothing else is ready than the point of no return, or what a person asked for.
+            let goes_on = matches!(self.state.phase, RunPhase::Forward | RunPhase::Halted);
+            if goes_on && self.state.parked.is_empty() {
                 self.start_ready(now, round);
             }
             while let Some(&node) = self.state.offers.front() {

@@ -17,19 +17,21 @@ impl RunMachine {
             RunPhase::Forward if self.state.left == 0 && self.state.active == 0 => {
                 self.state.good_end()
             }
-            RunPhase::Halted if self.state.active == 0 => match self.halted() {
-                // The cancel came when nothing was left to stop.
-                Halted::Over if self.state.left == 0 => self.state.good_end(),
-                Halted::Over => self.state.good_end().max(End::SucceededWithWarnings),
-                Halted::Uncrossed(cause) => {
-                    self.unwind(now, cause, round);
-                    return true;
+            RunPhase::Halted if self.state.active == 0 && self.state.ready.is_empty() => {
+                match self.halted() {
+                    // The cancel came when nothing was left to stop.
+                    Halted::Over if self.state.left == 0 => self.state.good_end(),
+                    Halted::Over => self.state.good_end().max(End::SucceededWithWarnings),
+                    Halted::Uncrossed(cause) => {
+                        self.unwind(now, cause, round);
+                        return true;
+                    }
+                    Halted::Stuck(parked) => {
+                        self.note(now, RunRecord::Parked(parked), round);
+                        return false;
+                    }
                 }
-                Halted::Stuck(parked) => {
-                    self.note(now, RunRecord::Parked(parked), round);
-                    return false;
-                }
-            },
+            }
             RunPhase::Unwinding if self.state.unsettled == 0 => self.state.bad_end(),
             _ => return false,
         };

@@ -78,8 +78,8 @@ impl RunMachine {
                 | Stage::Preparing
                 | Stage::Armed
                 | Stage::Exiting => true,
-                // Dropped and still at it.
-                _ => matches!(state.thread, Thread::Dropped(_)),
+                // Dropped and still at it, in this process or before its journal failed.
+                _ => matches!(state.thread, Thread::Dropped(_)) || self.lingering.contains(node),
             };
             if ended || !needed {
                 round.gated.push(Command::ReturnSlots { node: *node });

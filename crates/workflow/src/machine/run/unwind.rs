@@ -42,7 +42,9 @@ impl RunState {
                 self.stopped(node);
             }
         }
-        self.ready.clear();
+        // It may wait for slots to be tried again.
+        let point = self.crossed;
+        self.ready.retain(|node| point == Some(*node));
     }
 
     /// Whether a node is one that a late cancel has stopped.
@@ -54,6 +56,11 @@ impl RunState {
     fn stop(&mut self, at: Mono, node: NodeNo) -> bool {
         let part = self.plan().node(node).within.is_some();
         match self.nodes[node.index()].stage {
+            // It has been tried, and waits for slots to be tried again.
+            Stage::Ready if self.nodes[node.index()].attempt > 0 => {
+                self.set(node, Stage::Failed);
+                return true;
+            }
             Stage::Waiting | Stage::Ready | Stage::Preparing if !part => {
                 self.set(node, Stage::Skipped);
             }

@@ -2,13 +2,11 @@
 //!
 //! It says which ends are allowed, how often each step must have been tried in a run that came to the end of the plan, and which
 //! steps must, may and must not have run. Where two things may come first, both are allowed.
-#![allow(unreachable_pub, reason = "a module of a test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use stillpoint_workflow::End;
 
-use super::{Case, Does, GuardSpec, StepSpec};
+use super::cases::{Case, Does, Doubt, GuardSpec, StepSpec};
 
 /// How a step comes out if nothing stops it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +22,7 @@ enum Outcome {
 #[derive(Debug)]
 pub struct Allowed {
     pub ends: BTreeSet<End>,
-    /// Attempts of each step, in a run that was neither stopped nor cancelled.
+    /// Attempts of each step, in a run that was neither stopped nor cancelled; the most of them in any other.
     pub attempts: BTreeMap<String, usize>,
     /// Steps that can never begin, because something that they wait for fails in every case.
     pub never: BTreeSet<String>,
@@ -44,8 +42,11 @@ fn outcome(spec: &StepSpec) -> (Outcome, usize) {
             Does::FailNone if !last => {}
             Does::FailNone if dirty => return (Outcome::Dirty, attempt),
             Does::FailNone => return (Outcome::Clean, attempt),
+            // Its probe tells that nothing was done.
+            _ if spec.doubt == Doubt::Asks && !last => {}
+            _ if spec.doubt == Doubt::Asks => return (Outcome::Clean, attempt),
             // Nobody knows what was done: only what is harmless to repeat is tried again.
-            _ if spec.idempotent && !last => dirty = true,
+            _ if spec.doubt == Doubt::Repeats && !last => dirty = true,
             _ => return (Outcome::Dirty, attempt),
         }
     }
@@ -112,7 +113,19 @@ struct Failing {
     after: Vec<usize>,
 }
 
-pub fn allowed(case: &Case) -> Allowed {
+/// Whatever was at work when a process died is lost, and may be what the run fails for, or can do without.
+fn lose(case: &Case, ends: &mut BTreeSet<End>) {
+    ends.insert(End::Failed);
+    if case.point.is_some() {
+        ends.insert(End::NeedsAttention);
+    }
+    if case.steps.iter().any(|spec| spec.optional) && ends.contains(&End::Succeeded) {
+        ends.insert(End::SucceededWithWarnings);
+    }
+}
+
+/// What the case may come to, in one process or in several that died one after the other.
+pub fn allowed(case: &Case, crashed: bool) -> Allowed {
     let outcomes: Vec<_> = case.steps.iter().map(outcome).collect();
     let fails = |at: usize| outcomes[at].0 != Outcome::Ok && !case.steps[at].optional;
     let name = |at: usize| format!("s{at}");
@@ -180,7 +193,7 @@ pub fn allowed(case: &Case) -> Allowed {
             .point
             .map_or((Outcome::Ok, Outcome::Ok), |(point, late)| (once(point), once(late)));
         match (point, late) {
-            _ if optional_left => drop(ends.insert(End::NeedsAttention)),
+            _ if optional_left && !crashed => drop(ends.insert(End::NeedsAttention)),
             // The point has not been passed after all: everything is undone.
             (Outcome::Clean, _) => {
                 ends.insert(End::Failed);
@@ -207,11 +220,18 @@ pub fn allowed(case: &Case) -> Allowed {
         }
         must.clear();
     }
-    // What a failure or a cancel interrupts is in doubt, also where it would have ended clean.
-    let stopped = case.cancel.is_some() || !failing.is_empty();
-    if stopped && case.steps.iter().any(stays) {
+    if crashed {
+        lose(case, &mut ends);
+        must.clear();
+    }
+    // What a failure, a cancel or a crash interrupts is in doubt, also where it would have ended clean.
+    let stopped = case.cancel.is_some() || crashed || !failing.is_empty();
+    let body = case.guard.iter().flat_map(|guard| &guard.body);
+    if stopped && case.steps.iter().any(stays) || crashed && body.into_iter().any(stays) {
         ends.insert(End::NeedsAttention);
     }
-    let attempts = (0..case.steps.len()).map(|at| (name(at), outcomes[at].1)).collect();
+    // An attempt that is lost counts as one, and may be followed by another.
+    let tries = |at: usize| if crashed { case.steps[at].attempts as usize } else { outcomes[at].1 };
+    let attempts = (0..case.steps.len()).map(|at| (name(at), tries(at))).collect();
     Allowed { ends, attempts, never, must }
 }

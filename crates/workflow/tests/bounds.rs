@@ -1,0 +1,219 @@
+//! The bounds of an engine: how it is suspended and drained, what its pools and its queue hold.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::backup::*;
+use common::*;
+use stillpoint_context::{Cx, Effect, Failure};
+use stillpoint_workflow::testing::{HookJournal, Sim};
+use stillpoint_workflow::*;
+
+#[test]
+fn a_suspended_engine_leaves_nothing_in_doubt_and_another_goes_on_at_once() {
+    for_seeds(80, |sim| {
+        let (store, world) = (Arc::new(MemoryJournal::new()), Site::default());
+        let one = process(&sim, &store, &world, true);
+        let other = process(&sim, &store, &world, true);
+        sim.run(async {
+            let run = one.submit(backup()).await.unwrap();
+            let queued = one.submit(backup()).await.unwrap();
+            pause(&sim.seams(), Duration::from_millis(sim.random() % 60)).await;
+            one.suspend().await.unwrap();
+            assert!(!world.with(|things| things.frozen), "no guard is open");
+            let error = one.submit(backup()).await.unwrap_err();
+            assert!(matches!(error, EngineError::Closing));
+            let recovered = other.recover().await.unwrap();
+            for run in &recovered.runs {
+                assert_eq!(run.wait().await.unwrap().end(), End::Succeeded, "nothing was undone");
+                let state = run.state().await.unwrap();
+                for at in 0..state.plan().nodes().len() {
+                    let node = state.plan().find(state.plan().nodes()[at].name.as_str()).unwrap();
+                    assert!(state.attempts(node) <= 1, "nothing was in doubt");
+                }
+            }
+            for run in [run, queued] {
+                match run.wait().await {
+                    Ok(report) => assert_eq!(report.end(), End::Succeeded),
+                    Err(EngineError::Suspended { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(store.ends(), [End::Succeeded; 2]);
+        });
+    });
+}
+
+#[test]
+fn a_drained_engine_takes_nothing_more_and_ends_what_it_has() {
+    for_seeds(20, |sim| {
+        let (store, world) = (Arc::new(MemoryJournal::new()), Site::default());
+        let engine = process(&sim, &store, &world, true);
+        sim.run(async {
+            for _ in 0..3 {
+                engine.submit(backup()).await.unwrap();
+            }
+            let drained = engine.drain().await.unwrap();
+            assert!(drained.open.is_empty());
+            assert_eq!(store.ends(), [End::Succeeded; 3]);
+            assert!(matches!(engine.submit(backup()).await, Err(EngineError::Closing)));
+            assert!(store.leases().await.unwrap().is_empty(), "the lease is given back");
+        });
+    });
+}
+
+#[test]
+fn a_pool_limits_what_runs_at_once_over_all_runs() {
+    for_seeds(20, |sim| {
+        let busy = Arc::new(Mutex::new((0_u32, 0_u32)));
+        let pool = PoolName::new("storage").unwrap();
+        let engine = Engine::builder(
+            ActionRegistry::new(),
+            Arc::new(MemoryJournal::new()),
+            sim.seams(),
+            sim.lanes(),
+        )
+        .pool(pool.clone(), 3.try_into().unwrap())
+        .audited()
+        .build();
+        let step = || {
+            let busy = Arc::clone(&busy);
+            step_fn(move |cx: Cx, ()| {
+                let busy = Arc::clone(&busy);
+                async move {
+                    {
+                        let mut busy = busy.lock().unwrap();
+                        busy.0 += 1;
+                        busy.1 = busy.1.max(busy.0);
+                    }
+                    cx.sleep(Duration::from_millis(10)).await.map_err(|e| Failure::of(&e))?;
+                    busy.lock().unwrap().0 -= 1;
+                    if cx.attempt() == stillpoint_context::Attempt::FIRST {
+                        return Err(hiccup(Effect::None));
+                    }
+                    Ok(Done::new(()))
+                }
+            })
+        };
+        sim.run(async {
+            let mut runs = Vec::new();
+            for n in 0..4 {
+                let mut plan = PlanBuilder::new(format!("run-{n}"));
+                for at in 0..6 {
+                    let step = plan.step(format!("step-{at}"), step());
+                    step.retry(Retry::times(2)).pool(pool.clone()).add();
+                }
+                runs.push(engine.submit(Submission::new(plan.build().unwrap())).await.unwrap());
+            }
+            pause(&sim.seams(), Duration::from_millis(5)).await;
+            assert!(!engine.waiting_for_slots().await.unwrap().is_empty());
+            let cancelled = runs.pop().unwrap();
+            cancelled.cancel("test").await.unwrap();
+            for run in &runs {
+                assert_eq!(run.wait().await.unwrap().end(), End::Succeeded);
+                replays(run).await;
+            }
+            assert_eq!(cancelled.wait().await.unwrap().end(), End::Cancelled);
+            assert!(engine.waiting_for_slots().await.unwrap().is_empty());
+            assert_eq!(busy.lock().unwrap().1, 3);
+        });
+    });
+}
+
+#[test]
+fn a_full_queue_is_a_clear_error() {
+    let sim = Sim::new(5);
+    let engine = Engine::builder(
+        ActionRegistry::new(),
+        Arc::new(MemoryJournal::new()),
+        sim.seams(),
+        sim.lanes(),
+    )
+    .queue_limit(2)
+    .build();
+    let plan = || {
+        let mut plan = PlanBuilder::new("slow");
+        plan.step(
+            "wait",
+            step_fn(|cx: Cx, ()| async move {
+                cx.sleep(SECOND).await.map_err(|error| Failure::of(&error))?;
+                Ok(Done::new(()))
+            }),
+        )
+        .add();
+        Submission::new(plan.build().unwrap())
+    };
+    sim.run(async {
+        let first = engine.submit(plan()).await.unwrap();
+        engine.submit(plan()).await.unwrap();
+        let full = engine.submit(plan()).await.unwrap_err();
+        assert_eq!(full, EngineError::QueueFull { limit: 2 });
+        first.wait().await.unwrap();
+        engine.submit(plan()).await.unwrap();
+    });
+}
+
+/// Slots are of the process: what it held and what it stood in line for when its journal failed is known afterwards.
+#[test]
+fn a_pool_has_all_its_slots_after_a_journal_that_failed() {
+    for_seeds(60, |sim| {
+        let pool = PoolName::new("storage").unwrap();
+        let (count, clock) = (AtomicU64::new(0), sim.seams().clock);
+        let fails_from = 3 + sim.random() % 20;
+        let until = clock.mono() + 3 * SECOND;
+        let journal = HookJournal::new(MemoryJournal::new(), move |_| {
+            let fails = count.fetch_add(1, Ordering::Relaxed) >= fails_from && clock.mono() < until;
+            Box::pin(std::future::ready(if fails { Err(JournalError::Full) } else { Ok(()) }))
+        });
+        let engine =
+            Engine::builder(ActionRegistry::new(), Arc::new(journal), sim.seams(), sim.lanes())
+                .pool(pool.clone(), 1.try_into().unwrap())
+                .audited()
+                .build();
+        let busy = Arc::new(AtomicU64::new(0));
+        let step = || {
+            let busy = Arc::clone(&busy);
+            step_fn(move |cx: Cx, ()| {
+                let busy = Arc::clone(&busy);
+                async move {
+                    assert_eq!(busy.fetch_add(1, Ordering::Relaxed), 0, "one at a time");
+                    let slept = cx.sleep(Duration::from_millis(10)).await;
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                    slept.map(Done::new).map_err(|error| Failure::of(&error))
+                }
+            })
+            .read_only()
+        };
+        let submission = || {
+            let mut plan = PlanBuilder::new("pooled");
+            for at in 0..4 {
+                let step = plan.step(format!("step-{at}"), step());
+                step.retry(Retry::times(3)).pool(pool.clone()).add();
+            }
+            Submission::new(plan.build().unwrap())
+        };
+        sim.run(async {
+            let mut runs = Vec::new();
+            for _ in 0..2 {
+                runs.extend(engine.submit(submission()).await);
+            }
+            pause(&sim.seams(), 4 * SECOND).await;
+            runs.push(engine.submit(submission()).await.unwrap());
+            for run in runs {
+                assert_eq!(run.wait().await.unwrap().end(), End::Succeeded);
+                replays(&run).await;
+            }
+            assert!(engine.waiting_for_slots().await.unwrap().is_empty());
+        });
+    });
+}
