@@ -10,7 +10,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::*;
@@ -259,6 +259,45 @@ fn an_exit_that_hangs_is_repeated_and_one_that_keeps_failing_parks_the_run_with_
 }
 
 #[test]
+fn an_exit_that_is_resumed_while_the_journal_fails_is_begun_once() {
+    for written in [false, true] {
+        for_seeds(20, |sim| {
+            let fails = Arc::new(AtomicBool::new(false));
+            let failing = Arc::clone(&fails);
+            let journal = testing::HookJournal::around(
+                MemoryJournal::new(),
+                move |store: Arc<MemoryJournal>, batch| {
+                    let fails = failing.swap(false, Ordering::SeqCst);
+                    Box::pin(async move {
+                        if fails && !written {
+                            return Err(JournalError::Full);
+                        }
+                        let position = store.commit(batch).await;
+                        if fails { Err(JournalError::Full) } else { position }
+                    })
+                },
+            );
+            let engine = engine_over(&sim, Arc::new(journal));
+            let trace = Trace::default();
+            let plan = plan(&trace, &Section { exit: Does::Fail, ..Section::default() });
+            sim.run(async {
+                let run = engine.submit(Submission::new(plan)).await.unwrap();
+                assert_eq!(run.settled().await.unwrap().phase, RunPhase::Parked);
+                assert_eq!(trace.count("exit begins"), 2);
+                fails.store(true, Ordering::SeqCst);
+                drop(run.resume("op").await);
+                pause(&sim.seams(), 60 * SECOND).await;
+                assert_eq!(run.settled().await.unwrap().phase, RunPhase::Parked);
+                assert_eq!(trace.count("exit begins"), 4, "{:?}", trace.all());
+                run.resolve("op", "freeze", Resolution::Done(Payload::UNIT)).await.unwrap();
+                assert_eq!(run.wait().await.unwrap().end(), End::Failed);
+                replays(&run).await;
+            });
+        });
+    }
+}
+
+#[test]
 fn a_body_that_cannot_end_in_time_is_refused_before_anything_is_entered() {
     for_seeds(20, |sim| {
         let (engine, trace) = (engine(&sim), Trace::default());
@@ -494,7 +533,7 @@ fn an_enter_that_was_never_polled_is_shut_out_and_needs_no_exit() {
 fn a_journal_that_fails_while_a_guard_is_open_ends_it_and_launches_nothing_more() {
     for_seeds(60, |sim| {
         // Every commit of the run fails once the guard is armed; another branch has something to append meanwhile.
-        let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let armed = Arc::new(AtomicBool::new(false));
         let journal = testing::HookJournal::new(MemoryJournal::new(), move |batch| {
             let run = batch.appends.iter().any(|a| matches!(a.stream, StreamId::Run(_)));
             let fails = run && armed.load(Ordering::SeqCst);
