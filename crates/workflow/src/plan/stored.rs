@@ -15,7 +15,7 @@ const UNDO_RETRY: Retry =
     Retry { attempts: 4, base: Duration::from_millis(500), cap: Duration::from_secs(30) };
 
 /// How long one attempt of an undo may take.
-const UNDO_TIMEOUT: Option<Duration> = Some(Duration::from_secs(1800));
+const UNDO_TIMEOUT: Option<Duration> = Some(Duration::from_mins(30));
 
 /// How often a step is tried.
 const RETRY: Retry = Retry { attempts: 1, base: Duration::ZERO, cap: Duration::ZERO };

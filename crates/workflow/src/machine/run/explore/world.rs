@@ -175,7 +175,7 @@ impl World {
         });
         let now = Mono(Duration::from_secs(1));
         let mut log = Log::default();
-        log.push(now, Record::Run(RunRecord::Submitted(submitted.clone())));
+        log.push(now, Record::Run(RunRecord::Submitted(Arc::clone(&submitted))));
         let state = RunState::new(submitted);
         Self {
             machine: RunMachine::new(state.clone()),
