@@ -182,6 +182,10 @@ impl LiveJob {
         self.wait_until(|job| job.state() == JobState::Parked).await;
     }
 
+    async fn settled(&self) {
+        self.wait_until(|job| !self.goes_on(job)).await;
+    }
+
     /// Waits for the end, or until this holds.
     async fn wait_until(&self, holds: impl Fn(&Job) -> bool) {
         loop {
@@ -244,7 +248,7 @@ impl JobHandle {
     /// # Cancel safety
     /// May be dropped and called again.
     pub async fn settled(&self) -> Job {
-        self.live.wait_until(|job| !self.live.goes_on(job)).await;
+        self.live.settled().await;
         self.live.snapshot()
     }
 
@@ -287,7 +291,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next event; `None` once the job has ended and all events were given.
+    /// The next event; `None` once all events were given and the job has ended, or nothing of it goes on without a person.
+    /// One that is gone on with is watched anew.
     ///
     /// # Cancel safety
     /// No event is lost by dropping it.
@@ -301,7 +306,7 @@ impl Watch {
                 Err(TryRecvError::Empty) if self.over => return None,
                 Err(TryRecvError::Empty) => {}
             }
-            let end = std::pin::pin!(self.live.wait());
+            let end = std::pin::pin!(self.live.settled());
             let next = std::pin::pin!(self.events.recv());
             match futures_util::future::select(next, end).await {
                 futures_util::future::Either::Left((Ok(event), _)) => return Some(event),
