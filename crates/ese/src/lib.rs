@@ -83,15 +83,16 @@ pub use checksum::{
     PageFault, PageState, block_checksum, check_page, header_checksum, is_header_good,
 };
 pub use database::{
-    CopyState, DatabaseHeader, DatabaseHeaders, DatabaseReport, DatabaseState, HeaderCopy,
-    RepairCount, read_database_header, scan_database,
+    BackupType, CopyState, DatabaseFlags, DatabaseHeader, DatabaseHeaders, DatabaseReport,
+    DatabaseState, HeaderCopy, Occurrence, RepairCount, RevertRecord, ScanRecord, ScrubRecord,
+    Trailer, read_database_header, scan_database,
 };
 pub use error::EseError;
 pub use finding::{Finding, FindingKind, Findings, Place, Severity};
 pub use jet::JetError;
 pub use log::{
-    Attachment, LogBody, LogHeader, LogMember, LogName, LogReport, LogRole, StreamFinding,
-    StreamFindingKind, check_stream, read_log_header, scan_log,
+    Attachment, EngineSettings, LogBody, LogHeader, LogMember, LogName, LogReport, LogRole,
+    StreamFinding, StreamFindingKind, check_stream, read_log_header, scan_log,
 };
 pub use read::{Observer, Progress, ReadAt, ScanOptions};
 pub use set::{Reason, RollForward, SetReport, SetVerdict, judge_set};

@@ -188,12 +188,33 @@ fn files_cut_short_say_so() {
 fn the_trailer_of_a_streaming_backup_is_no_bad_page() {
     let mut file = database(&DatabaseSpec::new(5).with_page_size(PageSize::KIB_4));
     let mut trailer = vec![0; 4096];
-    trailer[40..60].fill(7);
+    for at in 40..148 {
+        trailer[at] = u8::try_from(at).unwrap();
+    }
     seal_header(&mut trailer);
     file.extend(&trailer);
     let report = scan(&file);
     assert_eq!(only(&report.findings).kind, FindingKind::Trailer);
     assert_eq!((report.bad, report.pages), (0, 62));
+    let found = report.trailer.unwrap();
+    let long = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().unwrap());
+    assert_eq!(found.backup.mark.to_bytes(), trailer[40..48]);
+    assert_eq!(found.backup.gen_high.number(), long(60));
+    assert_eq!(found.signature.as_bytes()[..], trailer[64..92]);
+    assert_eq!(found.log_signature.as_bytes()[..], trailer[92..120]);
+    assert_eq!(found.max_required_created.to_bytes(), trailer[132..140]);
+    assert_eq!(found.max_committed_created.to_bytes(), trailer[140..148]);
+    let header = report.header.unwrap().with_trailer(&found);
+    let generations = [header.min_required, header.max_required, header.max_committed];
+    assert_eq!(generations, [120, 124, 128].map(|at| generation(long(at))));
+    // Anywhere else it is a bad page, and so is a spoiled one.
+    file.extend([0; 4096]);
+    assert_eq!(scan(&file).trailer, None);
+    assert_eq!(scan(&file).bad, 1);
+    file.truncate(file.len() - 4096);
+    let at = file.len() - 4096 + 100;
+    file[at] ^= 1;
+    assert_eq!((scan(&file).trailer, scan(&file).bad), (None, 1));
 }
 
 #[test]
@@ -513,6 +534,14 @@ fn checkpoints() {
         assert_eq!(FileKind::sniff(&bad).unwrap().kind, FileKind::Checkpoint);
         assert!(!FileKind::sniff(&bad).unwrap().is_intact);
     }
+    let mut other = good.clone();
+    for copy in [0, 4096] {
+        other[copy + 667] = 3;
+        seal_header(&mut other[copy..copy + 4096]);
+    }
+    assert_eq!(only(&scan(&other).findings).jet, Some(JetError::FILE_INVALID_TYPE));
+    let refused = stillpoint_ese::read_checkpoint(&other).unwrap_err();
+    assert_eq!(refused.jet(), Some(JetError::FILE_INVALID_TYPE));
     let report = scan(&good[..5000]);
     assert!(report.findings.iter().any(|found| found.kind == FindingKind::HeaderCopyAbsent));
     assert_eq!(scan(&[]).findings.worst().unwrap().severity, Severity::Damage);

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use super::{CopyState, DatabaseHeader, DatabaseHeaders, HeaderCopy, read_database_header};
+use super::{
+    CopyState, DatabaseHeader, DatabaseHeaders, HeaderCopy, Trailer, read_database_header,
+};
 use crate::{
     EseError, FileKind, Finding, FindingKind, Findings, Observer, PageFault, PageState, Place,
     ReadAt, ScanOptions,
-    bytes::{is_zero, u32_at, u64_at},
-    checksum::{check_page, is_header_good},
+    bytes::{u32_at, u64_at},
+    checksum::check_page,
     read::{Sweep, size_of},
 };
 
@@ -29,6 +31,8 @@ pub struct DatabaseReport {
     pub correctable: u64,
     /// Highest change stamp of a good page, with that page.
     pub highest_dbtime: Option<(u64, u32)>,
+    /// The trailer page of a restored streaming backup; it is not among the pages.
+    pub trailer: Option<Trailer>,
     /// Everything found, header first, then in the order of the file.
     pub findings: Findings,
 }
@@ -57,6 +61,7 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         bad: 0,
         correctable: 0,
         highest_dbtime: None,
+        trailer: None,
         findings: Findings::with_limit(options.max_findings),
     };
     let headers = match read_database_header(file) {
@@ -162,11 +167,14 @@ impl Scan {
         match check_page(page, number) {
             PageState::Uninitialised => self.report.uninitialised += 1,
             PageState::Good => self.note_good(page, number),
-            PageState::Bad(_) if is_last && is_trailer(page) => {
-                self.report.pages -= 1;
-                self.push(Place::Page(number), offset, FindingKind::Trailer);
-            }
-            PageState::Bad(fault) => self.note_bad(fault, number, offset),
+            PageState::Bad(fault) => match Trailer::recognise(page).filter(|_| is_last) {
+                Some(trailer) => {
+                    self.report.pages -= 1;
+                    self.report.trailer = Some(trailer);
+                    self.push(Place::Page(number), offset, FindingKind::Trailer);
+                }
+                None => self.note_bad(fault, number, offset),
+            },
         }
     }
 
@@ -203,11 +211,4 @@ impl Scan {
         };
         self.push(Place::Page(number), at, FindingKind::Page(fault));
     }
-}
-
-/// The extra last page that a restored streaming backup has, checksummed as a header.
-fn is_trailer(page: &[u8]) -> bool {
-    is_header_good(page)
-        && [4, 8, 12, 24].into_iter().all(|at| u32_at(page, at) == 0)
-        && !is_zero(page)
 }

@@ -6,7 +6,7 @@ mod name;
 mod stream;
 
 pub use body::{LogBody, LogReport, scan_log};
-pub use header::{Attachment, LogHeader, read_log_header};
+pub use header::{Attachment, EngineSettings, LogHeader, read_log_header};
 pub use name::{LogName, LogRole};
 pub(crate) use stream::{Chain, choose};
 pub use stream::{LogMember, StreamFinding, StreamFindingKind, check_stream};
