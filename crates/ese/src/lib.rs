@@ -80,7 +80,8 @@ pub mod write;
 
 pub use checkpoint::{CheckpointHeader, CheckpointReport, read_checkpoint, scan_checkpoint};
 pub use checksum::{
-    PageFault, PageState, block_checksum, check_page, header_checksum, is_header_good,
+    PageFault, PageState, block_checksum, block_checksum_portable, check_page, header_checksum,
+    is_header_good,
 };
 pub use database::{
     BackupType, CopyState, DatabaseFlags, DatabaseHeader, DatabaseHeaders, DatabaseReport,

@@ -188,8 +188,8 @@ fn files_cut_short_say_so() {
 fn the_trailer_of_a_streaming_backup_is_no_bad_page() {
     let mut file = database(&DatabaseSpec::new(5).with_page_size(PageSize::KIB_4));
     let mut trailer = vec![0; 4096];
-    for at in 40..148 {
-        trailer[at] = u8::try_from(at).unwrap();
+    for (at, byte) in trailer.iter_mut().enumerate().take(148).skip(40) {
+        *byte = u8::try_from(at).unwrap();
     }
     seal_header(&mut trailer);
     file.extend(&trailer);
