@@ -141,7 +141,7 @@ pub fn check_page(page: &[u8], number: u32) -> PageState {
     }
 }
 
-fn uses_ecc(page: &[u8]) -> bool {
+pub(crate) fn uses_ecc(page: &[u8]) -> bool {
     u32_at(page, 36) & FLAG_ECC != 0
 }
 

@@ -29,7 +29,7 @@ pub enum Place {
     Header,
     /// The second copy of the header.
     ShadowHeader,
-    /// A database page by its number, the first is 1.
+    /// A page by its number: of a database from 1, of a flush map from 0.
     Page(u32),
     /// A log segment by its index in the file, the header is 0.
     Segment(u32),

@@ -68,6 +68,7 @@ mod checksum;
 mod database;
 mod error;
 mod finding;
+mod flush_map;
 mod jet;
 mod log;
 mod read;
@@ -90,6 +91,7 @@ pub use database::{
 };
 pub use error::EseError;
 pub use finding::{Finding, FindingKind, Findings, Place, Severity};
+pub use flush_map::{FlushMapFit, FlushMapHeader, FlushMapReport, read_flush_map, scan_flush_map};
 pub use jet::JetError;
 pub use log::{
     Attachment, EngineSettings, LogBody, LogHeader, LogMember, LogName, LogReport, LogRole,

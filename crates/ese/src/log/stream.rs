@@ -74,7 +74,7 @@ impl LogMember {
 
     fn accumulated(&self) -> Option<u64> {
         match self.body {
-            Some(LogBody::Checked { accumulated, .. }) => Some(accumulated),
+            Some(LogBody::Checked { accumulated, .. }) => accumulated,
             _ => None,
         }
     }

@@ -18,6 +18,7 @@ pub struct DatabaseSpec {
     pages: u32,
     uninitialised: u32,
     old_format: bool,
+    has_flush_map: bool,
     dirty: Option<(GenerationRange, Generation)>,
     signature: Signature,
     log_signature: Signature,
@@ -33,6 +34,7 @@ impl DatabaseSpec {
             pages: 62,
             uninitialised: 15,
             old_format: false,
+            has_flush_map: false,
             dirty: None,
             signature: signature(seed, 1),
             log_signature: signature(seed, 2),
@@ -62,6 +64,12 @@ impl DatabaseSpec {
     /// Whether pages carry the old checksum format; large pages keep the ECC format.
     pub fn with_old_format(mut self, old_format: bool) -> Self {
         self.old_format = old_format;
+        self
+    }
+
+    /// Whether the header carries the signatures that pair it with a flush map.
+    pub fn with_flush_map(mut self, has_flush_map: bool) -> Self {
+        self.has_flush_map = has_flush_map;
         self
     }
 
@@ -164,6 +172,10 @@ impl DatabaseSpec {
             put_u32(&mut page, 640, required.first().number());
             put(&mut page, 672, &self.created[0].to_bytes());
             put(&mut page, 348, &self.created[1].to_bytes());
+        }
+        if self.has_flush_map {
+            put(&mut page, 584, signature(self.seed, 3).as_bytes());
+            put(&mut page, 612, signature(self.seed, 4).as_bytes());
         }
         put_u32(&mut page, 340, VERSION);
         put_u32(&mut page, 344, 20);
