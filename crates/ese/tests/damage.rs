@@ -686,6 +686,82 @@ fn set_verdicts() {
 }
 
 #[test]
+fn a_set_says_how_new_it_is() {
+    let spec = stream(3, 9);
+    let dirty = header(
+        &DatabaseSpec::new(11)
+            .with_pages(4)
+            .with_page_size(PageSize::KIB_2)
+            .with_dirty(range(5, 7), generation(7)),
+    );
+    // By headers alone: when the last log was created; scanned: when its last data was written.
+    let mut logs = logs(&spec);
+    let newest = spec.created(generation(9));
+    let written = LogTime::from_unix_millis(newest.unix_millis().unwrap() + 5_000).unwrap();
+    let current = &mut logs[6].bytes;
+    let at = 13 * 4096;
+    current[at + 16..at + 24].copy_from_slice(&written.to_bytes());
+    let sum = stillpoint_ese::block_checksum(&current[at..at + 4096], 13, true).unwrap();
+    current[at..at + 8].copy_from_slice(&sum.to_le_bytes());
+    let by_header: Vec<LogMember> = logs
+        .iter()
+        .map(|log| LogMember::from_header(&log.name, &read_log_header(&log.bytes).unwrap()))
+        .collect();
+    let reached = judge_set(&dirty, &by_header).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.time), (generation(9), newest));
+    let scanned = members(&logs);
+    let reached = judge_set(&dirty, &scanned).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.time, reached.cut_by), (generation(9), written, None));
+
+    // A clean one goes on from the log that it was shut down in: generation 3 here.
+    let clean = header(&DatabaseSpec::new(11).with_pages(4).with_page_size(PageSize::KIB_2));
+    assert_eq!(clean.consistent.generation, generation(3));
+    let alone = judge_set(&clean, &[]).rolls_forward_to.unwrap();
+    assert_eq!(
+        (alone.generation, alone.time, alone.cut_by),
+        (generation(3), clean.consistent_time, None)
+    );
+    let reached = judge_set(&clean, &scanned).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.time, reached.cut_by), (generation(9), written, None));
+    let reached = judge_set(&clean, &scanned[..3]).rolls_forward_to.unwrap();
+    assert_eq!(reached.generation, generation(5));
+    let reached = judge_set(&clean, &scanned[2..]).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.cut_by), (generation(3), Some(range(3, 4))));
+    let mut gap = scanned.clone();
+    gap.remove(3);
+    let reached = judge_set(&clean, &gap).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.cut_by), (generation(5), Some(range(6, 6))));
+    // One that is damaged cuts as one that is missing does.
+    let mut damaged = scanned;
+    damaged[3].is_damaged = true;
+    let reached = judge_set(&clean, &damaged).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.cut_by), (generation(5), Some(range(6, 6))));
+}
+
+#[test]
+fn the_open_log_may_be_absent_from_a_frozen_set() {
+    // The freeze of a VSS backup closes it, so that the newest generation has a closed log's name.
+    for has_current in [true, false] {
+        let spec = stream(3, 9).with_current(has_current);
+        let logs = members(&logs(&spec));
+        assert_eq!(logs.iter().any(|log| log.file == "E00.log"), has_current);
+        let database = header(
+            &DatabaseSpec::new(11)
+                .with_pages(4)
+                .with_page_size(PageSize::KIB_2)
+                .with_dirty(range(5, 7), generation(9)),
+        );
+        let report = judge_set(&database, &logs);
+        assert_eq!(report.stream, []);
+        assert_eq!(
+            report.verdict,
+            SetVerdict::Recoverable { required: range(5, 7), committed: generation(9) }
+        );
+        assert_eq!(report.rolls_forward_to.unwrap().generation, generation(9));
+    }
+}
+
+#[test]
 fn logs_of_another_creation_time_do_not_count() {
     let spec = stream(3, 9);
     let all = members(&logs(&spec));
