@@ -286,6 +286,19 @@ impl Findings {
         }
     }
 
+    /// Adds what was found later in the same file. The result is that of having pushed everything to
+    /// one list, as long as the limits are equal.
+    pub(crate) fn append(&mut self, later: Self) {
+        let notices = self.notices + later.notices;
+        let repairable = self.repairable + later.repairable;
+        let damage = self.damage + later.damage;
+        for finding in later.list {
+            self.push(finding);
+        }
+        self.omitted += later.omitted;
+        (self.notices, self.repairable, self.damage) = (notices, repairable, damage);
+    }
+
     /// Whether the engine can use the file: nothing is damaged, though it may have to put bits
     /// right. This is what `eseutil /k` answers with 0.
     pub fn is_usable(&self) -> bool {

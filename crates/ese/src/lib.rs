@@ -70,6 +70,7 @@ mod error;
 mod finding;
 mod flush_map;
 mod jet;
+mod lanes;
 mod log;
 mod read;
 mod set;
