@@ -387,6 +387,18 @@ fn a_turned_bit_anywhere_in_a_log_is_found_where_it_is() {
 }
 
 #[test]
+fn a_bit_of_the_checksum_makes_no_segment_a_shadow() {
+    // The segment's number is mixed into the checksum: one bit less, and it is right for the
+    // segment before, as a shadow's is.
+    let mut log = logs(&stream(3, 4)).remove(0).bytes;
+    log[7 * 4096] ^= 1;
+    let report = scan_bytes(&log);
+    let finding = only(&report.findings);
+    assert_eq!((finding.place, &finding.kind), (Place::Segment(7), &FindingKind::SegmentBad));
+    assert!(matches!(report.body, LogBody::Checked { data_segments: 38, .. }));
+}
+
+#[test]
 fn what_recycled_logs_leave_behind_is_no_fault() {
     let old = logs(&stream(3, 4)).remove(0).bytes;
     let mut current = logs(&stream(9, 9)).remove(0).bytes;
