@@ -85,6 +85,7 @@ fn odd(word: u32) -> bool {
 
 /// What is wrong with a page, as far as its checksum tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PageFault {
     /// The checksum does not match and nothing better can be said.

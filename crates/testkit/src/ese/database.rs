@@ -35,7 +35,6 @@ impl<'a> DatabaseDamager<'a> {
     /// One of the things below, to whole pages or a header; `None` when nothing is left to damage.
     pub fn any(&mut self) -> Option<Done> {
         match self.noise.below(12) {
-            0..=2 => self.turn_bit(),
             3..=5 => self.turn_two_bits(),
             6 => self.copy_page(),
             7 | 8 => self.tear_page(),

@@ -169,7 +169,8 @@ impl Done {
                 K::Gap { missing },
             ) => missing.contains(*generation),
             (Self::SignatureChanged { generation }, K::ForeignSignature)
-            | (Self::HistoryForked { generation }, K::SequenceBroken) => {
+            | (Self::HistoryForked { generation }, K::SequenceBroken)
+            | (Self::EndTorn { generation, .. }, K::TornWhileClosed) => {
                 found.generation == *generation
             }
             // What the next log remembers is no longer so.
@@ -179,9 +180,6 @@ impl Done {
                 | Self::SegmentBitTurned { generation, .. },
                 K::AccumulatedMismatch,
             ) => found.generation == generation.next(),
-            (Self::EndTorn { generation, .. }, K::TornWhileClosed) => {
-                found.generation == *generation
-            }
             _ => false,
         }
     }
