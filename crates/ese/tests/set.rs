@@ -10,10 +10,10 @@ use std::{
 };
 
 use stillpoint_ese::{
-    EseError, FileCheck, FileKind, FlushMapFit, Generation, GenerationRange, Health, PageSize,
-    Progress, ScanOptions, SetCheck, SetVerdict, check_file, check_logs, check_path, check_set,
-    read_database_header,
-    write::{DatabaseSpec, ExchangeSet, FlushMapSpec, WrittenSet, seal_header},
+    DatabaseState, EseError, FileCheck, FileKind, FlushMapFit, Generation, GenerationRange, Health,
+    PageSize, Progress, ScanOptions, SetCheck, SetVerdict, check_file, check_logs, check_path,
+    check_set, read_database_header,
+    write::{DatabaseSpec, ExchangeSet, FlushMapSpec, LogStreamSpec, WrittenSet, seal_header},
 };
 
 fn options() -> ScanOptions {
@@ -215,4 +215,64 @@ fn progress_runs_over_all_files_and_can_stop() {
     assert_eq!(last, total);
     let stopped = check_set(&paths, &options(), &mut |_: &Path, _| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(EseError::Stopped)));
+}
+
+#[test]
+fn a_restored_streaming_backup_needs_what_its_trailer_says() {
+    for size in PageSize::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let generation = Generation::new;
+        let spec = DatabaseSpec::new(1)
+            .with_page_size(size)
+            .with_pages(20)
+            .with_uninitialised(3)
+            .with_dirty(range(6, 7), generation(8))
+            .with_trailer(true);
+        let mut bytes = Vec::new();
+        spec.write_to(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, spec.file_len());
+        fs::write(folder.path().join("DB01.edb"), &bytes).unwrap();
+        for log in LogStreamSpec::new(1, generation(6), generation(8)).with_segments(8).logs() {
+            fs::write(folder.path().join(log.name), log.bytes).unwrap();
+        }
+        let found = check(&[folder.path()]);
+        assert_eq!(found.health(), Health::Good, "{found:#?}");
+        assert_eq!(found.files[0].pages.unwrap().total, 20);
+        assert_eq!(
+            found.databases[0].set.verdict,
+            SetVerdict::Recoverable { required: range(6, 7), committed: generation(8) }
+        );
+        // Without the trailer nobody knows.
+        fs::write(folder.path().join("DB01.edb"), &bytes[..bytes.len() - size.len()]).unwrap();
+        assert_eq!(check(&[folder.path()]).databases[0].health, Health::Bad);
+    }
+}
+
+#[test]
+fn states_that_are_no_backup() {
+    for (state, is_refused) in [
+        (DatabaseState::JustCreated, true),
+        (DatabaseState::CleanShutdown, false),
+        (DatabaseState::BeingConverted, true),
+        (DatabaseState::ForceDetach, true),
+        (DatabaseState::IncrementalReseed, true),
+        (DatabaseState::DirtyAndPatched, false),
+        (DatabaseState::RevertInProgress, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let generation = Generation::new;
+        let file = fs::File::create(folder.path().join("DB01.edb")).unwrap();
+        DatabaseSpec::new(1)
+            .with_pages(5)
+            .with_dirty(range(6, 7), generation(8))
+            .with_state(state)
+            .write_to(&mut &file)
+            .unwrap();
+        for log in LogStreamSpec::new(1, generation(6), generation(8)).with_segments(8).logs() {
+            fs::write(folder.path().join(log.name), log.bytes).unwrap();
+        }
+        let found = check(&[folder.path()]);
+        assert_eq!(found.databases[0].state, state);
+        assert_eq!(found.health() == Health::Bad, is_refused, "{state}");
+    }
 }
