@@ -27,7 +27,7 @@ pub(super) async fn run(command: EseCommand, talk: &Talk) -> Outcome<Exit> {
             let check = move |stop: &Stop, bar: &ProgressBar| {
                 check_set(&paths, &ScanOptions::default(), &mut watch(stop, bar))
             };
-            show(out, in_background(out, check).await?)
+            show(out, &in_background(out, check).await?)
         }
         EseCommand::Logs { dir, base } => {
             if LogName::parse(&format!("{base}.log")).is_none() {
@@ -38,20 +38,20 @@ pub(super) async fn run(command: EseCommand, talk: &Talk) -> Outcome<Exit> {
             let check = move |stop: &Stop, bar: &ProgressBar| {
                 check_logs(&dir, &base, &ScanOptions::default(), &mut watch(stop, bar))
             };
-            show(out, in_background(out, check).await?)
+            show(out, &in_background(out, check).await?)
         }
         EseCommand::Header { file } => tell(out, &header(&file)?, Exit::Done, None),
     }
 }
 
-fn show(out: Out, check: SetCheck) -> Outcome<Exit> {
+fn show(out: Out, check: &SetCheck) -> Outcome<Exit> {
     let exit = match check.health() {
         Health::Good => Exit::Done,
         Health::Notable => Exit::Warnings,
         Health::Bad => Exit::Attention,
         _ => Exit::Failed,
     };
-    tell(out, &EseCheckView::of(&check), exit, None)
+    tell(out, &EseCheckView::of(check), exit, None)
 }
 
 /// Reads on a thread that may block, so that an interrupt is heard meanwhile.

@@ -97,12 +97,12 @@ struct StreamView {
 }
 
 impl RangeView {
-    fn of(range: &GenerationRange) -> Self {
+    fn of(range: GenerationRange) -> Self {
         Self { from: range.first().number(), to: range.last().number() }
     }
 
     fn all(ranges: &[GenerationRange]) -> Vec<Self> {
-        ranges.iter().map(Self::of).collect()
+        ranges.iter().copied().map(Self::of).collect()
     }
 
     fn words(&self) -> String {
@@ -214,7 +214,7 @@ impl DatabaseView {
             state: database.state.to_string(),
             health: database.health,
             verdict,
-            required: database.required.as_ref().map(RangeView::of),
+            required: database.required.map(RangeView::of),
             committed,
             missing: RangeView::all(missing),
             reasons: reasons.iter().map(ToString::to_string).collect(),
@@ -263,7 +263,7 @@ impl RollForwardView {
         Self {
             generation: reached.generation.number(),
             time: reached.time.to_string(),
-            cut_by: reached.cut_by.as_ref().map(RangeView::of),
+            cut_by: reached.cut_by.map(RangeView::of),
         }
     }
 }
@@ -272,7 +272,7 @@ impl StreamView {
     fn of(stream: &CheckedStream) -> Self {
         Self {
             signature: stream.signature.to_string(),
-            generations: stream.generations.as_ref().map(RangeView::of),
+            generations: stream.generations.map(RangeView::of),
             stream: stream.findings.iter().map(ToString::to_string).collect(),
             damaged: stream.damaged.clone(),
         }
