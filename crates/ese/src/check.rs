@@ -39,7 +39,8 @@ pub enum FileCheck {
     Checkpoint(Box<CheckpointReport>),
     /// A flush map.
     FlushMap(Box<FlushMapReport>),
-    /// Another file of the engine, or of somebody else: nothing in it is checked.
+    /// Another file of the engine, or of somebody else: nothing in it is checked. A temporary
+    /// database is among them, for the engine makes it anew whenever it starts.
     Other {
         /// What it is.
         file: FileKind,
@@ -104,7 +105,7 @@ pub fn check_file<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     observer: &mut O,
 ) -> Result<FileCheck, EseError> {
     Ok(match FileKind::sniff(file)?.kind {
-        FileKind::Database | FileKind::TemporaryDatabase => {
+        FileKind::Database => {
             FileCheck::Database(Box::new(scan_database(file, options, observer)?))
         }
         FileKind::Log => FileCheck::Log(Box::new(scan_log(file, options, observer)?)),

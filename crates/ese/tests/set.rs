@@ -249,6 +249,25 @@ fn a_restored_streaming_backup_needs_what_its_trailer_says() {
 }
 
 #[test]
+fn a_temporary_database_is_no_part_of_a_backup() {
+    let (folder, _) = written(&small(1));
+    let mut bytes = Vec::new();
+    let spec = DatabaseSpec::new(2).with_page_size(PageSize::KIB_4).with_pages(4);
+    spec.with_state(DatabaseState::JustCreated).write_to(&mut bytes).unwrap();
+    for copy in [0, 4096] {
+        bytes[copy + 667] = 5;
+        seal_header(&mut bytes[copy..copy + 4096]);
+    }
+    let path = folder.path().join("tmp.edb");
+    fs::write(&path, bytes).unwrap();
+    let found = check(&[folder.path()]);
+    assert_eq!((found.databases.len(), found.health()), (1, Health::Good), "{found:#?}");
+    let named = check(&[&path]);
+    assert_eq!(named.files[0].kind, FileKind::TemporaryDatabase);
+    assert_eq!(named.health(), Health::Unusable);
+}
+
+#[test]
 fn states_that_are_no_backup() {
     for (state, is_refused) in [
         (DatabaseState::JustCreated, true),
