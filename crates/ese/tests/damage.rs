@@ -525,6 +525,20 @@ fn stream_rules() {
 }
 
 #[test]
+fn the_order_in_which_logs_are_found_decides_nothing() {
+    let spec = stream(3, 9);
+    let mut logs = members(&logs(&spec));
+    logs.remove(2);
+    logs.extend(members(
+        &LogStreamSpec::new(99, generation(3), generation(5)).logs().collect::<Vec<_>>(),
+    ));
+    let found = check_stream(&spec.signature(), &logs);
+    assert_eq!(found.len(), 4, "{found:?}");
+    logs.reverse();
+    assert_eq!(check_stream(&spec.signature(), &logs), found);
+}
+
+#[test]
 fn checkpoints() {
     let spec = stream(3, 9);
     let good = CheckpointSpec::new(spec.signature(), Lgpos::default()).bytes();

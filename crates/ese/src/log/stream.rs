@@ -201,15 +201,16 @@ pub fn check_stream(signature: &Signature, logs: &[LogMember]) -> Vec<StreamFind
             jet,
         });
     };
+    let mut all: Vec<&LogMember> = logs.iter().collect();
+    all.sort_by(|one, other| (one.generation, &one.file).cmp(&(other.generation, &other.file)));
     let mut own: Vec<&LogMember> = Vec::with_capacity(logs.len());
-    for log in logs {
+    for log in all {
         if log.signature == *signature {
             own.push(log);
         } else {
             push(log, StreamFindingKind::ForeignSignature, JetError::BAD_LOG_SIGNATURE);
         }
     }
-    own.sort_by(|one, other| (one.generation, &one.file).cmp(&(other.generation, &other.file)));
     let highest = own.last().map(|log| log.generation);
     let chain = choose(signature, logs);
     let mut previous: Option<&LogMember> = None;
