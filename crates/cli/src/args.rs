@@ -86,6 +86,36 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Look for what is missing before it is missed. Changes nothing.
     Doctor(FolderArgs),
+    /// Check files of the Extensible Storage Engine by themselves: databases, logs, checkpoints, flush maps.
+    ///
+    /// Needs no state file and changes nothing. Exit codes of `check` and `logs`: 0 good, 3 usable and something is worth a
+    /// look, 4 damaged or not recoverable, 1 nothing could be said of it.
+    #[command(subcommand)]
+    Ese(EseCommand),
+}
+
+/// What to do with files of the Extensible Storage Engine.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EseCommand {
+    /// Read every byte of files, and of everything below folders, as one set: what is damaged, and whether each database can
+    /// be recovered with the logs that are there.
+    Check {
+        /// Files and folders.
+        #[arg(required = true, value_name = "FILE|DIR")]
+        paths: Vec<PathBuf>,
+    },
+    /// Show the header of a file.
+    Header {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Read the log stream of a base name in a folder: every log, and the rules between them.
+    Logs {
+        /// The folder.
+        dir: PathBuf,
+        /// The base name, such as E00.
+        base: String,
+    },
 }
 
 /// Arguments of `protect`.

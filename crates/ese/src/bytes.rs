@@ -18,6 +18,10 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(array_at(bytes, at))
 }
 
+pub(crate) fn i32_at(bytes: &[u8], at: usize) -> i32 {
+    i32::from_le_bytes(array_at(bytes, at))
+}
+
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
@@ -45,6 +49,9 @@ pub(crate) fn first_name(field: &[u8], wide: bool) -> String {
 
 /// Whether every byte is zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    let (words, tail) = bytes.as_chunks::<8>();
-    words.iter().all(|word| *word == [0; 8]) && tail.iter().all(|&byte| byte == 0)
+    // A row at a time: a page that has something on it is told by its first, an empty one is read
+    // at the rate of memory.
+    let (rows, tail) = bytes.as_chunks::<64>();
+    rows.iter().all(|row| row.iter().fold(0, |all, byte| all | byte) == 0)
+        && tail.iter().all(|&byte| byte == 0)
 }

@@ -7,7 +7,7 @@ use crate::{
     ReadAt, ScanOptions, Signature,
     bytes::{u8_at, u32_at},
     checksum::is_header_good,
-    log::Attachment,
+    log::{Attachment, EngineSettings},
     read::{Sweep, head},
 };
 
@@ -36,6 +36,8 @@ pub struct CheckpointHeader {
     pub incremental_backup_time: LogTime,
     /// Where the databases are consistent; zero means at the checkpoint.
     pub consistency: Lgpos,
+    /// How the engine was set up.
+    pub settings: EngineSettings,
     /// Databases that were attached, when the checkpoint says that its list holds.
     pub attachments: Vec<Attachment>,
 }
@@ -55,24 +57,38 @@ impl CheckpointHeader {
             incremental_backup: Lgpos::parse(copy, 631),
             incremental_backup_time: LogTime::parse(copy, 639),
             consistency: Lgpos::parse(copy, 648),
+            settings: EngineSettings::parse(copy, 48),
             attachments: list.map(Attachment::parse_list).unwrap_or_default(),
         }
     }
 }
 
 fn is_good(copy: &[u8]) -> bool {
-    copy.len() == COPY_LEN && is_header_good(copy) && matches!(u32_at(copy, 667), 0 | 4)
+    is_whole(copy) && matches!(u32_at(copy, 667), 0 | 4)
+}
+
+fn is_whole(copy: &[u8]) -> bool {
+    copy.len() == COPY_LEN && is_header_good(copy)
+}
+
+/// What a Windows tool would answer when no copy is good: one that is whole is of another kind.
+fn refusal(start: &[u8]) -> JetError {
+    if start.chunks(COPY_LEN).any(is_whole) {
+        JetError::FILE_INVALID_TYPE
+    } else {
+        JetError::CHECKPOINT_CORRUPT
+    }
 }
 
 /// Reads a checkpoint: the first copy if it is good, else the second.
 ///
 /// # Errors
-/// [`EseError::HeaderUnusable`] when neither copy is good (`JET_errCheckpointCorrupt`),
-/// [`EseError::Read`] when reading fails.
+/// [`EseError::HeaderUnusable`] when neither copy is good (`JET_errCheckpointCorrupt`) or the file
+/// is of another kind, [`EseError::Read`] when reading fails.
 pub fn read_checkpoint<R: ReadAt + ?Sized>(file: &R) -> Result<CheckpointHeader, EseError> {
     let start = head(file, 2 * COPY_LEN)?;
-    start.chunks(COPY_LEN).find(|copy| is_good(copy)).map(CheckpointHeader::parse).ok_or(
-        EseError::HeaderUnusable { kind: FileKind::Checkpoint, jet: JetError::CHECKPOINT_CORRUPT },
+    start.chunks(COPY_LEN).find(|copy| is_good(copy)).map(CheckpointHeader::parse).ok_or_else(
+        || EseError::HeaderUnusable { kind: FileKind::Checkpoint, jet: refusal(&start) },
     )
 }
 
@@ -100,12 +116,14 @@ pub fn scan_checkpoint<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     let mut sweep = Sweep::new(file, observer, options)?;
     let size = sweep.size();
     let mut findings = Findings::with_limit(options.max_findings);
-    let mut push = |place, offset, kind| {
-        findings.push(Finding::new(FileKind::Checkpoint, place, offset, kind));
+    let mut push = |place, offset, kind, refused: Option<JetError>| {
+        let mut finding = Finding::new(FileKind::Checkpoint, place, offset, kind);
+        finding.jet = refused.or(finding.jet);
+        findings.push(finding);
     };
     let expected = 2 * COPY_LEN as u64;
     if size != expected {
-        push(Place::File, 0, FindingKind::LengthMismatch { expected, actual: size });
+        push(Place::File, 0, FindingKind::LengthMismatch { expected, actual: size }, None);
     }
     // The sweep goes on to the end, so that the observer sees the whole file; what follows the
     // copies is dropped as it comes.
@@ -121,7 +139,8 @@ pub fn scan_checkpoint<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         copies.into_iter().flatten().find(|copy| is_good(copy)).map(CheckpointHeader::parse);
     let places = [(Place::Header, 0), (Place::ShadowHeader, COPY_LEN as u64)];
     if header.is_none() {
-        push(Place::Header, 0, FindingKind::HeaderUnusable);
+        let refused = refusal(start.get(..2 * COPY_LEN).unwrap_or(&start));
+        push(Place::Header, 0, FindingKind::HeaderUnusable, Some(refused));
     } else {
         let differs_at = match copies {
             [Some(one), Some(other)] => {
@@ -131,9 +150,9 @@ pub fn scan_checkpoint<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         };
         for (index, (place, base)) in places.into_iter().enumerate() {
             if copies[index].is_none() {
-                push(place, base.min(size), FindingKind::HeaderCopyAbsent);
+                push(place, base.min(size), FindingKind::HeaderCopyAbsent, None);
             } else if !good[index] {
-                push(place, base + differs_at, FindingKind::HeaderCopyBad);
+                push(place, base + differs_at, FindingKind::HeaderCopyBad, None);
             }
         }
     }

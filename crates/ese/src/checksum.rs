@@ -15,6 +15,9 @@
 
 use serde::Serialize;
 
+mod kernel;
+
+use self::kernel::Folded;
 use crate::{
     PageSize,
     bytes::{is_zero, u32_at, u64_at},
@@ -26,8 +29,6 @@ pub(crate) const SEED: u32 = 0x89AB_CDEF;
 const FLAG_ECC: u32 = 0x2000;
 /// The bit of the page that holds [`FLAG_ECC`]; no correction may turn it.
 const FLAG_ECC_BIT: u32 = 301;
-/// Dwords of the largest block.
-const MAX_DWORDS: usize = 2048;
 
 /// The checksum of a header over all of `page`: XOR of its dwords from offset 4, with a seed.
 ///
@@ -53,49 +54,29 @@ fn dwords(bytes: &[u8]) -> impl Iterator<Item = u32> {
 /// checksum itself and count as zero. `number` is the page number, or the segment's index in a log.
 ///
 /// # Complexity
-/// Two XORs for each dword: every index bit is one halving of the block, whose upper half gives
-/// that bit's parity and is then folded into the lower.
+/// Less than two XORs for each vector of the widest kind that the processor has.
 pub fn block_checksum(block: &[u8], number: u32, first: bool) -> Option<u64> {
     if !matches!(block.len(), 2048 | 4096 | 8192) {
         return None;
     }
-    let mut words = [0u32; MAX_DWORDS];
-    for (word, value) in words.iter_mut().zip(dwords(block)) {
-        *word = value;
+    Some(seal(kernel::fold(block, if first { 2 } else { 0 }), block.len(), number))
+}
+
+/// [`block_checksum`] in 64-bit words, whatever the processor offers: what a processor without
+/// vectors does, to be compared and measured on one that has them.
+pub fn block_checksum_portable(block: &[u8], number: u32, first: bool) -> Option<u64> {
+    if !matches!(block.len(), 2048 | 4096 | 8192) {
+        return None;
     }
-    if first {
-        words[0] = 0;
-        words[1] = 0;
-    }
-    let mut len = block.len() / 4;
-    let bits = u32::try_from(block.len() * 8).ok()?;
-    let mut low = 0u32;
-    let mut index_bit = bits / 2;
-    while len > 1 {
-        len /= 2;
-        let (lower, upper) = words.split_at_mut(len);
-        let mut all = 0;
-        for (into, from) in lower.iter_mut().zip(upper) {
-            all ^= *from;
-            *into ^= *from;
-        }
-        if odd(all) {
-            low |= index_bit;
-        }
-        index_bit /= 2;
-    }
-    let sum = words[0];
-    for (bit, mask) in
-        [0xAAAA_AAAA, 0xCCCC_CCCC, 0xF0F0_F0F0, 0xFF00_FF00, 0xFFFF_0000].into_iter().enumerate()
-    {
-        if odd(sum & mask) {
-            low |= 1 << bit;
-        }
-    }
-    // The upper half codes the complemented indices, which differ only for an odd count of bits.
-    let high = if odd(sum) { low ^ (bits - 1) } else { low };
-    let ecc = (high << 16) | low;
-    Some((u64::from(ecc) << 32) | u64::from(sum ^ number))
+    Some(seal(kernel::fold_portable(block, if first { 2 } else { 0 }), block.len(), number))
+}
+
+/// The checksum of a folded block.
+fn seal(folded: Folded, len: usize, number: u32) -> u64 {
+    let mask = u32::try_from(len * 8 - 1).unwrap_or(0);
+    // The upper half codes the complemented numbers, which differ only for an odd count of bits.
+    let high = if odd(folded.sum) { folded.low ^ mask } else { folded.low };
+    (u64::from((high << 16) | folded.low) << 32) | u64::from(folded.sum ^ number)
 }
 
 fn odd(word: u32) -> bool {
@@ -104,6 +85,7 @@ fn odd(word: u32) -> bool {
 
 /// What is wrong with a page, as far as its checksum tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PageFault {
     /// The checksum does not match and nothing better can be said.
@@ -160,7 +142,7 @@ pub fn check_page(page: &[u8], number: u32) -> PageState {
     }
 }
 
-fn uses_ecc(page: &[u8]) -> bool {
+pub(crate) fn uses_ecc(page: &[u8]) -> bool {
     u32_at(page, 36) & FLAG_ECC != 0
 }
 

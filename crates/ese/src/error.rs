@@ -11,6 +11,13 @@ use crate::{FileKind, JetError};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EseError {
+    /// A file or folder could not be opened.
+    #[error("it cannot be opened")]
+    Open {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The reader failed, or the file became shorter while it was read.
     #[error("reading at offset {offset} failed")]
     Read {
@@ -37,6 +44,7 @@ impl EseError {
     /// A stable code.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Open { .. } => "ese.open",
             Self::Read { .. } => "ese.read",
             Self::Stopped => "ese.stopped",
             Self::HeaderUnusable { .. } => "ese.header_unusable",
@@ -46,7 +54,13 @@ impl EseError {
     /// What a Windows tool would answer, where it has an answer.
     pub fn jet(&self) -> Option<JetError> {
         match self {
-            Self::Read { .. } => Some(JetError::DISK_IO),
+            Self::Open { source } if source.kind() == io::ErrorKind::NotFound => {
+                Some(JetError::FILE_NOT_FOUND)
+            }
+            Self::Open { source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some(JetError::FILE_ACCESS_DENIED)
+            }
+            Self::Open { .. } | Self::Read { .. } => Some(JetError::DISK_IO),
             Self::Stopped => None,
             Self::HeaderUnusable { jet, .. } => Some(*jet),
         }

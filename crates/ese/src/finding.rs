@@ -29,7 +29,7 @@ pub enum Place {
     Header,
     /// The second copy of the header.
     ShadowHeader,
-    /// A database page by its number, the first is 1.
+    /// A page by its number: of a database from 1, of a flush map from 0.
     Page(u32),
     /// A log segment by its index in the file, the header is 0.
     Segment(u32),
@@ -284,6 +284,19 @@ impl Findings {
         } else {
             self.omitted += 1;
         }
+    }
+
+    /// Adds what was found later in the same file. The result is that of having pushed everything to
+    /// one list, as long as the limits are equal.
+    pub(crate) fn append(&mut self, later: Self) {
+        let notices = self.notices + later.notices;
+        let repairable = self.repairable + later.repairable;
+        let damage = self.damage + later.damage;
+        for finding in later.list {
+            self.push(finding);
+        }
+        self.omitted += later.omitted;
+        (self.notices, self.repairable, self.damage) = (notices, repairable, damage);
     }
 
     /// Whether the engine can use the file: nothing is damaged, though it may have to put bits

@@ -52,9 +52,11 @@ jet_errors! {
     PAGE_NOT_INITIALIZED = -1019 "PageNotInitialized";
     DISK_IO = -1022 "DiskIO";
     INVALID_DATABASE = -1028 "InvalidDatabase";
+    FILE_ACCESS_DENIED = -1032 "FileAccessDenied";
     READ_PGNO_VERIFY_FAILURE = -1118 "ReadPgnoVerifyFailure";
     DATABASE_CORRUPTED = -1206 "DatabaseCorrupted";
     INVALID_DATABASE_VERSION = -1209 "InvalidDatabaseVersion";
+    FILE_NOT_FOUND = -1811 "FileNotFound";
     FILE_INVALID_TYPE = -1812 "FileInvalidType";
     FILE_IO_BEYOND_EOF = -4001 "FileIOBeyondEOF";
 }

@@ -2,12 +2,13 @@
 
 use std::{fs::File, io, ops::ControlFlow};
 
-use crate::EseError;
+use crate::{EseError, lanes::JOBS_A_LANE};
 
-/// Something that can be read at any offset without a cursor, so that a shared reader is enough.
+/// Something that can be read at any offset without a cursor, so that a shared reader is enough,
+/// for several threads too.
 ///
 /// Implemented for files, byte slices and references to either.
-pub trait ReadAt {
+pub trait ReadAt: Sync {
     /// Length in bytes.
     ///
     /// # Errors
@@ -19,6 +20,15 @@ pub trait ReadAt {
     /// # Errors
     /// Whatever the source says; `Interrupted` is tried again by the callers in this crate.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// The first offset from `offset` on where something may be stored; everything before it reads
+    /// as zeros. A reader that knows of no holes says `offset`.
+    ///
+    /// # Errors
+    /// Whatever the source says.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
 }
 
 impl ReadAt for File {
@@ -29,6 +39,18 @@ impl ReadAt for File {
     #[cfg(unix)]
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         std::os::unix::fs::FileExt::read_at(self, buf, offset)
+    }
+
+    // Moves the file's cursor, which nothing in this crate relies on.
+    #[cfg(target_os = "linux")]
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => Ok(data.max(offset)),
+            // Nothing but a hole is left.
+            Err(rustix::io::Errno::NXIO) => Ok(self.size()?.max(offset)),
+            // The file system knows nothing of holes; if the file cannot be read, reading says so.
+            Err(_) => Ok(offset),
+        }
     }
 
     // Moves the file's cursor, which nothing in this crate relies on.
@@ -61,6 +83,20 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+impl<T: ReadAt + ?Sized + Send> ReadAt for std::sync::Arc<T> {
+    fn size(&self) -> io::Result<u64> {
+        (**self).size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        (**self).next_data(offset)
+    }
+}
+
 impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn size(&self) -> io::Result<u64> {
         (**self).size()
@@ -68,6 +104,10 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         (**self).read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        (**self).next_data(offset)
     }
 }
 
@@ -110,7 +150,8 @@ pub struct Progress {
 
 /// Watches a scan: sees every byte once and in order, hears of progress, may stop it.
 ///
-/// A closure from [`Progress`] to [`ControlFlow`] is an observer, and so is `()`.
+/// A closure from [`Progress`] to [`ControlFlow`] is an observer, and so is `()`; neither wants the
+/// bytes.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -127,16 +168,31 @@ pub trait Observer {
         let _ = bytes;
     }
 
-    /// Called after each chunk. `Break` ends the scan with [`EseError::Stopped`].
+    /// Whether [`bytes`](Self::bytes) is to be called. Without it a scan skips holes, and what it
+    /// reads need not leave the processor's cache. Asked once, before anything is read.
+    fn wants_bytes(&self) -> bool {
+        true
+    }
+
+    /// Called after each part of the file has been read and checked, the parts in their order and
+    /// none larger than 16 MiB. `Break` ends the scan with [`EseError::Stopped`].
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         let _ = progress;
         ControlFlow::Continue(())
     }
 }
 
-impl Observer for () {}
+impl Observer for () {
+    fn wants_bytes(&self) -> bool {
+        false
+    }
+}
 
 impl<F: FnMut(Progress) -> ControlFlow<()>> Observer for F {
+    fn wants_bytes(&self) -> bool {
+        false
+    }
+
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         self(progress)
     }
@@ -146,17 +202,25 @@ impl<F: FnMut(Progress) -> ControlFlow<()>> Observer for F {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScanOptions {
-    /// Bytes read at once; clamped to 64 KiB … 16 MiB. Default 1 MiB.
+    /// Bytes read at once; clamped to 64 KiB … 16 MiB, and to less where several threads would
+    /// otherwise hold more than 64 MiB together. Default 256 KiB, which stays in a processor's cache.
     pub chunk: usize,
     /// Findings kept in full; what is beyond is counted. Default 1000.
     pub max_findings: usize,
+    /// Threads that read and check a database; 0, the default, for as many as the machine has, at
+    /// most 8. With 1 no thread is made.
+    pub threads: usize,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { chunk: 1 << 20, max_findings: 1000 }
+        Self { chunk: 256 << 10, max_findings: 1000, threads: 0 }
     }
 }
+
+/// Most bytes that the buffers of a scan hold together.
+const MAX_BUFFERS: usize = 64 << 20;
+const MAX_THREADS: usize = 64;
 
 impl ScanOptions {
     /// Bytes read at once.
@@ -171,8 +235,27 @@ impl ScanOptions {
         self
     }
 
+    /// Threads that read and check a database.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
     fn chunk_bytes(&self) -> usize {
         self.chunk.clamp(64 << 10, 16 << 20)
+    }
+
+    pub(crate) fn lanes(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(8),
+            threads => threads.min(MAX_THREADS),
+        }
+    }
+
+    /// Bytes that each of so many lanes reads at once, so that all together keep to the bound.
+    pub(crate) fn chunk_on(&self, lanes: usize) -> u64 {
+        let buffers = lanes.max(1) * (JOBS_A_LANE + 1);
+        self.chunk_bytes().min(MAX_BUFFERS / buffers).max(64 << 10) as u64
     }
 }
 
@@ -225,10 +308,18 @@ impl<'a, R: ReadAt + ?Sized, O: Observer + ?Sized> Sweep<'a, R, O> {
 
     /// Tells the observer that everything read so far has been checked.
     pub(crate) fn report(&mut self) -> Result<(), EseError> {
-        match self.observer.progress(Progress { done: self.at, total: self.size }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(EseError::Stopped),
-        }
+        report_progress(self.observer, Progress { done: self.at, total: self.size })
+    }
+}
+
+/// Tells the observer how far a scan is.
+pub(crate) fn report_progress<O: Observer + ?Sized>(
+    observer: &mut O,
+    progress: Progress,
+) -> Result<(), EseError> {
+    match observer.progress(progress) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(EseError::Stopped),
     }
 }
 

@@ -149,9 +149,12 @@ impl fmt::Display for Reason {
 pub struct RollForward {
     /// Highest generation that can be replayed.
     pub generation: Generation,
-    /// When that log was created: everything up to then is in the set.
-    pub created: LogTime,
-    /// Missing generations that cut the roll-forward short of later logs that are there.
+    /// The newest time that is known to be in the set: when the last data of that log was written
+    /// if it was scanned, else when it was created; of a clean database without logs, when it was
+    /// shut down.
+    pub time: LogTime,
+    /// Missing or unusable generations that cut the roll-forward short of later logs that are
+    /// there.
     pub cut_by: Option<GenerationRange>,
 }
 
@@ -161,7 +164,7 @@ pub struct RollForward {
 pub struct SetReport {
     /// The answer.
     pub verdict: SetVerdict,
-    /// How far the set can be rolled forward; `None` when it is not recoverable or needs no log.
+    /// How far the set can be rolled forward; `None` when it is not recoverable.
     pub rolls_forward_to: Option<RollForward>,
     /// Files of the logs that replay would read, lowest generation first.
     pub needed: Vec<String>,
@@ -184,7 +187,7 @@ pub fn judge_set(database: &DatabaseHeader, logs: &[LogMember]) -> SetReport {
         |verdict, stream| SetReport { verdict, rolls_forward_to: None, needed: Vec::new(), stream };
     let state = database.state;
     if state.is_clean() {
-        return report(SetVerdict::Clean, stream);
+        return judge_clean(database, logs, stream);
     }
     if !state.needs_logs() {
         return report(not_recoverable(Vec::new(), vec![Reason::State { state }]), stream);
@@ -213,20 +216,54 @@ pub fn judge_set(database: &DatabaseHeader, logs: &[LogMember]) -> SetReport {
         },
         _ => SetVerdict::Recoverable { required, committed },
     };
-    let (rolls_forward_to, needed) = roll_forward(required, &chain, &faults);
+    let (rolls_forward_to, needed) = roll_forward(required.first(), &chain, &faults);
     SetReport { verdict, rolls_forward_to, needed, stream }
+}
+
+/// A clean database needs nothing, and can be rolled forward from the log it was shut down in.
+fn judge_clean(
+    database: &DatabaseHeader,
+    logs: &[LogMember],
+    stream: Vec<StreamFinding>,
+) -> SetReport {
+    let from = database.consistent.generation;
+    let chain = choose(&database.log_signature, logs);
+    let mut faults = Faults::new();
+    find_faults(from, &chain, &stream, &mut faults);
+    let own = RollForward { generation: from, time: database.consistent_time, cut_by: None };
+    let rolls_forward_to = match roll_forward(from, &chain, &faults) {
+        (Some(reached), _) if reached.time.unix_millis() >= own.time.unix_millis() => reached,
+        // The log is older than the shutdown that it ends with.
+        (Some(reached), _) => RollForward { time: own.time, ..reached },
+        // No log goes on from where it was shut down.
+        (None, _) => {
+            let next = chain.range(from.next()..).next().map(|(&generation, _)| generation);
+            let before = next.map(|next| Generation::new(next.number().saturating_sub(1)));
+            RollForward {
+                cut_by: before.and_then(|before| GenerationRange::new(from, before)),
+                ..own
+            }
+        }
+    };
+    SetReport {
+        verdict: SetVerdict::Clean,
+        rolls_forward_to: Some(rolls_forward_to),
+        needed: Vec::new(),
+        stream,
+    }
 }
 
 /// What makes a log that is there unusable, by generation.
 type Faults = BTreeMap<Generation, Reason>;
 
-fn faults(
-    database: &DatabaseHeader,
-    required: GenerationRange,
+/// Finds what is wrong with logs by themselves and among each other. What lies before `first` does
+/// not concern the database.
+fn find_faults(
+    first: Generation,
     chain: &Chain<'_>,
     stream: &[StreamFinding],
-) -> Faults {
-    let mut faults = Faults::new();
+    faults: &mut Faults,
+) {
     for (&generation, log) in chain {
         if log.is_damaged {
             let reason = Reason::LogDamaged { file: log.file.clone(), generation };
@@ -242,10 +279,7 @@ fn faults(
             {
                 finding.generation
             }
-            // What the first required log follows on does not concern this database.
-            StreamFindingKind::SequenceBroken
-                if is_of_chosen && finding.generation > required.first() =>
-            {
+            StreamFindingKind::SequenceBroken if is_of_chosen && finding.generation > first => {
                 finding.generation
             }
             // A body that is not what its successor remembers spoils that body's log.
@@ -256,6 +290,16 @@ fn faults(
         };
         faults.entry(generation).or_insert_with(|| Reason::Stream(finding.clone()));
     }
+}
+
+fn faults(
+    database: &DatabaseHeader,
+    required: GenerationRange,
+    chain: &Chain<'_>,
+    stream: &[StreamFinding],
+) -> Faults {
+    let mut faults = Faults::new();
+    find_faults(required.first(), chain, stream, &mut faults);
     let mut check_created = |generation: Generation, expected: &[LogTime]| {
         let expected: Vec<LogTime> =
             expected.iter().copied().filter(|time| time.is_set()).collect();
@@ -317,25 +361,24 @@ fn collect(
 }
 
 fn roll_forward(
-    required: GenerationRange,
+    first: Generation,
     chain: &Chain<'_>,
     faults: &Faults,
 ) -> (Option<RollForward>, Vec<String>) {
     let mut last = None;
     let mut needed = Vec::new();
-    let mut expected = required.first();
+    let mut expected = first;
     let mut cut_by = None;
-    for (&generation, log) in chain.range(required.first()..) {
+    for (&generation, log) in chain.range(first..) {
         if generation != expected || faults.contains_key(&generation) {
             let before = Generation::new(generation.number().saturating_sub(1));
             cut_by = GenerationRange::new(expected, before.max(expected));
             break;
         }
         needed.push(log.file.clone());
-        last = Some((generation, log.created));
+        last = Some((generation, log.newest()));
         expected = generation.next();
     }
-    let roll_forward =
-        last.map(|(generation, created)| RollForward { generation, created, cut_by });
+    let roll_forward = last.map(|(generation, time)| RollForward { generation, time, cut_by });
     (roll_forward, needed)
 }

@@ -267,7 +267,7 @@ impl Serialize for LogTime {
 }
 
 /// What ties the files of one database, or of one log stream, together: all 28 bytes compare.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Signature([u8; 28]);
 
 impl Signature {

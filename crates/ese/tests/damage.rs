@@ -188,12 +188,33 @@ fn files_cut_short_say_so() {
 fn the_trailer_of_a_streaming_backup_is_no_bad_page() {
     let mut file = database(&DatabaseSpec::new(5).with_page_size(PageSize::KIB_4));
     let mut trailer = vec![0; 4096];
-    trailer[40..60].fill(7);
+    for (at, byte) in trailer.iter_mut().enumerate().take(148).skip(40) {
+        *byte = u8::try_from(at).unwrap();
+    }
     seal_header(&mut trailer);
     file.extend(&trailer);
     let report = scan(&file);
     assert_eq!(only(&report.findings).kind, FindingKind::Trailer);
     assert_eq!((report.bad, report.pages), (0, 62));
+    let found = report.trailer.unwrap();
+    let long = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().unwrap());
+    assert_eq!(found.backup.mark.to_bytes(), trailer[40..48]);
+    assert_eq!(found.backup.gen_high.number(), long(60));
+    assert_eq!(found.signature.as_bytes()[..], trailer[64..92]);
+    assert_eq!(found.log_signature.as_bytes()[..], trailer[92..120]);
+    assert_eq!(found.max_required_created.to_bytes(), trailer[132..140]);
+    assert_eq!(found.max_committed_created.to_bytes(), trailer[140..148]);
+    let header = report.header.unwrap().with_trailer(&found);
+    let generations = [header.min_required, header.max_required, header.max_committed];
+    assert_eq!(generations, [120, 124, 128].map(|at| generation(long(at))));
+    // Anywhere else it is a bad page, and so is a spoiled one.
+    file.extend([0; 4096]);
+    assert_eq!(scan(&file).trailer, None);
+    assert_eq!(scan(&file).bad, 1);
+    file.truncate(file.len() - 4096);
+    let at = file.len() - 4096 + 100;
+    file[at] ^= 1;
+    assert_eq!((scan(&file).trailer, scan(&file).bad), (None, 1));
 }
 
 #[test]
@@ -366,6 +387,18 @@ fn a_turned_bit_anywhere_in_a_log_is_found_where_it_is() {
 }
 
 #[test]
+fn a_bit_of_the_checksum_makes_no_segment_a_shadow() {
+    // The segment's number is mixed into the checksum: one bit less, and it is right for the
+    // segment before, as a shadow's is.
+    let mut log = logs(&stream(3, 4)).remove(0).bytes;
+    log[7 * 4096] ^= 1;
+    let report = scan_bytes(&log);
+    let finding = only(&report.findings);
+    assert_eq!((finding.place, &finding.kind), (Place::Segment(7), &FindingKind::SegmentBad));
+    assert!(matches!(report.body, LogBody::Checked { data_segments: 38, .. }));
+}
+
+#[test]
 fn what_recycled_logs_leave_behind_is_no_fault() {
     let old = logs(&stream(3, 4)).remove(0).bytes;
     let mut current = logs(&stream(9, 9)).remove(0).bytes;
@@ -394,7 +427,7 @@ fn a_torn_end_is_had_back_from_the_shadow() {
         (finding.kind.clone(), finding.severity),
         (FindingKind::TornSegment, Severity::Repairable)
     );
-    let LogBody::Checked { data_segments: 13, accumulated, is_torn: true } = report.body else {
+    let LogBody::Checked { data_segments: 13, accumulated, is_torn: true, .. } = report.body else {
         panic!("{:?}", report.body)
     };
     assert!(
@@ -428,8 +461,8 @@ fn logs_of_another_length_or_version() {
         seal_header(&mut log[..4096]);
         scan_bytes(&log)
     };
-    let report = patched(32, 7);
-    assert_eq!(only(&report.findings).kind, FindingKind::BodyNotChecked { version: 7 });
+    let report = patched(32, 6);
+    assert_eq!(only(&report.findings).kind, FindingKind::BodyNotChecked { version: 6 });
     assert_eq!(report.body, LogBody::NotChecked);
     assert_eq!(only(&patched(32, 9).findings).jet, Some(JetError::BAD_LOG_VERSION));
     assert!(
@@ -492,6 +525,20 @@ fn stream_rules() {
 }
 
 #[test]
+fn the_order_in_which_logs_are_found_decides_nothing() {
+    let spec = stream(3, 9);
+    let mut logs = members(&logs(&spec));
+    logs.remove(2);
+    logs.extend(members(
+        &LogStreamSpec::new(99, generation(3), generation(5)).logs().collect::<Vec<_>>(),
+    ));
+    let found = check_stream(&spec.signature(), &logs);
+    assert_eq!(found.len(), 4, "{found:?}");
+    logs.reverse();
+    assert_eq!(check_stream(&spec.signature(), &logs), found);
+}
+
+#[test]
 fn checkpoints() {
     let spec = stream(3, 9);
     let good = CheckpointSpec::new(spec.signature(), Lgpos::default()).bytes();
@@ -513,6 +560,14 @@ fn checkpoints() {
         assert_eq!(FileKind::sniff(&bad).unwrap().kind, FileKind::Checkpoint);
         assert!(!FileKind::sniff(&bad).unwrap().is_intact);
     }
+    let mut other = good.clone();
+    for copy in [0, 4096] {
+        other[copy + 667] = 3;
+        seal_header(&mut other[copy..copy + 4096]);
+    }
+    assert_eq!(only(&scan(&other).findings).jet, Some(JetError::FILE_INVALID_TYPE));
+    let refused = stillpoint_ese::read_checkpoint(&other).unwrap_err();
+    assert_eq!(refused.jet(), Some(JetError::FILE_INVALID_TYPE));
     let report = scan(&good[..5000]);
     assert!(report.findings.iter().any(|found| found.kind == FindingKind::HeaderCopyAbsent));
     assert_eq!(scan(&[]).findings.worst().unwrap().severity, Severity::Damage);
@@ -654,6 +709,82 @@ fn set_verdicts() {
     }
     let clean = header(&DatabaseSpec::new(11).with_pages(4).with_page_size(PageSize::KIB_2));
     assert_eq!(judge_set(&clean, &[]).verdict, SetVerdict::Clean);
+}
+
+#[test]
+fn a_set_says_how_new_it_is() {
+    let spec = stream(3, 9);
+    let dirty = header(
+        &DatabaseSpec::new(11)
+            .with_pages(4)
+            .with_page_size(PageSize::KIB_2)
+            .with_dirty(range(5, 7), generation(7)),
+    );
+    // By headers alone: when the last log was created; scanned: when its last data was written.
+    let mut logs = logs(&spec);
+    let newest = spec.created(generation(9));
+    let written = LogTime::from_unix_millis(newest.unix_millis().unwrap() + 5_000).unwrap();
+    let current = &mut logs[6].bytes;
+    let at = 13 * 4096;
+    current[at + 16..at + 24].copy_from_slice(&written.to_bytes());
+    let sum = stillpoint_ese::block_checksum(&current[at..at + 4096], 13, true).unwrap();
+    current[at..at + 8].copy_from_slice(&sum.to_le_bytes());
+    let by_header: Vec<LogMember> = logs
+        .iter()
+        .map(|log| LogMember::from_header(&log.name, &read_log_header(&log.bytes).unwrap()))
+        .collect();
+    let reached = judge_set(&dirty, &by_header).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.time), (generation(9), newest));
+    let scanned = members(&logs);
+    let reached = judge_set(&dirty, &scanned).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.time, reached.cut_by), (generation(9), written, None));
+
+    // A clean one goes on from the log that it was shut down in: generation 3 here.
+    let clean = header(&DatabaseSpec::new(11).with_pages(4).with_page_size(PageSize::KIB_2));
+    assert_eq!(clean.consistent.generation, generation(3));
+    let alone = judge_set(&clean, &[]).rolls_forward_to.unwrap();
+    assert_eq!(
+        (alone.generation, alone.time, alone.cut_by),
+        (generation(3), clean.consistent_time, None)
+    );
+    let reached = judge_set(&clean, &scanned).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.time, reached.cut_by), (generation(9), written, None));
+    let reached = judge_set(&clean, &scanned[..3]).rolls_forward_to.unwrap();
+    assert_eq!(reached.generation, generation(5));
+    let reached = judge_set(&clean, &scanned[2..]).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.cut_by), (generation(3), Some(range(3, 4))));
+    let mut gap = scanned.clone();
+    gap.remove(3);
+    let reached = judge_set(&clean, &gap).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.cut_by), (generation(5), Some(range(6, 6))));
+    // One that is damaged cuts as one that is missing does.
+    let mut damaged = scanned;
+    damaged[3].is_damaged = true;
+    let reached = judge_set(&clean, &damaged).rolls_forward_to.unwrap();
+    assert_eq!((reached.generation, reached.cut_by), (generation(5), Some(range(6, 6))));
+}
+
+#[test]
+fn the_open_log_may_be_absent_from_a_frozen_set() {
+    // The freeze of a VSS backup closes it, so that the newest generation has a closed log's name.
+    for has_current in [true, false] {
+        let spec = stream(3, 9).with_current(has_current);
+        let logs = members(&logs(&spec));
+        assert_eq!(logs.iter().any(|log| log.file == "E00.log"), has_current);
+        let database = header(
+            &DatabaseSpec::new(11)
+                .with_pages(4)
+                .with_page_size(PageSize::KIB_2)
+                .with_dirty(range(5, 7), generation(9)),
+        );
+        let report = judge_set(&database, &logs);
+        assert_eq!(report.stream, []);
+        assert_eq!(
+            report.verdict,
+            SetVerdict::Recoverable { required: range(5, 7), committed: generation(9) }
+        );
+        assert_eq!(report.rolls_forward_to.unwrap().generation, generation(9));
+    }
 }
 
 #[test]

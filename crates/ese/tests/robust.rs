@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use stillpoint_ese::{
     DatabaseHeader, FileKind, LogHeader, LogMember, LogName, ScanOptions, check_page, judge_set,
     read_checkpoint, read_database_header, read_log_header, read_segment_stamp, read_stamp,
-    scan_checkpoint, scan_database, scan_log,
-    write::{CheckpointSpec, DatabaseSpec, LogStreamSpec, seal_header},
+    scan_checkpoint, scan_database, scan_flush_map, scan_log,
+    write::{CheckpointSpec, DatabaseSpec, FlushMapSpec, LogStreamSpec, seal_header},
 };
 
 fn feed(bytes: &[u8]) {
@@ -20,12 +20,15 @@ fn feed(bytes: &[u8]) {
     let checkpoint = scan_checkpoint(bytes, &options, &mut ()).unwrap();
     let report = scan_database(bytes, &options, &mut ()).unwrap();
     let log = scan_log(bytes, &options, &mut ()).unwrap();
+    let map = scan_flush_map(bytes, &options, &mut ()).unwrap();
     let _ = check_page(bytes, 1);
-    for finding in report.findings.iter().chain(&log.findings).chain(&checkpoint.findings) {
+    for finding in
+        report.findings.iter().chain(&log.findings).chain(&checkpoint.findings).chain(&map.findings)
+    {
         assert!(finding.offset <= bytes.len() as u64, "{finding}");
         assert!(!finding.to_string().is_empty());
     }
-    serde_json::to_string(&(&report, &log, &checkpoint)).unwrap();
+    serde_json::to_string(&(&report, &log, &checkpoint, &map)).unwrap();
     let members: Vec<LogMember> = LogMember::from_report("E00.log", &log).into_iter().collect();
     if let Ok(headers) = read_database_header(bytes) {
         let _ = judge_set(&headers.header, &members);
@@ -54,8 +57,16 @@ fn seed_file(kind: u8, seed: u64) -> Vec<u8> {
             file
         }
         1 => {
-            let stream = LogStreamSpec::new(seed, generation, generation).with_segments(8);
+            let stream = LogStreamSpec::new(seed, generation, generation)
+                .with_segments(8)
+                .with_old_format(kind / 3 % 2 == 1);
             stream.logs().next().unwrap().bytes
+        }
+        _ if kind / 3 % 2 == 1 => {
+            let mut database = Vec::new();
+            DatabaseSpec::new(seed).with_pages(1).write_to(&mut database).unwrap();
+            let header = read_database_header(&database).unwrap().header;
+            FlushMapSpec::new(seed, &header).with_pages(2, 0).bytes()
         }
         _ => CheckpointSpec::new(
             stillpoint_ese::Signature::new(7, stillpoint_ese::LogTime::default()),

@@ -13,8 +13,8 @@ use std::{
 
 use stillpoint_ese::{
     DatabaseState, FileKind, Generation, GenerationRange, LogBody, LogMember, Reason, ScanOptions,
-    SetVerdict, judge_set, read_database_header, read_log_header, scan_checkpoint, scan_database,
-    scan_log,
+    SetVerdict, block_checksum, block_checksum_portable, header_checksum, judge_set,
+    read_database_header, read_log_header, scan_checkpoint, scan_database, scan_log,
 };
 
 fn samples() -> Option<PathBuf> {
@@ -136,4 +136,40 @@ fn the_exchange_shaped_set_is_recoverable() {
     assert_eq!(set.needed, ["E0000000006.log", "E0000000007.log", "E00.log"]);
     assert_eq!(set.stream, []);
     assert_eq!(set.rolls_forward_to.unwrap().generation, Generation::new(8));
+}
+
+#[test]
+fn checksums_are_those_that_genuine_files_are_known_for() {
+    let Some(folder) = samples() else { return };
+    let read = |name: &str, at: usize, len: usize| {
+        let file = fs::read(folder.join(name)).unwrap();
+        file[at..at + len].to_vec()
+    };
+    for (name, len, checksum) in [
+        ("basic.edb", 4096, 0x98A8_10D4),
+        ("large.edb", 32768, 0x9334_9835),
+        ("qmgr.db", 16384, 0x75CD_211A),
+    ] {
+        // The shadow is identical in a healthy detached file.
+        assert_eq!(header_checksum(&read(name, 0, len)), checksum, "{name}");
+    }
+    for (name, at, len, number, first, checksum) in [
+        ("basic.edb", 0x5000, 4096, 4, true, 0x13C0_13C0_7986_4F4B),
+        ("qmgr.db", 0x8000, 4096, 1, true, 0x7D4A_02B5_001A_E81F),
+        ("qmgr.db", 0x9000, 4096, 1, false, 1),
+        ("qmgr.db", 0xA000, 4096, 1, false, 1),
+        ("qmgr.db", 0xB000, 4096, 1, false, 0x001B_7FE4_0000_0011),
+        ("large.edb", 0x10000, 8192, 1, true, 0x0131_0131_001A_28C0),
+        ("large.edb", 0x12000, 8192, 1, false, 1),
+        ("large.edb", 0x14000, 8192, 1, false, 1),
+        ("large.edb", 0x16000, 8192, 1, false, 0x001B_FFE4_0000_0011),
+    ] {
+        let block = read(name, at, len);
+        assert_eq!(block_checksum(&block, number, first), Some(checksum), "{name} {at:#x}");
+        assert_eq!(
+            block_checksum_portable(&block, number, first),
+            Some(checksum),
+            "{name} {at:#x}"
+        );
+    }
 }

@@ -325,6 +325,11 @@ struct Reader<'a, 'm> {
 }
 
 impl Observer for Reader<'_, '_> {
+    // Without a seal, what a scan reads need not be shown to anybody.
+    fn wants_bytes(&self) -> bool {
+        self.seal.is_some()
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if let Some(seal) = &mut self.seal
@@ -336,6 +341,7 @@ impl Observer for Reader<'_, '_> {
     }
 
     fn progress(&mut self, progress: ese::Progress) -> ControlFlow<()> {
+        self.bytes = progress.done;
         self.meter.done = self.before + progress.done;
         let (done, total, name) = (self.meter.done, self.meter.total, self.name);
         self.meter.cx.report(|| Progress::bytes(name.to_owned(), done, Some(total.max(done))));

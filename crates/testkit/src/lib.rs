@@ -61,6 +61,7 @@
 //! - [`Calls`]: the record of every call.
 //! - [`Change`]: what happens by itself, such as a failover.
 //! - [`Damage`]: bad bits and missing logs.
+//! - [`ese`]: damage to files of the Extensible Storage Engine, with a word on what was done.
 //! - [`conformance`]: suites that every journal, every keeper of leases and every catalogue has to pass.
 //! - [`Shape`]: how a database was really taken, by its bytes, whatever anybody claims.
 
@@ -70,6 +71,7 @@ mod call;
 mod change;
 pub mod conformance;
 mod damage;
+pub mod ese;
 mod exchange;
 mod fault;
 mod moment;

@@ -3,6 +3,7 @@
 mod backup;
 mod discover;
 mod doctor;
+mod ese;
 mod group;
 mod operate;
 mod policy;
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Protect(args) => protect::run(&args, global, talk).await,
         Command::Discover(args) => discover::run(&args, global, out).await,
         Command::Doctor(args) => doctor::run(&args, global, out).await,
+        Command::Ese(command) => ese::run(command, talk).await,
         Command::Policy(command) => policy::run(command, &places()?, out).await,
         Command::Group(command) => group::run(command, &places()?, out).await,
         Command::Backup(args) => backup::run(&args, &places()?, talk).await,

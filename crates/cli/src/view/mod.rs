@@ -10,6 +10,7 @@
 
 mod debris;
 mod doctor;
+mod ese;
 mod failure;
 mod inventory;
 mod job;
@@ -26,6 +27,7 @@ mod tests;
 
 pub(crate) use debris::DebrisView;
 pub(crate) use doctor::{DoctorView, Level};
+pub(crate) use ese::{EseCheckView, EseHeaderView};
 pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
 pub(crate) use inventory::{DiscoverView, refused};
 pub(crate) use job::{JobView, JobsView, VerifyView};

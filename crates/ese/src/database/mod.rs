@@ -1,12 +1,17 @@
 //! Databases: choosing the header, and checking every page.
 
+mod fields;
 mod header;
 mod scan;
+mod state;
+mod trailer;
+mod upkeep;
 
-pub use header::read_database_header;
-pub use header::{
-    CopyState, DatabaseHeader, DatabaseHeaders, DatabaseState, HeaderCopy, RepairCount,
-};
+pub use fields::{DatabaseFlags, DatabaseHeader};
+pub use header::{CopyState, DatabaseHeaders, HeaderCopy, read_database_header};
 pub use scan::{DatabaseReport, scan_database};
+pub use state::DatabaseState;
+pub use trailer::Trailer;
+pub use upkeep::{BackupType, Occurrence, RepairCount, RevertRecord, ScanRecord, ScrubRecord};
 
 pub(crate) use header::{MAGIC, VERSION, has_magic};

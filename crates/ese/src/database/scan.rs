@@ -1,15 +1,28 @@
 //! Checking every page of a database.
+//!
+//! The file is cut into stretches of whole pages. Lanes read and check them a chunk at a time, so
+//! that what is checked is still in the processor's cache; the caller's thread puts what they found
+//! together in the order of the file. Holes of a sparse file are not read.
+
+use std::io;
 
 use serde::Serialize;
 
-use super::{CopyState, DatabaseHeader, DatabaseHeaders, HeaderCopy, read_database_header};
+use super::{
+    CopyState, DatabaseHeader, DatabaseHeaders, HeaderCopy, Trailer, read_database_header,
+};
 use crate::{
     EseError, FileKind, Finding, FindingKind, Findings, Observer, PageFault, PageState, Place,
-    ReadAt, ScanOptions,
-    bytes::{is_zero, u32_at, u64_at},
-    checksum::{check_page, is_header_good},
-    read::{Sweep, size_of},
+    Progress, ReadAt, ScanOptions,
+    bytes::{u32_at, u64_at},
+    checksum::check_page,
+    lanes::in_order,
+    read::{fill, report_progress, size_of},
 };
+
+/// Bytes that a lane reads, chunk by chunk, before it hands in what it found, when nobody wants the
+/// bytes.
+const STRETCH: u64 = 4 << 20;
 
 /// What a scan of a whole database found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +42,8 @@ pub struct DatabaseReport {
     pub correctable: u64,
     /// Highest change stamp of a good page, with that page.
     pub highest_dbtime: Option<(u64, u32)>,
+    /// The trailer page of a restored streaming backup; it is not among the pages.
+    pub trailer: Option<Trailer>,
     /// Everything found, header first, then in the order of the file.
     pub findings: Findings,
 }
@@ -36,7 +51,10 @@ pub struct DatabaseReport {
 /// Checks both headers and every page of a database: what `eseutil /k` reads, and more than it
 /// says. The state is not judged: a dirty database is as sound as a clean one.
 ///
-/// Memory is bounded by [`ScanOptions`], whatever the size of the file.
+/// Reads and checks on as many threads as [`ScanOptions::threads`] says, and returns when all of
+/// them have ended; the report is the same for any number. Memory is bounded by [`ScanOptions`],
+/// whatever the size of the file. Holes of a sparse file are counted as pages never written, without
+/// being read, unless the observer wants every byte.
 ///
 /// # Errors
 /// [`EseError::Read`] when reading fails, [`EseError::Stopped`] when the observer says so. Damage
@@ -49,14 +67,16 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     options: &ScanOptions,
     observer: &mut O,
 ) -> Result<DatabaseReport, EseError> {
+    let size = size_of(file)?;
     let mut report = DatabaseReport {
         header: None,
-        size: size_of(file)?,
+        size,
         pages: 0,
         uninitialised: 0,
         bad: 0,
         correctable: 0,
         highest_dbtime: None,
+        trailer: None,
         findings: Findings::with_limit(options.max_findings),
     };
     let headers = match read_database_header(file) {
@@ -71,8 +91,40 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         Err(error) => return Err(error),
     };
     judge_headers(&headers, &mut report.findings);
-    Scan { page_size: u64::from(headers.header.page_size.bytes()), highest_link: None, report }
-        .run(file, options, observer, headers)
+    let page_size = u64::from(headers.header.page_size.bytes());
+    report.header = Some(headers.header);
+    report.pages = (size / page_size).saturating_sub(2);
+    if report.pages == 0 {
+        let finding = Finding::new(FileKind::Database, Place::File, size, FindingKind::NoPages);
+        report.findings.push(finding);
+    }
+    let layout = Layout { page_size, size };
+    let mut gathered = Tally::default();
+    sweep(file, layout, options, observer, |mut tally| {
+        report.findings.append(std::mem::take(&mut tally.findings));
+        gathered.add(&tally);
+    })?;
+
+    report.uninitialised = gathered.uninitialised;
+    report.bad = gathered.bad;
+    report.correctable = gathered.correctable;
+    report.highest_dbtime = gathered.highest_dbtime;
+    report.trailer = gathered.trailer;
+    report.pages -= u64::from(gathered.trailer.is_some());
+    let mut push = |at, kind| {
+        report.findings.push(Finding::new(FileKind::Database, Place::Tail, at, kind));
+    };
+    if report.pages > u64::from(u32::MAX) {
+        push((u64::from(u32::MAX) + 2) * page_size, FindingKind::TooManyPages);
+    }
+    let bytes = size % page_size;
+    if bytes > 0 {
+        push(size - bytes, FindingKind::PartialTail { bytes });
+    }
+    if let Some(highest) = gathered.highest_link.filter(|&link| u64::from(link) > report.pages) {
+        push(size, FindingKind::LinksBeyondEnd { highest });
+    }
+    Ok(report)
 }
 
 fn judge_headers(headers: &DatabaseHeaders, findings: &mut Findings) {
@@ -99,115 +151,225 @@ fn judge_headers(headers: &DatabaseHeaders, findings: &mut Findings) {
     debug_assert!(headers.used == HeaderCopy::Shadow || headers.primary == CopyState::Good);
 }
 
-struct Scan {
+/// How the file is laid out.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
     page_size: u64,
-    highest_link: Option<u32>,
-    report: DatabaseReport,
+    size: u64,
 }
 
-impl Scan {
-    fn run<R: ReadAt + ?Sized, O: Observer + ?Sized>(
-        mut self,
+/// Bounds of what a lane does.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    chunk: u64,
+    max_findings: usize,
+}
+
+/// A stretch of the file to be looked at: it begins at a page, and ends at one or with the file.
+struct Stretch {
+    at: u64,
+    len: u64,
+    /// Where its bytes go if the observer wants them.
+    bytes: Option<Vec<u8>>,
+}
+
+/// What came of a stretch.
+struct Looked {
+    tally: Result<Tally, EseError>,
+    end: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+fn sweep<R: ReadAt + ?Sized, O: Observer + ?Sized>(
+    file: &R,
+    layout: Layout,
+    options: &ScanOptions,
+    observer: &mut O,
+    mut gather: impl FnMut(Tally),
+) -> Result<(), EseError> {
+    let wants_bytes = observer.wants_bytes();
+    let lanes = options.lanes();
+    let chunk = options.chunk_on(lanes) / layout.page_size * layout.page_size;
+    let stretch = if wants_bytes { chunk } else { chunk * (STRETCH / chunk).clamp(1, 16) };
+    let limits = Limits { chunk, max_findings: options.max_findings };
+    // A file of a few chunks is read before threads are made.
+    let lanes = if layout.size <= stretch { 1 } else { lanes };
+    let progress = |done| Progress { done, total: layout.size };
+
+    let mut at = 0;
+    let pool = std::cell::RefCell::new(Vec::new());
+    let next = || {
+        let mut stretched = Stretch { at, len: 0, bytes: None };
+        if at >= layout.size {
+            return Ok(None);
+        }
+        if wants_bytes {
+            stretched.bytes = Some(pool.borrow_mut().pop().unwrap_or_default());
+        } else {
+            at += layout.hole_at(file, at)?;
+            stretched.at = at;
+        }
+        stretched.len = stretch.min(layout.size - at);
+        at += stretched.len;
+        Ok(Some(stretched))
+    };
+    let work = |stretch: Stretch, buf: &mut Vec<u8>| {
+        let mut own = stretch.bytes;
+        let tally =
+            layout.look_at(file, stretch.at, stretch.len, limits, own.as_mut().unwrap_or(buf));
+        Looked { tally, end: stretch.at + stretch.len, bytes: own }
+    };
+    let mut merged = 0;
+    let merge = |looked: Looked| {
+        let mut tally = looked.tally?;
+        if let Some(bytes) = looked.bytes {
+            observer.bytes(&bytes);
+            pool.borrow_mut().push(bytes);
+        }
+        // What lies between two stretches is a hole.
+        let begin = looked.end - tally.bytes;
+        tally.uninitialised += layout.pages_in(merged, begin);
+        merged = looked.end;
+        gather(tally);
+        report_progress(observer, progress(looked.end))
+    };
+    in_order(lanes, next, work, merge)
+}
+
+impl Layout {
+    /// Bytes of whole pages from `at` on that are a hole in the file.
+    fn hole_at<R: ReadAt + ?Sized>(self, file: &R, at: u64) -> Result<u64, EseError> {
+        let data = file.next_data(at).map_err(|source| EseError::Read { offset: at, source })?;
+        // The last page of all is read in any case, so that every file ends with a stretch.
+        let end = data.min(self.size.saturating_sub(1));
+        Ok(end.saturating_sub(at) / self.page_size * self.page_size)
+    }
+
+    /// Database pages between two page boundaries.
+    fn pages_in(self, from: u64, to: u64) -> u64 {
+        let page = |at: u64| (at / self.page_size).max(2);
+        page(to).saturating_sub(page(from))
+    }
+
+    fn look_at<R: ReadAt + ?Sized>(
+        self,
         file: &R,
-        options: &ScanOptions,
-        observer: &mut O,
-        headers: DatabaseHeaders,
-    ) -> Result<DatabaseReport, EseError> {
-        let page_len = headers.header.page_size.len();
-        self.report.header = Some(headers.header);
-        let mut sweep = Sweep::new(file, observer, options)?;
-        self.report.size = sweep.size();
-        let whole = self.report.size / self.page_size;
-        self.report.pages = whole.saturating_sub(2);
-        if self.report.pages == 0 {
-            self.push(Place::File, self.report.size, FindingKind::NoPages);
-        }
-        // Page slots are counted from the start of the file; slots 0 and 1 are the headers.
-        let mut slot = 0u64;
-        let mut buf = Vec::new();
-        while sweep.append(&mut buf)? {
-            let used = buf.len() / page_len * page_len;
-            for page in buf[..used].chunks_exact(page_len) {
-                self.look_at(page, slot, slot + 1 == whole);
-                slot += 1;
+        at: u64,
+        len: u64,
+        limits: Limits,
+        buf: &mut Vec<u8>,
+    ) -> Result<Tally, EseError> {
+        let findings = Findings::with_limit(limits.max_findings);
+        let mut tally = Tally { bytes: len, findings, ..Tally::default() };
+        let mut done = 0;
+        while done < len {
+            let want = usize::try_from(limits.chunk.min(len - done)).unwrap_or(usize::MAX);
+            buf.resize(want, 0);
+            let read = fill(file, at + done, buf)?;
+            if read < want {
+                return Err(EseError::Read {
+                    offset: at + done + read as u64,
+                    source: io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the file became shorter while it was read",
+                    ),
+                });
             }
-            buf.drain(..used);
-            sweep.report()?;
+            let page_len = usize::try_from(self.page_size).unwrap_or(usize::MAX);
+            for (slot, page) in ((at + done) / self.page_size..).zip(buf.chunks_exact(page_len)) {
+                self.look_at_page(page, slot, &mut tally);
+            }
+            done += want as u64;
         }
-        if !buf.is_empty() {
-            let bytes = buf.len() as u64;
-            self.push(Place::Tail, self.report.size - bytes, FindingKind::PartialTail { bytes });
+        Ok(tally)
+    }
+
+    // Page slots are counted from the start of the file; slots 0 and 1 are the headers.
+    fn look_at_page(self, page: &[u8], slot: u64, tally: &mut Tally) {
+        let Some(number) = slot.checked_sub(1).filter(|&number| number > 0) else { return };
+        let offset = slot * self.page_size;
+        // A page that has no number is told of once for all.
+        let Ok(number) = u32::try_from(number) else { return };
+        match check_page(page, number) {
+            PageState::Uninitialised => tally.uninitialised += 1,
+            PageState::Good => tally.note_good(page, number),
+            PageState::Bad(fault) => {
+                let is_last = slot + 1 == self.size / self.page_size;
+                match Trailer::recognise(page).filter(|_| is_last) {
+                    Some(trailer) => {
+                        tally.trailer = Some(trailer);
+                        tally.push(Place::Page(number), offset, FindingKind::Trailer);
+                    }
+                    None => tally.note_bad(fault, number, offset, self.size / self.page_size),
+                }
+            }
         }
-        if let Some(highest) = self.highest_link.filter(|&link| u64::from(link) > self.report.pages)
-        {
-            self.push(Place::Tail, self.report.size, FindingKind::LinksBeyondEnd { highest });
+    }
+}
+
+/// What was found in a part of the file.
+#[derive(Default)]
+struct Tally {
+    bytes: u64,
+    uninitialised: u64,
+    bad: u64,
+    correctable: u64,
+    highest_dbtime: Option<(u64, u32)>,
+    highest_link: Option<u32>,
+    trailer: Option<Trailer>,
+    findings: Findings,
+}
+
+impl Tally {
+    fn add(&mut self, later: &Self) {
+        self.uninitialised += later.uninitialised;
+        self.bad += later.bad;
+        self.correctable += later.correctable;
+        self.highest_link = self.highest_link.max(later.highest_link);
+        self.trailer = self.trailer.or(later.trailer);
+        if let Some((dbtime, page)) = later.highest_dbtime {
+            self.note_dbtime(dbtime, page);
         }
-        Ok(self.report)
     }
 
     fn push(&mut self, place: Place, offset: u64, kind: FindingKind) {
-        self.report.findings.push(Finding::new(FileKind::Database, place, offset, kind));
+        self.findings.push(Finding::new(FileKind::Database, place, offset, kind));
     }
 
-    fn look_at(&mut self, page: &[u8], slot: u64, is_last: bool) {
-        let Some(number) = slot.checked_sub(1).filter(|&number| number > 0) else { return };
-        let offset = slot * self.page_size;
-        let Ok(number) = u32::try_from(number) else {
-            // Said once, at the first page that has no number.
-            if number == u64::from(u32::MAX) + 1 {
-                self.push(Place::Tail, offset, FindingKind::TooManyPages);
-            }
-            return;
-        };
-        match check_page(page, number) {
-            PageState::Uninitialised => self.report.uninitialised += 1,
-            PageState::Good => self.note_good(page, number),
-            PageState::Bad(_) if is_last && is_trailer(page) => {
-                self.report.pages -= 1;
-                self.push(Place::Page(number), offset, FindingKind::Trailer);
-            }
-            PageState::Bad(fault) => self.note_bad(fault, number, offset),
+    fn note_dbtime(&mut self, dbtime: u64, page: u32) {
+        if self.highest_dbtime.is_none_or(|(highest, _)| dbtime > highest) {
+            self.highest_dbtime = Some((dbtime, page));
         }
     }
 
     fn note_good(&mut self, page: &[u8], number: u32) {
         let dbtime = u64_at(page, 8);
         // The topmost values mark pages without a time.
-        let is_time = dbtime < u64::MAX - 15;
-        if is_time && self.report.highest_dbtime.is_none_or(|(highest, _)| dbtime > highest) {
-            self.report.highest_dbtime = Some((dbtime, number));
+        if dbtime < u64::MAX - 15 {
+            self.note_dbtime(dbtime, number);
         }
         let link = u32_at(page, 16).max(u32_at(page, 20));
         self.highest_link = self.highest_link.max(Some(link));
     }
 
-    fn note_bad(&mut self, fault: PageFault, number: u32, offset: u64) {
+    fn note_bad(&mut self, fault: PageFault, number: u32, offset: u64, slots: u64) {
         let mut at = offset;
         let fault = match fault {
             PageFault::Correctable { bits } => {
-                self.report.correctable += 1;
+                self.correctable += 1;
                 at += u64::from(bits.first().copied().unwrap_or(0) / 8);
                 PageFault::Correctable { bits }
             }
             // A number that no page of this file has only looks like another page's content.
-            PageFault::WrongPage { actual }
-                if actual == 0 || u64::from(actual) > self.report.pages =>
-            {
-                self.report.bad += 1;
+            PageFault::WrongPage { actual } if actual == 0 || u64::from(actual) + 2 > slots => {
+                self.bad += 1;
                 PageFault::Checksum
             }
             fault => {
-                self.report.bad += 1;
+                self.bad += 1;
                 fault
             }
         };
         self.push(Place::Page(number), at, FindingKind::Page(fault));
     }
-}
-
-/// The extra last page that a restored streaming backup has, checksummed as a header.
-fn is_trailer(page: &[u8]) -> bool {
-    is_header_good(page)
-        && [4, 8, 12, 24].into_iter().all(|at| u32_at(page, at) == 0)
-        && !is_zero(page)
 }

@@ -11,10 +11,13 @@
 
 use serde::Serialize;
 
-use super::header::{HEADER_LEN, LogHeader, usable};
+use super::{
+    chain::Chain,
+    header::{HEADER_LEN, LogHeader, usable},
+};
 use crate::{
-    EseError, FileKind, Finding, FindingKind, Findings, Generation, Lgpos, Observer, Place, ReadAt,
-    ScanOptions,
+    EseError, FileKind, Finding, FindingKind, Findings, Generation, Lgpos, LogTime, Observer,
+    Place, ReadAt, ScanOptions,
     bytes::{is_zero, u64_at},
     checksum::{block_checksum, is_segment_good, single_bit},
     read::Sweep,
@@ -27,17 +30,30 @@ const SEGMENT: usize = 4096;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogBody {
-    /// Every segment was looked at.
+    /// Everything that has a checksum was looked at.
     Checked {
-        /// Segments that hold data, from segment 1 on.
+        /// Segments (sectors) that hold data.
         data_segments: u32,
-        /// XOR of their checksums: what the next generation's header must say.
-        accumulated: u64,
+        /// XOR of their checksums: what the next generation's header must say. Version 7 kept no
+        /// such sum.
+        accumulated: Option<u64>,
+        /// When the last of them was first written; unset in version 7.
+        last_written: LogTime,
         /// Whether the last of them is torn and only its shadow is whole.
         is_torn: bool,
     },
     /// The body has an older format that is not checked here, or the header is unusable.
     NotChecked,
+}
+
+/// Checks a body as it comes.
+pub(super) trait Body {
+    /// Looks at the next bytes after the header. `push` takes a segment, an offset in the file and
+    /// what was found there.
+    fn take(&mut self, bytes: &[u8], push: &mut dyn FnMut(u32, u64, FindingKind));
+
+    /// Says what it came to once the file is at its end.
+    fn end(self: Box<Self>, push: &mut dyn FnMut(u32, u64, FindingKind)) -> LogBody;
 }
 
 /// What a scan of one log found.
@@ -54,10 +70,12 @@ pub struct LogReport {
     pub findings: Findings,
 }
 
-/// Checks the header and every segment of a log, the shadow at its end too: what `eseutil /ml`
-/// checks, and the bytes after the end of the data, which it does not look at.
+/// Checks the header and the body of a log, the shadow at its end too: what `eseutil /ml` checks,
+/// and in version 8 the bytes after the end of the data, which it does not look at.
 ///
-/// Bodies of version 7 (Exchange 2003 to 2010) are not checked and say so.
+/// Version 8 (Exchange 2013 and later) has a checksum for each segment, version 7 (Exchange 2003 to
+/// 2010) for each range of sectors that was written at once. Older bodies are not checked and say
+/// so.
 ///
 /// # Errors
 /// As [`scan_database`](crate::scan_database).
@@ -87,51 +105,32 @@ pub fn scan_log<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         }
         Err(error) => return Err(error),
     };
-    let checks_body = judge_header(&header, &mut report);
-    let mut segments = Segments {
-        generation: header.generation,
-        count: u32::from(header.segments),
-        index: 1,
-        has_ended: false,
-        last_is_torn: false,
-        data: 0,
-        accumulated: 0,
-    };
+    let mut body = judge_header(&header, &mut report);
     report.header = Some(header);
 
-    let mut at = HEADER_LEN;
+    buf.drain(..HEADER_LEN);
+    let findings = &mut report.findings;
+    let mut push = |index, at, kind| {
+        findings.push(Finding::new(FileKind::Log, Place::Segment(index), at, kind));
+    };
     loop {
-        // A segment is judged only with its successor at hand, where the shadow may be.
-        while checks_body && buf.len() >= at + 2 * SEGMENT {
-            let (segment, next) = buf[at..at + 2 * SEGMENT].split_at(SEGMENT);
-            segments.look_at(segment, Some(next), &mut report.findings);
-            at += SEGMENT;
+        if let Some(body) = &mut body {
+            body.take(&buf, &mut push);
         }
-        if !checks_body {
-            at = buf.len();
-        }
-        buf.drain(..at.min(buf.len()));
-        at = 0;
+        buf.clear();
         sweep.report()?;
         if !sweep.append(&mut buf)? {
             break;
         }
     }
-    if checks_body {
-        if let Some(segment) = buf.get(..SEGMENT) {
-            segments.look_at(segment, None, &mut report.findings);
-        }
-        report.body = LogBody::Checked {
-            data_segments: segments.data,
-            accumulated: segments.accumulated,
-            is_torn: segments.last_is_torn,
-        };
+    if let Some(body) = body {
+        report.body = body.end(&mut push);
     }
     Ok(report)
 }
 
-/// Judges the header; says whether the body can be checked.
-fn judge_header(header: &LogHeader, report: &mut LogReport) -> bool {
+/// Judges the header; gives what checks the body, if it can be checked.
+fn judge_header(header: &LogHeader, report: &mut LogReport) -> Option<Box<dyn Body>> {
     let size = report.size;
     let mut push = |kind| {
         report.findings.push(Finding::new(FileKind::Log, Place::Header, 0, kind));
@@ -142,36 +141,91 @@ fn judge_header(header: &LogHeader, report: &mut LogReport) -> bool {
     if header.file_len() != size {
         push(FindingKind::LengthMismatch { expected: header.file_len(), actual: size });
     }
+    let sector = header.segment_size;
     match header.version[0] {
-        8 if usize::from(header.segment_size) != SEGMENT => {
-            push(FindingKind::SegmentSizeInvalid);
-            false
+        8 if usize::from(sector) == SEGMENT => Some(Box::new(Segments::new(header))),
+        7 if matches!(sector, 512 | 1024 | 2048 | 4096) => {
+            Some(Box::new(Chain::new(header.generation, sector, HEADER_LEN, header.segments)))
         }
-        8 => true,
-        version @ 1..=7 => {
+        7 | 8 => {
+            push(FindingKind::SegmentSizeInvalid);
+            None
+        }
+        version @ 1..=6 => {
             push(FindingKind::BodyNotChecked { version });
-            false
+            None
         }
         version => {
             push(FindingKind::HeaderVersion { version });
-            false
+            None
         }
     }
 }
 
+/// The segments of a version 8 log.
 struct Segments {
     generation: Generation,
     /// Segments of the file by its header; 0 when the file is another length.
     count: u32,
     index: u32,
+    /// Bytes that have come and are not judged yet: a segment waits for its successor.
+    waiting: Vec<u8>,
     has_ended: bool,
     last_is_torn: bool,
     data: u32,
     accumulated: u64,
+    last_written: LogTime,
+}
+
+impl Body for Segments {
+    fn take(&mut self, bytes: &[u8], push: &mut dyn FnMut(u32, u64, FindingKind)) {
+        self.waiting.extend_from_slice(bytes);
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut rest = waiting.as_slice();
+        // A segment is judged only with its successor at hand, where the shadow may be.
+        while rest.len() >= 2 * SEGMENT {
+            let (segment, next) = rest.split_at(SEGMENT);
+            self.look_at(segment, next.get(..SEGMENT), push);
+            rest = next;
+        }
+        self.waiting.extend_from_slice(rest);
+    }
+
+    fn end(mut self: Box<Self>, push: &mut dyn FnMut(u32, u64, FindingKind)) -> LogBody {
+        let waiting = std::mem::take(&mut self.waiting);
+        if let Some(segment) = waiting.get(..SEGMENT) {
+            self.look_at(segment, None, push);
+        }
+        LogBody::Checked {
+            data_segments: self.data,
+            accumulated: Some(self.accumulated),
+            last_written: self.last_written,
+            is_torn: self.last_is_torn,
+        }
+    }
 }
 
 impl Segments {
-    fn look_at(&mut self, segment: &[u8], next: Option<&[u8]>, findings: &mut Findings) {
+    fn new(header: &LogHeader) -> Self {
+        Self {
+            generation: header.generation,
+            count: u32::from(header.segments),
+            index: 1,
+            waiting: Vec::new(),
+            has_ended: false,
+            last_is_torn: false,
+            data: 0,
+            accumulated: 0,
+            last_written: LogTime::default(),
+        }
+    }
+
+    fn look_at(
+        &mut self,
+        segment: &[u8],
+        next: Option<&[u8]>,
+        push: &mut dyn FnMut(u32, u64, FindingKind),
+    ) {
         let index = self.index;
         self.index += 1;
         // What lies beyond the length of the header is no part of the log; its length was told.
@@ -179,9 +233,7 @@ impl Segments {
             return;
         }
         let offset = u64::from(index) * SEGMENT as u64;
-        let mut push = |at: u64, kind| {
-            findings.push(Finding::new(FileKind::Log, Place::Segment(index), at, kind));
-        };
+        let mut push = |at: u64, kind| push(index, at, kind);
         let expected =
             u16::try_from(index).ok().map(|segment| Lgpos::new(self.generation, segment, 0));
         let found = Lgpos::parse(segment, 8);
@@ -203,7 +255,11 @@ impl Segments {
                     push(offset, FindingKind::SegmentMisplaced { found });
                 }
             }
-        } else if is_segment_good(segment, index.saturating_sub(1)) || is_zero(segment) {
+        } else if is_zero(segment)
+            // A shadow carries the position of the segment before: with its own, it is that segment
+            // with a bit of its checksum turned.
+            || (is_segment_good(segment, index.saturating_sub(1)) && Some(found) != expected)
+        {
             self.has_ended = true;
         } else if self.has_ended || is_last {
             push(offset, FindingKind::SegmentBad);
@@ -220,6 +276,7 @@ impl Segments {
         {
             self.data += 1;
             self.accumulated ^= sum;
+            self.last_written = LogTime::parse(segment, 16);
             push(offset + u64::from(bit / 8), FindingKind::SegmentCorrectable { bit });
         } else {
             push(offset, FindingKind::SegmentBad);
@@ -232,6 +289,7 @@ impl Segments {
     fn take(&mut self, segment: &[u8]) {
         self.data += 1;
         self.accumulated ^= u64_at(segment, 0);
+        self.last_written = LogTime::parse(segment, 16);
     }
 }
 

@@ -19,8 +19,14 @@ pub(crate) const HEADER_LEN: usize = 4096;
 pub struct Attachment {
     /// Number of the database in its log stream.
     pub dbid: u8,
+    /// Whether the file is sparse.
+    pub is_sparse: bool,
     /// Its highest change stamp.
     pub dbtime: u64,
+    /// Its highest object id.
+    pub last_objid: u32,
+    /// The most pages that it may have; 0 for no limit.
+    pub max_pages: u32,
     /// Where it was attached.
     pub attach: Lgpos,
     /// Where it was consistent.
@@ -41,7 +47,10 @@ impl Attachment {
             let Some(name) = rest.get(64..64 + names) else { break };
             out.push(Self {
                 dbid: u8_at(rest, 0),
+                is_sparse: u8_at(rest, 1) & 0x40 != 0,
                 dbtime: u64_at(rest, 4),
+                last_objid: u32_at(rest, 12),
+                max_pages: u32_at(rest, 16),
                 attach: Lgpos::parse(rest, 20),
                 consistent: Lgpos::parse(rest, 28),
                 signature: Signature::parse(rest, 36),
@@ -50,6 +59,51 @@ impl Attachment {
             rest = rest.get(64 + names..).unwrap_or_default();
         }
         out
+    }
+}
+
+/// How the engine was set up when it wrote a log or checkpoint. Tells about the server, and
+/// decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct EngineSettings {
+    /// System folder of the server, as text only.
+    pub system_path: String,
+    /// Log folder of the server, as text only.
+    pub log_path: String,
+    /// Whether circular logging was asked for.
+    pub is_circular: bool,
+    /// Sessions.
+    pub sessions: u32,
+    /// Open tables.
+    pub tables: u32,
+    /// Pages of the version store.
+    pub version_pages: u32,
+    /// Cursors.
+    pub cursors: u32,
+    /// Log buffers, in sectors.
+    pub log_buffers: u32,
+    /// Sectors of a log file.
+    pub log_sectors: u32,
+    /// Buffers of the page cache.
+    pub cache: u32,
+}
+
+impl EngineSettings {
+    pub(crate) fn parse(bytes: &[u8], at: usize) -> Self {
+        let number = |index: usize| u32_at(bytes, at + 523 + 4 * index);
+        Self {
+            system_path: text_at(bytes, at, 261),
+            log_path: text_at(bytes, at + 261, 261),
+            is_circular: u8_at(bytes, at + 522) & 1 != 0,
+            sessions: number(0),
+            tables: number(1),
+            version_pages: number(2),
+            cursors: number(3),
+            log_buffers: number(4),
+            log_sectors: number(5),
+            cache: number(6),
+        }
     }
 }
 
@@ -77,10 +131,8 @@ pub struct LogHeader {
     pub version: [u32; 4],
     /// Signature of the stream.
     pub signature: Signature,
-    /// System folder of the server, as text only.
-    pub system_path: String,
-    /// Log folder of the server, as text only.
-    pub log_path: String,
+    /// How the engine was set up.
+    pub settings: EngineSettings,
     /// Whether circular logging is on.
     pub is_circular: bool,
     /// Whether circular logging was on earlier in the stream.
@@ -91,6 +143,12 @@ pub struct LogHeader {
     pub checkpoint: Lgpos,
     /// Accumulated segment checksum of the previous generation; 0 when the engine kept none.
     pub previous_accumulated: u64,
+    /// Bytes in a sector of the disk; `None` when the engine did not know, or it is an odd number.
+    pub disk_sector: Option<u16>,
+    /// Version number of the engine that wrote it, for diagnosis.
+    pub engine_version: u32,
+    /// Kind of file by its own word; 0 in older files.
+    pub file_type: u32,
     /// Databases attached when the log was created.
     pub attachments: Vec<Attachment>,
 }
@@ -116,13 +174,23 @@ impl LogHeader {
                 u32_at(header, 648),
             ],
             signature: Signature::parse(header, 44),
-            system_path: text_at(header, 72, 261),
-            log_path: text_at(header, 333, 261),
+            settings: EngineSettings::parse(header, 72),
             from_reserve: flags & 1 != 0,
             is_circular: flags & 2 != 0,
             was_circular: flags & 4 != 0,
             checkpoint: Lgpos::parse(header, 640),
             previous_accumulated: u64_at(header, 653),
+            disk_sector: match u8_at(header, 652) {
+                // It matches the segment.
+                1 => Some(u16_at(header, 8)),
+                2 => Some(512),
+                3 => Some(1024),
+                4 => Some(2048),
+                5 => Some(4096),
+                _ => None,
+            },
+            engine_version: u32_at(header, 661),
+            file_type: u32_at(header, 667),
             attachments: Attachment::parse_list(list),
         }
     }
@@ -159,3 +227,6 @@ pub(crate) fn usable(start: &[u8]) -> Result<LogHeader, EseError> {
     }
     Ok(LogHeader::parse(header))
 }
+
+#[cfg(test)]
+mod tests;

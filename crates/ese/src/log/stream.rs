@@ -25,6 +25,8 @@ pub struct LogMember {
     pub previous_created: LogTime,
     /// What the header says of the previous generation's body; 0 for nothing.
     pub previous_accumulated: u64,
+    /// When the last of its data was first written, if it was scanned and says so.
+    pub last_written: LogTime,
     /// The body, if it was scanned.
     pub body: Option<LogBody>,
     /// Whether the scan found damage.
@@ -41,6 +43,7 @@ impl LogMember {
             created: header.created,
             previous_created: header.previous_created,
             previous_accumulated: header.previous_accumulated,
+            last_written: LogTime::default(),
             body: None,
             is_damaged: false,
         }
@@ -50,6 +53,10 @@ impl LogMember {
     pub fn from_report(file: impl Into<String>, report: &LogReport) -> Option<Self> {
         let header = report.header.as_ref()?;
         Some(Self {
+            last_written: match report.body {
+                LogBody::Checked { last_written, .. } => last_written,
+                LogBody::NotChecked => LogTime::default(),
+            },
             body: Some(report.body),
             is_damaged: !report.findings.is_usable(),
             ..Self::from_header(file, header)
@@ -72,9 +79,15 @@ impl LogMember {
         (self.is_damaged, is_misnamed, !is_closed, &self.file)
     }
 
+    /// The newest time that is known to be in it: of its last data if that was looked at, else of
+    /// its creation.
+    pub fn newest(&self) -> LogTime {
+        if self.last_written.is_set() { self.last_written } else { self.created }
+    }
+
     fn accumulated(&self) -> Option<u64> {
         match self.body {
-            Some(LogBody::Checked { accumulated, .. }) => Some(accumulated),
+            Some(LogBody::Checked { accumulated, .. }) => accumulated,
             _ => None,
         }
     }
@@ -188,15 +201,16 @@ pub fn check_stream(signature: &Signature, logs: &[LogMember]) -> Vec<StreamFind
             jet,
         });
     };
+    let mut all: Vec<&LogMember> = logs.iter().collect();
+    all.sort_by(|one, other| (one.generation, &one.file).cmp(&(other.generation, &other.file)));
     let mut own: Vec<&LogMember> = Vec::with_capacity(logs.len());
-    for log in logs {
+    for log in all {
         if log.signature == *signature {
             own.push(log);
         } else {
             push(log, StreamFindingKind::ForeignSignature, JetError::BAD_LOG_SIGNATURE);
         }
     }
-    own.sort_by(|one, other| (one.generation, &one.file).cmp(&(other.generation, &other.file)));
     let highest = own.last().map(|log| log.generation);
     let chain = choose(signature, logs);
     let mut previous: Option<&LogMember> = None;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{Noise, put, put_u32, seal_header, seal_page, signature, time};
 use crate::{
-    Generation, GenerationRange, Lgpos, LogTime, PageSize, Signature,
+    DatabaseState, Generation, GenerationRange, Lgpos, LogTime, PageSize, Signature,
     database::{MAGIC, VERSION},
 };
 
@@ -18,7 +18,10 @@ pub struct DatabaseSpec {
     pages: u32,
     uninitialised: u32,
     old_format: bool,
+    has_flush_map: bool,
     dirty: Option<(GenerationRange, Generation)>,
+    state: Option<DatabaseState>,
+    has_trailer: bool,
     signature: Signature,
     log_signature: Signature,
     created: [LogTime; 2],
@@ -33,7 +36,10 @@ impl DatabaseSpec {
             pages: 62,
             uninitialised: 15,
             old_format: false,
+            has_flush_map: false,
             dirty: None,
+            state: None,
+            has_trailer: false,
             signature: signature(seed, 1),
             log_signature: signature(seed, 2),
             created: [LogTime::default(); 2],
@@ -65,6 +71,12 @@ impl DatabaseSpec {
         self
     }
 
+    /// Whether the header carries the signatures that pair it with a flush map.
+    pub fn with_flush_map(mut self, has_flush_map: bool) -> Self {
+        self.has_flush_map = has_flush_map;
+        self
+    }
+
     /// Leaves the database dirty, needing logs.
     pub fn with_dirty(mut self, required: GenerationRange, committed: Generation) -> Self {
         self.dirty = Some((required, committed));
@@ -74,6 +86,19 @@ impl DatabaseSpec {
     /// Leaves the database clean.
     pub fn with_clean(mut self) -> Self {
         self.dirty = None;
+        self
+    }
+
+    /// Leaves the database in any state, whatever the logs that it says it needs.
+    pub fn with_state(mut self, state: DatabaseState) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Makes it one that was restored from a streaming backup: the header knows of no logs, and a
+    /// trailer page after the last one does.
+    pub fn with_trailer(mut self, has_trailer: bool) -> Self {
+        self.has_trailer = has_trailer;
         self
     }
 
@@ -102,7 +127,8 @@ impl DatabaseSpec {
 
     /// Length of the file in bytes.
     pub fn file_len(&self) -> u64 {
-        (u64::from(self.pages) + 2) * u64::from(self.page_size.bytes())
+        (u64::from(self.pages) + 2 + u64::from(self.has_trailer))
+            * u64::from(self.page_size.bytes())
     }
 
     /// Writes the whole file.
@@ -123,6 +149,9 @@ impl DatabaseSpec {
             }
             out.write_all(&page)?;
         }
+        if self.has_trailer {
+            out.write_all(&self.trailer())?;
+        }
         Ok(())
     }
 
@@ -136,7 +165,12 @@ impl DatabaseSpec {
         put_u32(&mut page, 8, VERSION);
         put(&mut page, 16, &self.dbtime().to_le_bytes());
         put(&mut page, 24, self.signature.as_bytes());
-        put_u32(&mut page, 52, if self.dirty.is_some() { 2 } else { 3 });
+        let natural = if self.dirty.is_some() {
+            DatabaseState::DirtyShutdown
+        } else {
+            DatabaseState::CleanShutdown
+        };
+        put_u32(&mut page, 52, self.state.unwrap_or(natural).number());
         let attach = Lgpos::new(Generation::new(1), 3, 9);
         let consistent_at = self.dirty.map_or(3, |(required, _)| required.first().number());
         let consistent = Lgpos::new(Generation::new(consistent_at), 5, 0);
@@ -157,7 +191,9 @@ impl DatabaseSpec {
             put_u32(&mut page, at, value);
         }
         put_u32(&mut page, 236, self.page_size.bytes());
-        if let Some((required, committed)) = self.dirty {
+        if self.has_trailer {
+            put(&mut page, 184, &self.backup());
+        } else if let Some((required, committed)) = self.dirty {
             put_u32(&mut page, 296, required.first().number());
             put_u32(&mut page, 300, required.last().number());
             put_u32(&mut page, 416, committed.number());
@@ -165,9 +201,41 @@ impl DatabaseSpec {
             put(&mut page, 672, &self.created[0].to_bytes());
             put(&mut page, 348, &self.created[1].to_bytes());
         }
+        if self.has_flush_map {
+            put(&mut page, 584, signature(self.seed, 3).as_bytes());
+            put(&mut page, 612, signature(self.seed, 4).as_bytes());
+        }
         put_u32(&mut page, 340, VERSION);
         put_u32(&mut page, 344, 20);
         put_u32(&mut page, 667, 1);
+        seal_header(&mut page);
+        page
+    }
+
+    /// A streaming backup that began and has not ended.
+    fn backup(&self) -> Vec<u8> {
+        let first = self.dirty.map_or(1, |(required, _)| required.first().number());
+        let mark = Lgpos::new(Generation::new(first), 7, 0);
+        let mut out = mark.to_bytes().to_vec();
+        out.extend(time(90_000).to_bytes());
+        out.extend(first.to_le_bytes());
+        out.extend([0; 4]);
+        out
+    }
+
+    fn trailer(&self) -> Vec<u8> {
+        let mut page = vec![0; self.page_size.len()];
+        put(&mut page, 40, &self.backup());
+        put(&mut page, 64, self.signature.as_bytes());
+        put(&mut page, 92, self.log_signature.as_bytes());
+        if let Some((required, committed)) = self.dirty {
+            let generations = [required.first(), required.last(), committed];
+            for (at, generation) in [120, 124, 128].into_iter().zip(generations) {
+                put_u32(&mut page, at, generation.number());
+            }
+        }
+        put(&mut page, 132, &self.created[0].to_bytes());
+        put(&mut page, 140, &self.created[1].to_bytes());
         seal_header(&mut page);
         page
     }

@@ -2,11 +2,15 @@
 
 use super::{Noise, put, put_u32, seal_header, signature, time};
 use crate::{
-    Generation, Lgpos, LogName, LogTime, PageSize, Signature, bytes::u64_at,
-    checksum::block_checksum, log::HEADER_LEN,
+    Generation, Lgpos, LogName, LogTime, PageSize, Signature,
+    bytes::u64_at,
+    checksum::block_checksum,
+    log::{HEADER_LEN, RECORD, seal_range},
 };
 
 const SEGMENT: usize = 4096;
+/// Sectors of version 7.
+const SECTOR: usize = 512;
 
 /// A log stream to write: closed logs and the current one, chained to each other.
 #[derive(Debug, Clone)]
@@ -17,6 +21,7 @@ pub struct LogStreamSpec {
     first: Generation,
     last: Generation,
     has_current: bool,
+    old_format: bool,
     segments: u16,
     page_size: PageSize,
     signature: Signature,
@@ -46,6 +51,7 @@ impl LogStreamSpec {
             first,
             last,
             has_current: true,
+            old_format: false,
             segments: 256,
             page_size: PageSize::KIB_32,
             signature: signature(seed, 2),
@@ -67,7 +73,14 @@ impl LogStreamSpec {
         self
     }
 
-    /// Segments of a log, at least 4; 256 in Exchange.
+    /// Whether the logs have version 7 (Exchange 2003 to 2010): sectors of 512 bytes and checksums
+    /// over what was written at once.
+    pub fn with_old_format(mut self, old_format: bool) -> Self {
+        self.old_format = old_format;
+        self
+    }
+
+    /// Segments of 4096 bytes of a log, at least 4; 256 in Exchange.
     pub fn with_segments(mut self, segments: u16) -> Self {
         self.segments = segments.max(4);
         self
@@ -126,40 +139,67 @@ impl LogStreamSpec {
     }
 
     fn log(&self, generation: Generation, is_current: bool, before: u64) -> (Vec<u8>, u64) {
-        let count = usize::from(self.segments);
-        let mut bytes = vec![0; count * SEGMENT];
-        let created = self.created(generation);
+        let mut bytes = vec![0; usize::from(self.segments) * SEGMENT];
+        let noise = Noise::new(self.seed.rotate_left(40) ^ u64::from(generation.number()));
+        let accumulated = if self.old_format {
+            fill_ranges(&mut bytes, generation, is_current, noise);
+            0
+        } else {
+            self.fill_segments(&mut bytes, generation, is_current, noise)
+        };
+        self.fill_header(&mut bytes[..HEADER_LEN], generation, before);
+        (bytes, accumulated)
+    }
+
+    /// Writes a version 8 body; gives the XOR of its checksums.
+    fn fill_segments(
+        &self,
+        bytes: &mut [u8],
+        generation: Generation,
+        is_current: bool,
+        mut noise: Noise,
+    ) -> u64 {
+        let count = bytes.len() / SEGMENT;
         // A closed log is full; the current one is written to a third. Both end with a shadow.
         let data = if is_current { count / 3 } else { count - 2 };
-        let mut noise = Noise::new(self.seed.rotate_left(40) ^ u64::from(generation.number()));
         let mut accumulated = 0;
         for index in 1..=data {
             let segment = &mut bytes[index * SEGMENT..(index + 1) * SEGMENT];
             noise.fill(&mut segment[40..]);
             let at = Lgpos::new(generation, u16::try_from(index).unwrap_or(0), 0);
             put(segment, 8, &at.to_bytes());
-            put(segment, 16, &created.to_bytes());
+            put(segment, 16, &self.created(generation).to_bytes());
             put_u32(segment, 36, 0x2000);
             let number = u32::try_from(index).unwrap_or(0);
             let sum = block_checksum(segment, number, true).unwrap_or(0);
             put(segment, 0, &sum.to_le_bytes());
             accumulated ^= u64_at(segment, 0);
         }
-        bytes.copy_within(data * SEGMENT..(data + 1) * SEGMENT, (data + 1) * SEGMENT);
+        let last = data * SEGMENT..(data + 1) * SEGMENT;
+        bytes.copy_within(last, (data + 1) * SEGMENT);
+        accumulated
+    }
 
-        let header = &mut bytes[..HEADER_LEN];
+    fn fill_header(&self, header: &mut [u8], generation: Generation, before: u64) {
+        let sector = if self.old_format { SECTOR } else { SEGMENT };
+        let in_sectors = |len: usize| u16::try_from(len / sector).unwrap_or(0).to_le_bytes();
         put_u32(header, 4, generation.number());
-        put(header, 8, &4096u16.to_le_bytes());
-        put(header, 10, &1u16.to_le_bytes());
-        put(header, 12, &self.segments.to_le_bytes());
+        put(header, 8, &u16::try_from(sector).unwrap_or(0).to_le_bytes());
+        put(header, 10, &in_sectors(HEADER_LEN));
+        put(header, 12, &in_sectors(usize::from(self.segments) * SEGMENT));
         // 32 KiB fits; the field has 16 bits.
         put(header, 14, &u16::try_from(self.page_size.bytes()).unwrap_or(0).to_le_bytes());
-        put(header, 16, &created.to_bytes());
+        put(header, 16, &self.created(generation).to_bytes());
         if generation.number() > 1 {
             let previous = Generation::new(generation.number() - 1);
             put(header, 24, &self.created(previous).to_bytes());
         }
-        for (at, value) in [(32, 8), (36, 4000), (40, 5), (648, 16), (667, 3)] {
+        let versions = if self.old_format {
+            [(32, 7), (36, 3704), (40, 17), (648, 0), (667, 0)]
+        } else {
+            [(32, 8), (36, 4000), (40, 5), (648, 16), (667, 3)]
+        };
+        for (at, value) in versions {
             put_u32(header, at, value);
         }
         put(header, 44, self.signature.as_bytes());
@@ -167,11 +207,40 @@ impl LogStreamSpec {
         put(header, 333, b"D:\\DB01\\logs\\");
         let behind = generation.number().saturating_sub(2).max(1);
         put(header, 640, &Lgpos::new(Generation::new(behind), 1, 0).to_bytes());
-        put(header, 653, &before.to_le_bytes());
+        if !self.old_format {
+            put(header, 653, &before.to_le_bytes());
+        }
         put(header, 671, &attachment(self.database, &self.path));
         seal_header(header);
-        (bytes, accumulated)
     }
+}
+
+/// Writes a version 7 body: ranges of one to nine sectors, the last in one sector with its shadow.
+fn fill_ranges(bytes: &mut [u8], generation: Generation, is_current: bool, mut noise: Noise) {
+    let sectors = bytes.len() / SECTOR;
+    let header = HEADER_LEN / SECTOR;
+    // A closed log is full; the current one is written to a third.
+    let last = if is_current { sectors / 3 } else { sectors - 2 }.max(header);
+    let mut below = |end: usize| usize::try_from(noise.below(end as u64)).unwrap_or(0);
+    let (mut sector, mut at) = (header, 0);
+    let mut content = Noise::new(u64::from(generation.number()));
+    while sector < last {
+        let count = (1 + below(9)).min(last - sector);
+        let range = &mut bytes[sector * SECTOR..(sector + count) * SECTOR];
+        content.fill(range);
+        let next_at = below(SECTOR - 2 * RECORD);
+        let end = count * SECTOR;
+        seal_range(range, SECTOR, at, end, Some(end + next_at), generation, false);
+        sector += count;
+        at = next_at;
+    }
+    let (range, after) = bytes[sector * SECTOR..].split_at_mut(SECTOR);
+    let end = at + RECORD + below(SECTOR - at - RECORD);
+    content.fill(&mut range[..end]);
+    seal_range(range, SECTOR, at, end, None, generation, false);
+    let shadow = &mut after[..SECTOR];
+    shadow.copy_from_slice(range);
+    seal_range(shadow, SECTOR, at, end, None, generation, true);
 }
 
 /// One packed entry of an attachment list.

@@ -14,11 +14,13 @@
 //! ```
 
 mod database;
+mod flush_map;
 mod log;
 mod noise;
 mod set;
 
 pub use database::DatabaseSpec;
+pub use flush_map::FlushMapSpec;
 pub use log::{CheckpointSpec, LogStreamSpec, NamedLog};
 pub use noise::Noise;
 pub use set::{ExchangeSet, WrittenSet};

@@ -22,6 +22,7 @@ pub struct ExchangeSet {
     pages: u32,
     is_clean: bool,
     has_current: bool,
+    old_format: bool,
     log_segments: u16,
     first: Generation,
     required: GenerationRange,
@@ -52,6 +53,7 @@ impl ExchangeSet {
             pages: 62,
             is_clean: false,
             has_current: true,
+            old_format: false,
             log_segments: 256,
             first: generation(3),
             required: GenerationRange::one(generation(6)).through(generation(7)),
@@ -95,6 +97,12 @@ impl ExchangeSet {
         self
     }
 
+    /// Whether logs have version 7 and small pages the checksums of Exchange 2003.
+    pub fn with_old_format(mut self, old_format: bool) -> Self {
+        self.old_format = old_format;
+        self
+    }
+
     /// Segments of a log, at least 4; 256 (1 MiB) in Exchange.
     pub fn with_log_segments(mut self, segments: u16) -> Self {
         self.log_segments = segments;
@@ -119,11 +127,14 @@ impl ExchangeSet {
     /// # Errors
     /// What the file system says. Files written so far stay.
     pub fn write_to(&self, folder: &Path) -> io::Result<WrittenSet> {
-        let mut database =
-            DatabaseSpec::new(self.seed).with_page_size(self.page_size).with_pages(self.pages);
+        let mut database = DatabaseSpec::new(self.seed)
+            .with_page_size(self.page_size)
+            .with_pages(self.pages)
+            .with_old_format(self.old_format);
         let stream = LogStreamSpec::new(self.seed, self.first, self.committed)
             .with_base(&self.base)
             .with_current(self.has_current)
+            .with_old_format(self.old_format)
             .with_segments(self.log_segments)
             .with_page_size(self.page_size)
             .with_database(

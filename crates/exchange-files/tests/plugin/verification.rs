@@ -228,13 +228,26 @@ fn logs_of_older_engines_are_unverified_not_good() {
     let lab = Lab::with_set();
     let path = lab.path("E0000000003.log");
     let mut log = fs::read(&path).unwrap();
-    log[32..36].copy_from_slice(&7u32.to_le_bytes());
+    log[32..36].copy_from_slice(&6u32.to_le_bytes());
     stillpoint_ese::write::seal_header(&mut log[..4096]);
     fs::write(&path, log).unwrap();
     let inventory = lab.inventory();
     let copy = copy_named(&inventory, "DB01");
     let report = lab.verify(&lab.plan(std::slice::from_ref(copy)), true);
     assert!(matches!(report.verdict(&copy.id), Verdict::Unverified { .. }), "{report:?}");
+}
+
+#[test]
+fn logs_and_pages_of_exchange_2003_are_verified() {
+    let lab = Lab::new();
+    set().with_old_format(true).write_to(lab.folder.path()).unwrap();
+    let inventory = lab.inventory();
+    let copy = copy_named(&inventory, "DB01");
+    let plan = lab.plan(std::slice::from_ref(copy));
+    assert_eq!(lab.verify(&plan, true).verdict(&copy.id), Verdict::Good);
+    write_at(&lab.path("E0000000006.log"), 9000, &[0xAA; 16]);
+    let report = lab.verify(&plan, true);
+    assert!(matches!(report.verdict(&copy.id), Verdict::Bad { .. }), "{report:?}");
 }
 
 #[test]
