@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{policy, request, two_arrays};
+use common::{pause, policy, request, two_arrays};
 use stillpoint::catalog::Catalog;
 use stillpoint::context::{ErrorFacts as _, RunId};
 use stillpoint::exchange::Coordination;
@@ -156,7 +156,7 @@ fn a_process_that_was_taken_over_overwrites_no_job() {
         // This one carries on as if nothing had happened: its run fails at the next record, and the job with it.
         drop(process.this.resume(job.runs[0].run, "op").await);
         while !handle.job().state().is_final() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pause(process.this.seams(), Duration::from_millis(5)).await;
         }
         assert_eq!(other.job(job.id).await.unwrap(), Some(known));
     });
