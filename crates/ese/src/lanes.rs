@@ -24,7 +24,7 @@ pub(crate) const JOBS_A_LANE: usize = 2;
 /// a state of its own; `next` and `merge` run on the caller's thread, and the first error of either
 /// ends it all.
 ///
-/// With one lane everything runs on the caller's thread. No lane outlives the call, and the result
+/// With one lane, or if no thread is to be had, everything runs on the caller's thread. No lane outlives the call, and the result
 /// is the same for any number of them: nothing of the threads is to be seen from outside.
 pub(crate) fn in_order<J, T, S>(
     lanes: usize,
@@ -37,32 +37,35 @@ where
     T: Send,
     S: Default,
 {
-    if lanes <= 1 {
-        let mut state = S::default();
-        while let Some(job) = next()? {
-            merge(work(job, &mut state))?;
-        }
-        return Ok(());
-    }
     thread::scope(|scope| {
-        let mut lanes: Vec<Lane<J, T>> = (0..lanes)
-            .map(|_| {
-                let (jobs, todo) = channel::<J>();
-                let (done, results) = channel::<T>();
-                let work = &work;
-                scope.spawn(move || {
-                    let mut state = S::default();
-                    // Either end hangs up when the caller has returned.
-                    for job in todo {
-                        if done.send(work(job, &mut state)).is_err() {
-                            break;
-                        }
+        let mut open: Vec<Lane<J, T>> = Vec::new();
+        while lanes > 1 && open.len() < lanes {
+            let (jobs, todo) = channel::<J>();
+            let (done, results) = channel::<T>();
+            let work = &work;
+            let lane = move || {
+                let mut state = S::default();
+                // Either end hangs up when the caller has returned.
+                for job in todo {
+                    if done.send(work(job, &mut state)).is_err() {
+                        break;
                     }
-                });
-                Lane { jobs, results }
-            })
-            .collect();
-        let count = lanes.len();
+                }
+            };
+            // Where there are no more threads to be had, those that are there do the work.
+            if thread::Builder::new().spawn_scoped(scope, lane).is_err() {
+                break;
+            }
+            open.push(Lane { jobs, results });
+        }
+        let (count, mut lanes) = (open.len(), open);
+        if count == 0 {
+            let mut state = S::default();
+            while let Some(job) = next()? {
+                merge(work(job, &mut state))?;
+            }
+            return Ok(());
+        }
         let mut under_way: VecDeque<usize> = VecDeque::with_capacity(count * JOBS_A_LANE);
         let (mut turn, mut has_more) = (0, true);
         loop {

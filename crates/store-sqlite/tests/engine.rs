@@ -254,23 +254,25 @@ async fn a_run_of_a_newer_format_is_kept_with_its_claims_until_it_can_be_read() 
                    WHERE CAST(records AS TEXT) LIKE '%submitted%'";
         assert_eq!(db.execute(sql, [from, to]).unwrap(), 1);
     };
-    let (record, plan_of) = (r#"{"format":1,"records""#, r#""plan":{"format":1,"#);
-    let newer = |text: &str| text.replace("\"format\":1,", "\"format\":9,");
-    for (what, wanted) in [
-        (record, JournalError::Format { found: 9, known: RECORD_FORMAT }),
-        (plan_of, JournalError::PlanFormat { found: 9, known: PLAN_FORMAT }),
+    let record = |format| format!(r#"{{"format":{format},"records""#);
+    let plan_of = |format| format!(r#""plan":{{"format":{format},"#);
+    let (known, plans) = (RECORD_FORMAT, PLAN_FORMAT);
+    for (what, newer, known, wanted) in [
+        (record(known), record(9), known, JournalError::Format { found: 9, known }),
+        (plan_of(plans), plan_of(9), plans, JournalError::PlanFormat { found: 9, known: plans }),
     ] {
-        change(what, &newer(what));
+        change(&what, &newer);
         let engine = engine(&path, &world, process(2));
         let recovery = engine.recover().await.unwrap();
         assert!(recovery.runs.is_empty());
         assert_eq!(recovery.unreadable, [(run(7), wanted)]);
         let message = recovery.unreadable[0].1.to_string();
-        assert!(message.contains("format 9") && message.contains("up to 1"), "{message}");
+        let known = format!("up to {known}");
+        assert!(message.contains("format 9") && message.contains(&known), "{message}");
         assert_eq!(engine.unreadable(), recovery.unreadable);
         assert_eq!(engine.holders().await.unwrap().len(), 1, "it keeps what it claims");
         assert!(world.trace().is_empty(), "nothing of it was done");
-        change(&newer(what), what);
+        change(&newer, &what);
         let _drained = engine.drain().await.unwrap();
     }
     let engine = engine(&path, &world, process(3));
