@@ -239,9 +239,10 @@ fn a_plan_of_actions_survives_storage_and_an_unknown_action_is_refused() {
     let text = serde_json::to_string(&plan).unwrap();
     let read: Plan = serde_json::from_str(&text).unwrap();
     assert_eq!(read, plan);
-    let newer = text.replacen("\"format\":1", "\"format\":9", 1);
+    let newer = text.replacen(&format!("\"format\":{PLAN_FORMAT}"), "\"format\":9", 1);
     let error = serde_json::from_str::<Plan>(&newer).unwrap_err().to_string();
-    assert!(error.contains("format 9") && error.contains("up to 1"), "{error}");
+    let known = format!("up to {PLAN_FORMAT}");
+    assert!(error.contains("format 9") && error.contains(&known), "{error}");
     for_seeds(1, |sim| {
         let engine = engine(&sim);
         let error = sim.run(engine.submit(Submission::new(read.clone()))).unwrap_err();
