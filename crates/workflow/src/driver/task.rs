@@ -21,6 +21,13 @@ use crate::machine::{
 };
 use crate::plan::NodeNo;
 
+/// How long a round that is to be durable waits for others to join it: a third of the fastest sync of a disk, and as long as a
+/// thread takes to wake.
+const GATHER: Duration = Duration::from_micros(50);
+
+/// How many turns that is at most, where turns are slow, or time stands still.
+const GATHER_TURNS: u32 = 256;
+
 /// The driver of one run: a machine, its mailbox, and the means to carry out what it wants.
 pub(crate) struct RunTask {
     pub(super) shared: Arc<Shared>,
@@ -185,15 +192,31 @@ impl RunTask {
                     continue;
                 }
                 () = self.mailbox.take(&mut mails) => {
-                    if mails.len() < self.attempts.len() {
-                        // Others are at work: those that are ready share this round and its append.
-                        yield_once().await;
-                        self.mailbox.take_more(&mut mails);
-                    }
+                    self.gather(&mut mails).await;
                 }
                 () = wait(timer) => self.timer = None,
             }
             self.take_round(&mut mails);
+        }
+    }
+
+    /// Lets others that are at work and about to end share this round and its append.
+    ///
+    /// Those on this thread need one turn. Those on another one, which may have to wake first, are worth a moment where an append
+    /// takes many of them: a commit that is saved pays for it several times over.
+    async fn gather(&mut self, mails: &mut VecDeque<Mail>) {
+        let clock = Arc::clone(&self.shared.seams.clock);
+        let until = clock.mono() + GATHER;
+        let turns = if self.shared.journal.is_durable() { GATHER_TURNS } else { 1 };
+        for _ in 0..turns {
+            if mails.len() >= self.attempts.len() {
+                return;
+            }
+            yield_once().await;
+            self.mailbox.take_more(mails);
+            if turns > 1 && clock.mono() >= until {
+                return;
+            }
         }
     }
 
