@@ -1,8 +1,10 @@
 //! The floor of all that is durable: bare SQLite on the same disk.
 
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 /// One row into one table, durably. The blob is as long as one small append is when stored.
 #[derive(Debug)]
@@ -31,5 +33,42 @@ impl Bare {
             self.commit();
         }
         self.0.execute_batch("COMMIT").unwrap();
+    }
+}
+
+/// The same on a thread of its own that tasks ask, as they must: a commit blocks.
+#[derive(Debug)]
+pub struct Asked(Sender<oneshot::Sender<()>>);
+
+impl Asked {
+    /// A file of its own in the folder. The thread ends with this.
+    pub fn open(folder: &Path) -> Self {
+        let bare = Bare::open(folder);
+        let (asks, queue) = channel::<oneshot::Sender<()>>();
+        std::thread::spawn(move || {
+            while let Ok(answer) = queue.recv() {
+                bare.commit();
+                answer.send(()).unwrap();
+            }
+        });
+        Self(asks)
+    }
+
+    /// One row in one commit.
+    pub async fn commit(&self) {
+        let (answer, committed) = oneshot::channel();
+        self.0.send(answer).unwrap();
+        committed.await.unwrap();
+    }
+
+    /// So many times: as many bare tasks as wide, and when they have ended a commit.
+    pub async fn commit_layers(&self, layers: usize, wide: usize) {
+        for _ in 0..layers {
+            let tasks: Vec<_> = (0..wide).map(|_| tokio::spawn(std::future::ready(()))).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            self.commit().await;
+        }
     }
 }
