@@ -24,7 +24,7 @@
 //!
 //! - What exists: [`inventory`], [`availability`] with every reason, [`placement`], and what plug-in,
 //!   providers and volumes can do ([`capability`]).
-//! - What is wanted: [`policy`] (versioned), [`group`], [`request`].
+//! - What is wanted: [`policy`] (versioned), [`group`], [`schedule`], [`request`].
 //! - What will be done: [`planning`] for backups, [`restore`] for restores. Plans are data: the dry
 //!   run prints them, the engine carries them out.
 //! - What passes between plug-in and provider: [`handover`].
@@ -53,6 +53,7 @@ pub mod policy;
 pub mod quiesce;
 pub mod request;
 pub mod restore;
+pub mod schedule;
 pub mod seal;
 pub mod topology;
 pub mod verdict;
