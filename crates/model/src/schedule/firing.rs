@@ -124,6 +124,7 @@ impl<'a> Firings<'a> {
         let source = match &schedule.rule {
             _ if !YEARS.contains(&after.year()) => Source::Exhausted,
             Rule::Every { interval } => elapsed(schedule, after, *interval),
+            _ if schedule.zone.is_steady(after, FAR) => Source::Civil(schedule.zone.civil(after)),
             // Early enough for what is shifted or repeated into the time that is asked for.
             _ => Source::Civil(schedule.zone.civil(after) - FAR),
         };

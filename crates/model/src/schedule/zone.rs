@@ -44,6 +44,12 @@ impl Zone {
         }
     }
 
+    /// Whether clocks are neither put forward nor back within so long of then.
+    pub(super) fn is_steady(self, instant: DateTime<Utc>, within: TimeDelta) -> bool {
+        let offset = |at: DateTime<Utc>| self.0.offset_from_utc_datetime(&at.naive_utc()).fix();
+        [-2, -1, 1, 2].iter().all(|half| offset(instant + within / 2 * *half) == offset(instant))
+    }
+
     /// Looks for the second in which clocks jump over it: no zone is more than 16 hours from UTC.
     fn in_gap(self, civil: NaiveDateTime) -> Resolved {
         let span = TimeDelta::hours(16);
