@@ -30,7 +30,7 @@
 //! - What passes between plug-in and provider: [`handover`].
 //! - What happened: [`quiesce`] and [`evidence`] of the freeze, [`verdict`]s of the verification,
 //!   [`seal`]s of the bytes.
-//! - What is kept: [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
+//! - What is kept, and for how long ([`retention`]): [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
 //!   of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
 
 #![forbid(unsafe_code)]
@@ -53,6 +53,7 @@ pub mod policy;
 pub mod quiesce;
 pub mod request;
 pub mod restore;
+pub mod retention;
 pub mod schedule;
 pub mod seal;
 pub mod topology;

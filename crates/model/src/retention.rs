@@ -1,0 +1,348 @@
+//! What is kept and what may go: one verdict for each restore point, log segment and snapshot of a database, with reasons.
+//!
+//! ```
+//! use chrono::{DateTime, Utc};
+//! use stillpoint_model::retention::{RetentionInputs, decide};
+//!
+//! let now: DateTime<Utc> = "2026-11-26T12:00:00Z".parse()?;
+//! let decisions = decide(&RetentionInputs::new(now));
+//! assert!(decisions.points.is_empty() && decisions.snapshots.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ```text
+//!   points of one policy ─▶ count · days · grids · least to keep ─┐
+//!   holds, locks, newest good, not over, policy unknown ──────────┼─▶ verdict of each point
+//!                                                                  │          │ kept points need
+//!   log retention: union over the policies ────────────────────────┼─▶ verdict of each segment
+//!                                                                  ▼          │
+//!                             a snapshot lives while any of them is in it ◀───┘
+//! ```
+//!
+//! Nothing is lost by waiting: what is decided does not depend on `now`, but on the points that there are. Ages are counted from
+//! the newest good point, grids have a place for each hour, day, week, month or year in which there is a good point, and between
+//! two neighbours no more time counts than half of what is kept. So an outage, however long, and a clock that jumps for a while
+//! make nothing go that would have stayed without.
+
+mod points;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::chain::LogSegment;
+use crate::id::{PointId, PolicyId, SegmentId, SnapshotRef};
+use crate::inventory::Generation;
+use crate::point::RestorePoint;
+use crate::policy::Policy;
+use crate::schedule::Zone;
+
+/// What keeps a point whatever the rules say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protected {
+    /// The names of its holds (ours).
+    pub holds: BTreeSet<String>,
+    /// It is locked by the storage until then.
+    pub locked_until: Option<DateTime<Utc>>,
+}
+
+/// What is decided upon.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RetentionInputs<'a> {
+    /// The points of one database; those of others are passed over by whoever asks.
+    pub points: &'a [RestorePoint],
+    /// Its log segments, whether or not the points that brought them are still there.
+    pub segments: &'a [LogSegment],
+    /// The policies, each at its newest version.
+    pub policies: &'a [Policy],
+    /// What keeps points whatever the rules say.
+    pub protected: &'a BTreeMap<PointId, Protected>,
+    /// In whose hours, days, weeks, months and years grids are.
+    pub zone: Zone,
+    /// The time. Only locks that are over and points from the future depend on it.
+    pub now: DateTime<Utc>,
+}
+
+static NOBODY: BTreeMap<PointId, Protected> = BTreeMap::new();
+
+impl RetentionInputs<'_> {
+    /// Nothing, in UTC; the rest is set afterwards.
+    pub const fn new(now: DateTime<Utc>) -> Self {
+        Self { points: &[], segments: &[], policies: &[], protected: &NOBODY, zone: Zone::UTC, now }
+    }
+}
+
+/// What is to become of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It stays.
+    Keep,
+    /// It may go.
+    Delete,
+}
+
+/// Why a point or a segment stays or goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Why {
+    /// Somebody holds it.
+    Held {
+        /// Under this name.
+        name: String,
+    },
+    /// The storage has locked it.
+    Locked {
+        /// Until then.
+        until: DateTime<Utc>,
+    },
+    /// Its backup is not over.
+    NotOver,
+    /// It is from the future: the clock is wrong, or was.
+    Future,
+    /// It was made under no policy, or under one that is not there any more.
+    NoPolicy,
+    /// Its policy has no rule that would let anything go.
+    KeepsAll {
+        /// Which policy.
+        policy: PolicyId,
+    },
+    /// It is the newest good one of its database.
+    NewestGood,
+    /// It is suspect, and there is none of its log stream that is newer.
+    NewestOfStream,
+    /// It is among the newest so many.
+    Count {
+        /// Which policy.
+        policy: PolicyId,
+        /// Which one it is, from 1.
+        nth: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// It is not older than that.
+    Within {
+        /// Which policy.
+        policy: PolicyId,
+        /// Days.
+        days: u32,
+    },
+    /// It is the newest of an hour, a day, a week, a month or a year.
+    Grid {
+        /// Which policy.
+        policy: PolicyId,
+        /// Of what.
+        period: Period,
+        /// Which, from 1 for the newest.
+        nth: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// There would be fewer good ones than there have to be.
+    Least {
+        /// Which policy.
+        policy: PolicyId,
+        /// How many.
+        least: u32,
+    },
+    /// No rule of its policy keeps it.
+    NoRule {
+        /// Which policy.
+        policy: PolicyId,
+    },
+    /// It is a log backup, and its segment goes.
+    SegmentGoes,
+    /// It is a log backup, and its segment stays.
+    SegmentStays,
+    /// A point needs these logs to be recovered to its own instant.
+    Required {
+        /// Which point.
+        point: PointId,
+    },
+    /// A point can be rolled forward through these logs.
+    RollsForward {
+        /// The newest point that can.
+        point: PointId,
+        /// Which policy says that it shall.
+        policy: PolicyId,
+    },
+    /// These logs are not older than a policy says.
+    LogDays {
+        /// Which policy.
+        policy: PolicyId,
+        /// Days.
+        days: u32,
+    },
+    /// The point that brought these logs is held or locked.
+    PointProtected {
+        /// Which point.
+        point: PointId,
+    },
+    /// Nobody says how long these logs are to be kept.
+    NoLogPolicy,
+    /// No point and no policy needs these logs.
+    NotNeeded,
+}
+
+/// A stretch of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Period {
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A week, from Monday.
+    Week,
+    /// A month.
+    Month,
+    /// A year.
+    Year,
+}
+
+impl Period {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Hour => "hourly",
+            Self::Day => "daily",
+            Self::Week => "weekly",
+            Self::Month => "monthly",
+            Self::Year => "yearly",
+        }
+    }
+}
+
+/// In one sentence without names; those of policies and points are in the data.
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { name } => write!(f, "held: {name}"),
+            Self::Locked { until } => write!(f, "locked until {until}"),
+            Self::NotOver => f.write_str("its backup is not over"),
+            Self::Future => f.write_str("it is from the future"),
+            Self::NoPolicy => f.write_str("no policy says how long"),
+            Self::KeepsAll { .. } => f.write_str("its policy keeps all"),
+            Self::NewestGood => f.write_str("the newest good one"),
+            Self::NewestOfStream => f.write_str("suspect, but the newest of its log stream"),
+            Self::Count { nth, of, .. } => write!(f, "number {nth} of the newest {of}"),
+            Self::Within { days, .. } => write!(f, "within {days} days"),
+            Self::Grid { period, nth, of, .. } => write!(f, "{} {nth} of {of}", period.word()),
+            Self::Least { least, .. } => write!(f, "at least {least} are kept"),
+            Self::NoRule { .. } => f.write_str("no rule keeps it"),
+            Self::SegmentGoes => f.write_str("its logs are not needed"),
+            Self::SegmentStays => f.write_str("its logs are needed"),
+            Self::Required { point } => write!(f, "{point} needs it"),
+            Self::RollsForward { point, .. } => write!(f, "{point} rolls forward through it"),
+            Self::LogDays { days, .. } => write!(f, "logs of {days} days"),
+            Self::PointProtected { point } => write!(f, "{point} is held or locked"),
+            Self::NoLogPolicy => f.write_str("no policy says how long logs are kept"),
+            Self::NotNeeded => f.write_str("no point and no policy needs it"),
+        }
+    }
+}
+
+/// What is to become of something, and why. There is always a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Decision<T> {
+    /// What.
+    pub what: T,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Why: all that keep it, or why nothing does.
+    pub reasons: Vec<Why>,
+}
+
+impl<T> Decision<T> {
+    /// It stays if there is anything that keeps it.
+    fn of(what: T, keeps: Vec<Why>, otherwise: Why) -> Self {
+        if keeps.is_empty() {
+            Self { what, fate: Fate::Delete, reasons: vec![otherwise] }
+        } else {
+            Self { what, fate: Fate::Keep, reasons: keeps }
+        }
+    }
+
+    /// Whether it stays.
+    pub const fn is_kept(&self) -> bool {
+        matches!(self.fate, Fate::Keep)
+    }
+}
+
+/// What is to become of all that a database has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Decisions {
+    /// Of each point, in the order in which they were given.
+    pub points: Vec<Decision<PointId>>,
+    /// Of each segment, in the order in which they were given.
+    pub segments: Vec<Decision<SegmentId>>,
+    /// The snapshots in which nothing is any more that stays, as far as this database is concerned: another one may lie in them,
+    /// too.
+    pub snapshots: BTreeSet<SnapshotRef>,
+}
+
+/// Decides what of one database is kept and what may go.
+///
+/// Pure: the same inputs give the same decisions, and once they are carried out, the same again.
+///
+/// # Complexity
+/// O(n log n) for n points and segments, times the number of policies.
+pub fn decide(inputs: &RetentionInputs<'_>) -> Decisions {
+    let mut points = points::decide(inputs);
+    let kept: BTreeSet<PointId> =
+        points.iter().filter(|point| point.is_kept()).map(|point| point.what).collect();
+    let segments = segments::decide(inputs, &kept);
+    let segments_kept: BTreeSet<SegmentId> =
+        segments.iter().filter(|segment| segment.is_kept()).map(|segment| segment.what).collect();
+    points::follow_segments(inputs, &segments_kept, &mut points);
+    let kept: BTreeSet<PointId> =
+        points.iter().filter(|point| point.is_kept()).map(|point| point.what).collect();
+
+    let (mut needed, mut all) = (BTreeSet::new(), BTreeSet::new());
+    for point in inputs.points {
+        let snapshots = point.members.iter().map(|member| &member.snapshot);
+        all.extend(snapshots.clone());
+        if kept.contains(&point.id) {
+            // Members of a point go together.
+            needed.extend(snapshots);
+        }
+    }
+    for segment in inputs.segments {
+        all.extend(&segment.snapshots);
+        if segments_kept.contains(&segment.id) {
+            needed.extend(&segment.snapshots);
+        }
+    }
+    let snapshots = all.difference(&needed).map(|snapshot| (*snapshot).clone()).collect();
+    Decisions { points, segments, snapshots }
+}
+
+/// How old each of these instants is, the newest being not old at all, where between two neighbours no more counts than half of
+/// `kept`.
+fn lived_through(
+    instants: &BTreeSet<DateTime<Utc>>,
+    kept: TimeDelta,
+) -> BTreeMap<DateTime<Utc>, TimeDelta> {
+    let mut ages = BTreeMap::new();
+    let (mut age, mut newer): (TimeDelta, Option<DateTime<Utc>>) = (TimeDelta::zero(), None);
+    for instant in instants.iter().rev() {
+        let passed = newer.map_or(TimeDelta::zero(), |newer| newer - *instant);
+        age = age.checked_add(&passed.min(kept / 2)).unwrap_or(TimeDelta::MAX);
+        ages.insert(*instant, age);
+        newer = Some(*instant);
+    }
+    ages
+}
+
+/// The last of a stretch of generations that follow each other from one on.
+fn follows(last: Generation, first: Generation) -> bool {
+    first <= last || last.next() == Some(first)
+}

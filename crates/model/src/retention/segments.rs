@@ -1,0 +1,143 @@
+//! Verdicts of log segments.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Decision, RetentionInputs, Why, follows, lived_through};
+use crate::chain::LogSegment;
+use crate::id::{PointId, SegmentId};
+use crate::inventory::{Generation, LogSignature};
+use crate::point::{PointLogs, RestorePoint};
+use crate::policy::LogRetention;
+
+pub(super) fn decide(
+    inputs: &RetentionInputs<'_>,
+    kept: &BTreeSet<PointId>,
+) -> Vec<Decision<SegmentId>> {
+    let mut keeps: BTreeMap<SegmentId, Vec<Why>> = BTreeMap::new();
+    let mut keep = |segment: SegmentId, why| keeps.entry(segment).or_default().push(why);
+    let points: Vec<_> = inputs.points.iter().filter(|point| kept.contains(&point.id)).collect();
+    for segment in inputs.segments {
+        for (point, required) in required(&points, segment) {
+            if overlap(required, segment) {
+                keep(segment.id, Why::Required { point });
+            }
+        }
+        if points.iter().any(|point| point.id == segment.point && is_protected(inputs, point)) {
+            keep(segment.id, Why::PointProtected { point: segment.point });
+        }
+        if segment.taken_at > inputs.now {
+            keep(segment.id, Why::Future);
+        }
+    }
+    if inputs.policies.is_empty() {
+        inputs.segments.iter().for_each(|segment| keep(segment.id, Why::NoLogPolicy));
+    }
+    for policy in inputs.policies {
+        match policy.log_retention {
+            LogRetention::AsFulls => {
+                for (segment, point) in rolled_through(inputs.segments, &points) {
+                    keep(segment, Why::RollsForward { point, policy: policy.id });
+                }
+            }
+            LogRetention::FollowFulls(count) => {
+                let newest = newest(&points, count);
+                for (segment, point) in rolled_through(inputs.segments, &newest) {
+                    keep(segment, Why::RollsForward { point, policy: policy.id });
+                }
+            }
+            LogRetention::Days(days) => {
+                for segment in within(inputs, days) {
+                    keep(segment, Why::LogDays { policy: policy.id, days });
+                }
+            }
+            LogRetention::None => {}
+        }
+    }
+    let decision = |segment: &LogSegment| {
+        let keeps = keeps.remove(&segment.id).unwrap_or_default();
+        Decision::of(segment.id, keeps, Why::NotNeeded)
+    };
+    inputs.segments.iter().map(decision).collect()
+}
+
+fn is_protected(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> bool {
+    inputs.protected.get(&point.id).is_some_and(|protected| {
+        !protected.holds.is_empty()
+            || protected.locked_until.is_some_and(|until| until > inputs.now)
+    })
+}
+
+/// The points that need logs of a segment's stream to be recovered to their own instant.
+fn required<'a>(
+    points: &'a [&RestorePoint],
+    segment: &'a LogSegment,
+) -> impl Iterator<Item = (PointId, &'a PointLogs)> {
+    points.iter().filter(|point| point.has_database()).filter_map(|point| {
+        let logs = point.logs.as_ref()?;
+        (logs.signature == segment.signature).then_some((point.id, logs))
+    })
+}
+
+fn overlap(logs: &PointLogs, segment: &LogSegment) -> bool {
+    logs.required.as_ref().is_some_and(|required| {
+        required.start() <= segment.range.end() && segment.range.start() <= required.end()
+    })
+}
+
+/// The newest so many that hold the database.
+fn newest<'a>(points: &[&'a RestorePoint], count: u32) -> Vec<&'a RestorePoint> {
+    let mut points: Vec<_> = points.iter().copied().filter(|point| point.has_database()).collect();
+    points.sort_by_key(|point| std::cmp::Reverse((point.taken_at, point.id)));
+    points.truncate(count as usize);
+    points
+}
+
+/// The segments through which any of the points can be rolled forward without a gap, each with the newest of them that can.
+fn rolled_through(
+    segments: &[LogSegment],
+    points: &[&RestorePoint],
+) -> BTreeMap<SegmentId, PointId> {
+    let mut streams: BTreeMap<LogSignature, Vec<&LogSegment>> = BTreeMap::new();
+    for segment in segments {
+        streams.entry(segment.signature).or_default().push(segment);
+    }
+    for stream in streams.values_mut() {
+        stream.sort_by_key(|segment| (*segment.range.start(), *segment.range.end(), segment.id));
+    }
+    let mut oldest_first: Vec<_> = points.iter().filter(|point| point.has_database()).collect();
+    oldest_first.sort_by_key(|point| (point.taken_at, point.id));
+    let mut through = BTreeMap::new();
+    for point in oldest_first {
+        let Some(logs) = &point.logs else { continue };
+        let stream = streams.get(&logs.signature).map_or(&[][..], Vec::as_slice);
+        // From the point's own logs on; one that needs none begins with the first that is younger.
+        let mut last = logs.required.as_ref().or(logs.range.as_ref()).map(|range| *range.end());
+        for segment in stream {
+            let is_behind = last.is_some_and(|last| *segment.range.end() < last);
+            let is_before = last.is_none() && segment.taken_at < point.taken_at;
+            if is_behind || is_before {
+                continue;
+            }
+            if last.is_some_and(|last| !follows(last, *segment.range.start())) {
+                break;
+            }
+            through.insert(segment.id, point.id);
+            last = last.max(Some(*segment.range.end())).or(Some(Generation(0)));
+        }
+    }
+    through
+}
+
+/// The segments that are no older than so many days that were lived through.
+fn within(inputs: &RetentionInputs<'_>, days: u32) -> Vec<SegmentId> {
+    let window = TimeDelta::days(i64::from(days));
+    let of_time = || inputs.segments.iter().filter(|segment| segment.taken_at <= inputs.now);
+    let instants: BTreeSet<DateTime<Utc>> = of_time().map(|segment| segment.taken_at).collect();
+    let ages = lived_through(&instants, window);
+    of_time()
+        .filter(|segment| ages.get(&segment.taken_at).is_some_and(|age| *age < window))
+        .map(|segment| segment.id)
+        .collect()
+}
