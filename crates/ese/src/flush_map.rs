@@ -213,3 +213,31 @@ fn check_map_page(page: &[u8], number: u32) -> PageState {
         state => state,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_read_from_its_place() {
+        let page: Vec<u8> =
+            (0..PAGE_LEN).map(|at| u8::try_from((at * 37 + at / 256) % 251).unwrap()).collect();
+        let header = FlushMapHeader::parse(&page);
+        let [major, update_major, update_minor] = header.version;
+        for (at, field) in [
+            (0, header.checksum),
+            (4, major),
+            (8, update_major),
+            (12, update_minor),
+            (64, header.min_required.number()),
+        ] {
+            assert_eq!(field.to_le_bytes(), page[at..at + 4], "offset {at}");
+        }
+        for (at, field) in [(40, header.created), (48, header.attached), (56, header.detached)] {
+            assert_eq!(field.to_bytes(), page[at..at + 8], "offset {at}");
+        }
+        assert_eq!(header.database_flush.as_bytes()[..], page[88..116]);
+        assert_eq!(header.map_flush.as_bytes()[..], page[116..144]);
+        assert_eq!(header.is_clean, page[36] & 1 == 1);
+    }
+}
