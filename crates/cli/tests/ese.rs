@@ -139,7 +139,7 @@ fn mapped(lab: &Lab) {
     spec.with_flush_map(true).write_to(&mut bytes).unwrap();
     let header = read_database_header(&bytes).unwrap().header;
     fs::write(lab.path("mapped.edb"), bytes).unwrap();
-    let map = FlushMapSpec::new(5, &header).with_pages(2, 1);
+    let map = FlushMapSpec::new(&header).with_pages(2, 1);
     fs::write(lab.path("mapped.jfm"), map.bytes()).unwrap();
 }
 

@@ -21,7 +21,7 @@ use crate::{
 /// Length of a page of a flush map, its header too.
 pub(crate) const PAGE_LEN: usize = 8192;
 /// Pages of the database that one page of the map has room for.
-const PAGES_A_PAGE: u64 = 32_512;
+pub(crate) const PAGES_A_PAGE: u64 = 32_512;
 
 /// The fields of a flush map's header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,7 +81,7 @@ impl FlushMapHeader {
     /// Whether the engine would use this map with a database: only if both remember each other's
     /// last flush. One that it would not use is made anew, and is no fault of the database.
     pub fn fit(&self, database: &DatabaseHeader) -> FlushMapFit {
-        if self.version[0] != 3 {
+        if self.version[0] != 3 || self.version[1] > 0 {
             FlushMapFit::Version
         } else if self.map_flush != database.flush_map_flush {
             FlushMapFit::DatabaseMovedOn
@@ -133,7 +133,7 @@ pub struct FlushMapReport {
 }
 
 /// Checks the header and every page of a flush map. What its pages say about those of the
-/// database is not compared.
+/// database is for [`scan_mapped_database`](crate::scan_mapped_database).
 ///
 /// # Errors
 /// As [`scan_database`](crate::scan_database).
@@ -202,7 +202,7 @@ pub fn scan_flush_map<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     Ok(report)
 }
 
-fn check_map_page(page: &[u8], number: u32) -> PageState {
+pub(crate) fn check_map_page(page: &[u8], number: u32) -> PageState {
     match check_page(page, number) {
         // Its pages never have the old format.
         PageState::Good if !uses_ecc(page) => PageState::Bad(PageFault::Checksum),
