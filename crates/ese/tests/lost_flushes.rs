@@ -31,13 +31,13 @@ fn written(spec: &DatabaseSpec) -> Vec<u8> {
     file
 }
 
-fn map_of(file: &Vec<u8>) -> FlushMapSpec {
+fn map_of(file: &[u8]) -> FlushMapSpec {
     let header = read_database_header(file).unwrap().header;
     FlushMapSpec::new(&header).with_writes_of(file).unwrap()
 }
 
-fn scan(file: &Vec<u8>, map: &Vec<u8>) -> DatabaseReport {
-    scan_mapped_database(file, map, &ScanOptions::default(), &mut ()).unwrap()
+fn scan(file: &[u8], map: &[u8]) -> DatabaseReport {
+    scan_mapped_database(file, &map, &ScanOptions::default(), &mut ()).unwrap()
 }
 
 fn page_of(file: &mut [u8], size: PageSize, number: u32) -> &mut [u8] {
@@ -135,8 +135,8 @@ fn pages_in_a_hole_and_beyond_one_page_of_the_map() {
     }
     let hole = u64::from(first + 1) * 2048..u64::from(last + 2) * 2048;
     let read = scan(&bytes, &map);
-    let lost = u64::from(last - first + 1);
-    assert_eq!((read.lost_flushes, read.uninitialised), (lost + 1, lost));
+    let zeros = u64::from(last - first + 1);
+    assert_eq!((read.lost_flushes, read.uninitialised), (zeros + 1, zeros));
     let places: Vec<_> = read.findings.iter().map(|found| found.place).collect();
     assert_eq!(places[..3], [20_480, 20_481, 20_482].map(Place::Page));
     let file = Holed { bytes, hole, read: AtomicU64::new(0) };
@@ -196,8 +196,8 @@ fn what_proves_nothing_is_not_told() {
         damaged[at] ^= 0xA5;
         assert_eq!(scan(&lost, &damaged).lost_flushes, 0);
     }
-    assert_eq!(scan(&lost, &map.bytes()[..8192 + 100].to_vec()).lost_flushes, 0);
-    assert_eq!(scan(&lost, &Vec::new()).lost_flushes, 0);
+    assert_eq!(scan(&lost, &map.bytes()[..8192 + 100]).lost_flushes, 0);
+    assert_eq!(scan(&lost, &[]).lost_flushes, 0);
     let mut foreign = map.bytes();
     foreign[88] ^= 1;
     seal_header(&mut foreign[..8192]);
