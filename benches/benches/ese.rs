@@ -1,7 +1,9 @@
 //! How fast ESE files are checked, beside how fast the same memory and the same file are merely read.
 //!
-//! `cargo bench -p stillpoint-benches --bench ese` prints one table. The database is made in the temporary folder
-//! (`TMPDIR`); `STILLPOINT_BENCH_GIB` says how large, 4 unless told otherwise.
+//! `cargo bench -p stillpoint-benches --bench ese` prints two tables: what is in memory, and what is not in the page cache.
+//! With `-- cold` it measures only the second. The database is made in the temporary folder (`TMPDIR`);
+//! `STILLPOINT_BENCH_GIB` says how large, 4 unless told otherwise, and `STILLPOINT_BENCH_ROUNDS` how often everything is
+//! read from the disk, 9 times unless told otherwise.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -11,7 +13,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,10 +87,27 @@ fn read(file: &File, threads: usize) {
     });
 }
 
-fn scan(file: &File, threads: usize) {
+fn scan<R: ReadAt>(file: &R, threads: usize) {
     let options = ScanOptions::default().with_threads(threads).with_chunk(CHUNK);
     let report = scan_database(file, &options, &mut ()).unwrap();
     assert!(report.findings.is_intact());
+}
+
+/// A file that says nothing of what it will be asked for next.
+struct Unannounced<'a>(&'a File);
+
+impl ReadAt for Unannounced<'_> {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        self.0.next_data(offset)
+    }
 }
 
 /// Drops a file from the page cache; false where that cannot be done.
@@ -96,6 +115,87 @@ fn forget(path: &Path) -> bool {
     let file = format!("of={}", path.display());
     let args = [file.as_str(), "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"];
     Command::new("dd").args(args).status().is_ok_and(|status| status.success())
+}
+
+/// Seconds of processor time that this process has had, where the system says so.
+fn processor() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which may hold anything, in hundredths: of the program itself, and of the system for it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let [user, system] = [fields.next()?, fields.next()?].map(|ticks| ticks.parse::<f64>().ok());
+    Some((user? + system?) / 100.0)
+}
+
+/// One way to read a file, and what its rounds took.
+struct Way<'a> {
+    what: &'static str,
+    run: Box<dyn Fn() + 'a>,
+    seconds: Vec<f64>,
+    processor: Vec<f64>,
+}
+
+impl<'a> Way<'a> {
+    fn new(what: &'static str, run: impl Fn() + 'a) -> Self {
+        Self { what, run: Box::new(run), seconds: Vec::new(), processor: Vec::new() }
+    }
+}
+
+fn median_of(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+/// Every way in turn, round by round, each round beginning with another of them: a disk has its moods, and what it
+/// remembers itself of one way must not help always the same next.
+fn cold(path: &Path, file: &File, bytes: u64, rounds: usize) {
+    let mut ways = [
+        Way::new("read alone", || read(file, 2)),
+        Way::new("checked", || scan(file, 2)),
+        Way::new("checked, nothing announced", || scan(&Unannounced(file), 2)),
+        Way::new("checked, 1 thread", || scan(file, 1)),
+    ];
+    for round in 0..rounds {
+        for turn in 0..ways.len() {
+            let way = (round + turn) % ways.len();
+            let way = &mut ways[way];
+            assert!(forget(path), "the page cache was emptied before");
+            let before = processor();
+            way.seconds.push(time(|| (way.run)()).as_secs_f64());
+            way.processor.extend(processor().zip(before).map(|(after, before)| after - before));
+        }
+    }
+    println!(
+        "\n| not in the page cache, {rounds} rounds | GB/s | slowest to fastest | of reading alone, median of rounds | worst to best | processor, s | goal | |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let floor = ways[0].seconds.clone();
+    for way in ways {
+        let gbs = |seconds: f64| rate(bytes, Duration::from_secs_f64(seconds));
+        let mut rates: Vec<f64> = way.seconds.iter().copied().map(gbs).collect();
+        rates.sort_by(f64::total_cmp);
+        // Of one round, in which the disk was much the same.
+        let mut shares: Vec<f64> =
+            floor.iter().zip(&way.seconds).map(|(floor, own)| floor / own * 100.0).collect();
+        shares.sort_by(f64::total_cmp);
+        let share = median_of(shares.clone());
+        let goal = match way.what {
+            "checked" => format!("90 % | {}", verdict(share >= 90.0)),
+            _ => "| ".to_owned(),
+        };
+        let busy = way
+            .processor
+            .first()
+            .map_or_else(String::new, |_| format!("{:.2}", median_of(way.processor.clone())));
+        println!(
+            "| {} | {:.2} | {:.2}–{:.2} | {share:.0} % | {:.0}–{:.0} % | {busy} | {goal} |",
+            way.what,
+            median_of(rates.clone()),
+            rates[0],
+            rates[rates.len() - 1],
+            shares[0],
+            shares[shares.len() - 1],
+        );
+    }
 }
 
 fn write(path: &Path, bytes: u64) -> Duration {
@@ -119,19 +219,37 @@ fn row(what: &str, rate: f64, floor: f64, goal: f64) {
     println!("| {what} | {rate:.2} | {floor:.2} | {share:.0} % | {goal} |");
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 fn main() {
-    let gib = std::env::var("STILLPOINT_BENCH_GIB").ok().and_then(|gib| gib.parse().ok());
     // `cargo test` runs it once to see that it works.
-    let (bytes, times) = if is_wanted() { (gib.unwrap_or(4u64) << 30, 5) } else { (8 << 20, 1) };
+    let (bytes, times) = if is_wanted() {
+        (number("STILLPOINT_BENCH_GIB").unwrap_or(4) << 30, 5)
+    } else {
+        (8 << 20, 1)
+    };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bench.edb");
     let written = write(&path, bytes);
     let file = File::open(&path).unwrap();
+    println!("written at {:.2} GB/s\n", rate(bytes, written));
+    if !std::env::args().any(|argument| argument == "cold") {
+        hot(&file, bytes, times);
+        holes(folder.path(), times);
+    }
+    if forget(&path) {
+        let rounds = if is_wanted() { number("STILLPOINT_BENCH_ROUNDS").unwrap_or(9) } else { 1 };
+        cold(&path, &file, bytes, usize::try_from(rounds).unwrap().max(1));
+    }
+}
 
+/// What is in memory or in the page cache.
+fn hot(file: &File, bytes: u64, times: usize) {
     let mut memory = vec![0; usize::try_from(bytes.min(256 << 20)).unwrap()];
     let len = memory.len() as u64;
     assert_eq!(file.read_at(0, &mut memory).unwrap() as u64, len);
-    println!("written at {:.2} GB/s\n", rate(bytes, written));
     println!("| what | GB/s | floor | of the floor | goal | |");
     println!("|---|---|---|---|---|---|");
     let floor = rate(len, best(times, || _ = black_box(xor_sum(black_box(&memory)))));
@@ -144,27 +262,17 @@ fn main() {
     let checked = rate(len, best(times, || pages(black_box(&memory))));
     row("whole pages, one core, from memory", checked, floor, 0.0);
     for threads in [1, 2] {
-        let floor = rate(bytes, best(times, || read(&file, threads)));
-        let scanned = rate(bytes, best(times, || scan(&file, threads)));
+        let floor = rate(bytes, best(times, || read(file, threads)));
+        let scanned = rate(bytes, best(times, || scan(file, threads)));
         let goal = if threads == 2 { 70.0 } else { 0.0 };
         row(&format!("a database in the page cache, {threads} threads"), scanned, floor, goal);
     }
-    if is_wanted() && forget(&path) {
-        // In turn, for a disk has its moods.
-        let cold = |run: &dyn Fn()| {
-            forget(&path);
-            time(run)
-        };
-        let runs: Vec<_> =
-            (0..3).map(|_| (cold(&|| read(&file, 2)), cold(&|| scan(&file, 2)))).collect();
-        let floor = rate(bytes, runs.iter().map(|run| run.0).min().unwrap());
-        let scanned = rate(bytes, runs.iter().map(|run| run.1).min().unwrap());
-        row("a database that is not in the cache, 2 threads", scanned, floor, 90.0);
-    }
     println!("\nportable kernel above 3 GB/s: {}", verdict(portable > 3.0));
+}
 
-    // Nothing of 1 TiB but 64 pages is there.
-    let sparse = folder.path().join("sparse.edb");
+/// Nothing of 1 TiB but 64 pages is there.
+fn holes(folder: &Path, times: usize) {
+    let sparse = folder.join("sparse.edb");
     write(&sparse, 66 * PAGE as u64);
     let file = File::options().read(true).write(true).open(&sparse).unwrap();
     if is_wanted() && file.set_len(1 << 40).is_ok() && file.next_data(1 << 30).unwrap() >= 1 << 40 {

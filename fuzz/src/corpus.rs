@@ -62,10 +62,14 @@ fn written(corpus: &Path) -> io::Result<()> {
         let checkpoint = CheckpointSpec::new(stream.signature(), Default::default());
         keep(corpus, "checkpoint", "written", &checkpoint.bytes())?;
     }
+    // As in the target, which holds maps against it.
     let mut bytes = Vec::new();
-    DatabaseSpec::new(1).with_pages(1).with_flush_map(true).write_to(&mut bytes)?;
+    let spec = DatabaseSpec::new(1).with_page_size(PageSize::KIB_2).with_pages(12);
+    spec.with_flush_map(true).write_to(&mut bytes)?;
     let header = read_database_header(&bytes).map_err(io::Error::other)?.header;
-    keep(corpus, "flush_map", "written", &FlushMapSpec::new(1, &header).with_pages(2, 1).bytes())
+    let map = FlushMapSpec::new(&header).with_pages(2, 1);
+    keep(corpus, "flush_map", "written", &map.bytes())?;
+    keep(corpus, "flush_map", "written-full", &map.with_writes_of(&bytes)?.bytes())
 }
 
 fn main() -> io::Result<()> {

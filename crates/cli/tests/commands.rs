@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use support::{Lab, STILLPOINT, database, files, list, ran, skip, text};
+use support::{Lab, STILLPOINT, database, files, golden, list, ran, skip, text};
 
 /// Puts stand-ins in the place of what differs from run to run: ids, times, the lab's place.
 struct Normal {
@@ -82,16 +82,7 @@ fn every_document_has_its_form() {
         let (code, mut shown) = lab.json(args);
         assert_eq!(code, exit, "{name}: {shown:#}");
         normal.value(&mut shown);
-        let found = serde_json::to_string_pretty(&shown).unwrap() + "\n";
-        let file =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/runs/{name}.json"));
-        if std::env::var_os("STILLPOINT_BLESS").is_some() {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(&file, &found).unwrap();
-        }
-        let golden =
-            fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        assert_eq!(found, golden, "{name} changed; see the head of this file");
+        golden(name, &shown);
     };
     check("error", 1, &["topology"]);
     check("discover", 0, &["discover", "mail"]);

@@ -1,4 +1,6 @@
-//! `ese`: good, notable, bad and unusable told apart, by exit code, in JSON and in words.
+//! `ese`: good, notable, bad and unusable told apart, by exit code, in JSON and in words. What is printed for scripts is
+//! held still by golden files, which `STILLPOINT_BLESS=1 cargo test -p stillpoint-cli` writes anew; a change that a script
+//! could notice needs another version in the schema.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
@@ -7,11 +9,11 @@ mod support;
 use std::fs;
 
 use stillpoint_ese::{
-    PageSize,
-    write::{ExchangeSet, WrittenSet},
+    PageSize, read_database_header,
+    write::{DatabaseSpec, ExchangeSet, FlushMapSpec, WrittenSet},
 };
 
-use support::{Lab, list, text};
+use support::{Lab, golden, list, text};
 
 fn mail(lab: &Lab) -> WrittenSet {
     let folder = lab.path("set");
@@ -128,4 +130,47 @@ fn headers_are_shown_field_by_field() {
     }
     fs::write(lab.path("letter"), "Dear Sir").unwrap();
     assert_eq!(lab.json(["ese", "header", "letter"]).1["error"]["code"], "ese.other_file");
+}
+
+/// A clean database and its flush map.
+fn mapped(lab: &Lab) {
+    let spec = DatabaseSpec::new(5).with_page_size(PageSize::KIB_4).with_pages(30);
+    let mut bytes = Vec::new();
+    spec.with_flush_map(true).write_to(&mut bytes).unwrap();
+    let header = read_database_header(&bytes).unwrap().header;
+    fs::write(lab.path("mapped.edb"), bytes).unwrap();
+    let map = FlushMapSpec::new(&header).with_pages(2, 1);
+    fs::write(lab.path("mapped.jfm"), map.bytes()).unwrap();
+}
+
+#[test]
+fn every_document_has_its_form() {
+    let lab = Lab::new();
+    let set = mail(&lab);
+    mapped(&lab);
+    let check = |name: &str, exit: i32, args: &[&str]| {
+        let (code, shown) = lab.json(args);
+        assert_eq!(code, exit, "{name}: {shown:#}");
+        golden(name, &shown);
+    };
+    check("ese_header_database", 0, &["ese", "header", "set/DB01.edb"]);
+    check("ese_header_log", 0, &["ese", "header", "set/E0000000003.log"]);
+    check("ese_header_checkpoint", 0, &["ese", "header", "set/E00.chk"]);
+    check("ese_header_flush_map", 0, &["ese", "header", "mapped.jfm"]);
+    check("ese_check_good", 0, &["ese", "check", "set", "mapped.edb", "mapped.jfm"]);
+    check("ese_logs_good", 0, &["ese", "logs", "set", "E00"]);
+
+    // Everything there is to tell: pages that are bad, correctable and another's, a log that is gone and one that is
+    // bad, a file that is not there.
+    let mut bytes = fs::read(&set.database).unwrap();
+    bytes[9 * 4096 + 99] ^= 0x5A;
+    bytes[11 * 4096 + 500] ^= 0x08;
+    bytes.copy_within(14 * 4096..15 * 4096, 13 * 4096);
+    bytes[4096 + 300] ^= 1;
+    fs::write(&set.database, bytes).unwrap();
+    fs::remove_file(&set.logs[4]).unwrap();
+    spoil(&set.logs[1], 2 * 4096 + 77);
+    check("ese_check_bad", 4, &["ese", "check", "set", "gone.edb"]);
+    check("ese_logs_bad", 4, &["ese", "logs", "set", "E00"]);
+    check("ese_header_refused", 1, &["ese", "header", "gone.edb"]);
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     CheckpointReport, DatabaseReport, EseError, FileKind, Findings, FlushMapReport, LogBody,
     LogReport, Observer, ReadAt, ScanOptions, scan_checkpoint, scan_database, scan_flush_map,
-    scan_log,
+    scan_log, scan_mapped_database,
 };
 
 /// How a file, or a set of them, was found.
@@ -117,6 +117,23 @@ pub fn check_file<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         }
         kind => FileCheck::Other { file: kind },
     })
+}
+
+/// [`check_path`] with the flush map of a database beside it.
+pub(crate) fn check_path_beside<O: Observer + ?Sized>(
+    path: &Path,
+    map: Option<&File>,
+    options: &ScanOptions,
+    observer: &mut O,
+) -> Result<FileCheck, EseError> {
+    let file = File::open(path).map_err(|source| EseError::Open { source })?;
+    match map {
+        Some(map) if FileKind::sniff(&file)?.kind == FileKind::Database => {
+            let report = scan_mapped_database(&file, map, options, observer)?;
+            Ok(FileCheck::Database(Box::new(report)))
+        }
+        _ => check_file(&file, options, observer),
+    }
 }
 
 /// [`check_file`] on the file at a path, which is opened for reading alone.

@@ -158,3 +158,45 @@ pub fn scan_checkpoint<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     }
     Ok(CheckpointReport { header, size, findings })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_read_from_its_place() {
+        let mut copy: Vec<u8> =
+            (0..4096usize).map(|at| u8::try_from((at * 37 + at / 256) % 251).unwrap()).collect();
+        copy[48..51].copy_from_slice(b"S:\0");
+        copy[309..312].copy_from_slice(b"L:\0");
+        copy[570] = 1;
+        copy[647] = 0;
+        let header = CheckpointHeader::parse(&copy);
+        let number = |at: usize| u32::from_le_bytes(copy[at..at + 4].try_into().unwrap());
+        assert_eq!(header.checksum, number(0));
+        for (at, field) in [
+            (4, header.full_backup_checkpoint),
+            (12, header.checkpoint),
+            (615, header.full_backup),
+            (631, header.incremental_backup),
+            (648, header.consistency),
+        ] {
+            assert_eq!(field.to_bytes(), copy[at..at + 8], "offset {at}");
+        }
+        for (at, field) in [(623, header.full_backup_time), (639, header.incremental_backup_time)] {
+            assert_eq!(field.to_bytes(), copy[at..at + 8], "offset {at}");
+        }
+        assert_eq!(header.log_signature.as_bytes()[..], copy[20..48]);
+        let settings = &header.settings;
+        assert_eq!((settings.system_path.as_str(), settings.log_path.as_str()), ("S:", "L:"));
+        assert!(settings.is_circular);
+        assert_eq!((settings.sessions, settings.cache), (number(571), number(595)));
+        // The list of attachments holds only if the checkpoint says so.
+        assert_eq!(header.attachments, []);
+        copy[679..679 + 2048].fill(0);
+        copy[679] = 5;
+        copy[647] = 1;
+        let attachments = CheckpointHeader::parse(&copy).attachments;
+        assert_eq!(attachments.iter().map(|one| one.dbid).collect::<Vec<_>>(), [5]);
+    }
+}

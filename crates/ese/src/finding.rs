@@ -70,6 +70,14 @@ pub enum FindingKind {
     HeaderCopiesDiffer,
     /// A page is bad.
     Page(PageFault),
+    /// A page is an older one than was written last: a write was lost. The types are those of the
+    /// flush map and the page, 1 to 3.
+    LostFlush {
+        /// The type of the last write.
+        expected: u8,
+        /// The type of the page; `None` when it was never written at all.
+        found: Option<u8>,
+    },
     /// Fewer bytes than a page follow the last whole page; they are not checked.
     PartialTail {
         /// How many.
@@ -174,6 +182,7 @@ fn weigh(file: FileKind, kind: &FindingKind) -> (Severity, Option<JetError>) {
         K::Page(PageFault::NumberField { .. }) => {
             (Damage, Some(JetError::READ_PGNO_VERIFY_FAILURE))
         }
+        K::LostFlush { .. } => (Damage, Some(JetError::READ_LOST_FLUSH_VERIFY_FAILURE)),
         K::Page(_) => (Damage, Some(JetError::READ_VERIFY_FAILURE)),
         K::NoPages | K::TooManyPages => (Damage, Some(JetError::DATABASE_CORRUPTED)),
         K::LengthMismatch { .. } if file == FileKind::Checkpoint => {
@@ -209,6 +218,12 @@ impl fmt::Display for Finding {
             }
             FindingKind::Page(PageFault::NumberField { found }) => {
                 write!(f, "carries the number {found}")
+            }
+            FindingKind::LostFlush { expected, found: Some(found) } => {
+                write!(f, "an older page, of write type {found} where {expected} was written last")
+            }
+            FindingKind::LostFlush { expected, found: None } => {
+                write!(f, "never written, where write type {expected} was written last")
             }
             FindingKind::PartialTail { bytes } => {
                 write!(f, "{bytes} bytes after the last whole page are not checked")

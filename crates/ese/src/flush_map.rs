@@ -21,7 +21,7 @@ use crate::{
 /// Length of a page of a flush map, its header too.
 pub(crate) const PAGE_LEN: usize = 8192;
 /// Pages of the database that one page of the map has room for.
-const PAGES_A_PAGE: u64 = 32_512;
+pub(crate) const PAGES_A_PAGE: u64 = 32_512;
 
 /// The fields of a flush map's header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,7 +81,7 @@ impl FlushMapHeader {
     /// Whether the engine would use this map with a database: only if both remember each other's
     /// last flush. One that it would not use is made anew, and is no fault of the database.
     pub fn fit(&self, database: &DatabaseHeader) -> FlushMapFit {
-        if self.version[0] != 3 {
+        if self.version[0] != 3 || self.version[1] > 0 {
             FlushMapFit::Version
         } else if self.map_flush != database.flush_map_flush {
             FlushMapFit::DatabaseMovedOn
@@ -133,7 +133,7 @@ pub struct FlushMapReport {
 }
 
 /// Checks the header and every page of a flush map. What its pages say about those of the
-/// database is not compared.
+/// database is for [`scan_mapped_database`](crate::scan_mapped_database).
 ///
 /// # Errors
 /// As [`scan_database`](crate::scan_database).
@@ -202,7 +202,7 @@ pub fn scan_flush_map<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     Ok(report)
 }
 
-fn check_map_page(page: &[u8], number: u32) -> PageState {
+pub(crate) fn check_map_page(page: &[u8], number: u32) -> PageState {
     match check_page(page, number) {
         // Its pages never have the old format.
         PageState::Good if !uses_ecc(page) => PageState::Bad(PageFault::Checksum),
@@ -211,5 +211,33 @@ fn check_map_page(page: &[u8], number: u32) -> PageState {
             found => PageState::Bad(PageFault::NumberField { found }),
         },
         state => state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_read_from_its_place() {
+        let page: Vec<u8> =
+            (0..PAGE_LEN).map(|at| u8::try_from((at * 37 + at / 256) % 251).unwrap()).collect();
+        let header = FlushMapHeader::parse(&page);
+        let [major, update_major, update_minor] = header.version;
+        for (at, field) in [
+            (0, header.checksum),
+            (4, major),
+            (8, update_major),
+            (12, update_minor),
+            (64, header.min_required.number()),
+        ] {
+            assert_eq!(field.to_le_bytes(), page[at..at + 4], "offset {at}");
+        }
+        for (at, field) in [(40, header.created), (48, header.attached), (56, header.detached)] {
+            assert_eq!(field.to_bytes(), page[at..at + 8], "offset {at}");
+        }
+        assert_eq!(header.database_flush.as_bytes()[..], page[88..116]);
+        assert_eq!(header.map_flush.as_bytes()[..], page[116..144]);
+        assert_eq!(header.is_clean, page[36] & 1 == 1);
     }
 }

@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File},
+    io,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -13,8 +14,8 @@ use serde::Serialize;
 use crate::{
     CheckpointHeader, DatabaseHeader, DatabaseState, EseError, FileCheck, FileKind, Findings,
     FlushMapFit, FlushMapHeader, GenerationRange, Health, JetError, LogMember, LogName, LogRole,
-    PageSize, Progress, ScanOptions, SetReport, SetVerdict, Signature, StreamFinding, check_path,
-    check_stream, judge_set,
+    PageSize, Progress, ScanOptions, SetReport, SetVerdict, Signature, StreamFinding,
+    check::check_path_beside, check_stream, judge_set,
 };
 
 /// One file of a set.
@@ -172,8 +173,9 @@ impl<F: FnMut(&Path, Progress) -> ControlFlow<()>> SetObserver for F {
     }
 }
 
-/// Checks files and everything below folders as one set, and judges each database with the logs of
-/// its signature. Links below a folder are not followed.
+/// Checks files and everything below folders as one set, judges each database with the logs of its
+/// signature, and holds it against the flush map beside it, as
+/// [`scan_mapped_database`](crate::scan_mapped_database) does. Links below a folder are not followed.
 ///
 /// A file that cannot be read is in the result, as unusable. Files of somebody else are left out
 /// unless they were named.
@@ -193,11 +195,15 @@ pub fn check_set<O: SetObserver + ?Sized>(
     for path in paths {
         list(path, true, &mut files)?;
     }
+    let maps: BTreeSet<PathBuf> =
+        files.keys().filter(|path| path.extension().is_some_and(|e| e == "jfm")).cloned().collect();
     let total = files.values().map(|found| found.bytes).sum();
     let mut gathering = Gathering::default();
     let mut before = 0;
     for (path, found) in files {
-        let checked = check_path(&path, options, &mut |progress: Progress| {
+        // One that cannot be opened is told of when its own turn comes.
+        let map = maps.get(&path.with_extension("jfm")).and_then(|map| File::open(map).ok());
+        let checked = check_path_beside(&path, map.as_ref(), options, &mut |progress: Progress| {
             observer.progress(&path, Progress { done: before + progress.done, total })
         });
         before += found.bytes;

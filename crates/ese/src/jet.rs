@@ -54,6 +54,7 @@ jet_errors! {
     INVALID_DATABASE = -1028 "InvalidDatabase";
     FILE_ACCESS_DENIED = -1032 "FileAccessDenied";
     READ_PGNO_VERIFY_FAILURE = -1118 "ReadPgnoVerifyFailure";
+    READ_LOST_FLUSH_VERIFY_FAILURE = -1119 "ReadLostFlushVerifyFailure";
     DATABASE_CORRUPTED = -1206 "DatabaseCorrupted";
     INVALID_DATABASE_VERSION = -1209 "InvalidDatabaseVersion";
     FILE_NOT_FOUND = -1811 "FileNotFound";

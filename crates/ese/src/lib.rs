@@ -40,6 +40,8 @@
 //!   [`read_flush_map`]) with every field typed, from primary or shadow.
 //! - **Scans** ([`scan_database`], [`scan_log`], [`scan_checkpoint`], [`scan_flush_map`]; the right
 //!   one by itself with [`check_file`] and [`check_path`]) check every byte that has a checksum.
+//!   With its flush map beside a database that was shut down cleanly, writes that never reached the
+//!   disk are found too ([`scan_mapped_database`]).
 //!   Damage is data: a [`Finding`] with place, byte offset, severity and the [`JetError`] that a
 //!   Windows tool would give.
 //! - **Judgements** ([`check_stream`], [`judge_set`]) take headers or scan reports and say what is
@@ -56,7 +58,7 @@
 //!
 //! No input makes this crate panic or take memory beyond [`ScanOptions`]. The tree inside a
 //! database (links, keys, records) is not looked at, nor are the bodies of logs before version 7
-//! (Exchange 2003), and what a flush map says of pages is not held against them.
+//! (Exchange 2003).
 //!
 //! # Features
 //!
@@ -96,7 +98,7 @@ pub use checksum::{
 pub use database::{
     BackupType, CopyState, DatabaseFlags, DatabaseHeader, DatabaseHeaders, DatabaseReport,
     DatabaseState, HeaderCopy, Occurrence, RepairCount, RevertRecord, ScanRecord, ScrubRecord,
-    Trailer, read_database_header, scan_database,
+    Trailer, read_database_header, scan_database, scan_mapped_database,
 };
 pub use error::EseError;
 pub use finding::{Finding, FindingKind, Findings, Place, Severity};

@@ -25,7 +25,7 @@ fn scan(file: &[u8]) -> FlushMapReport {
 fn a_written_map_is_good_and_fits() {
     let database = database();
     assert!(!database.header_flush.is_zero());
-    let file = FlushMapSpec::new(1, &database).with_pages(5, 2).bytes();
+    let file = FlushMapSpec::new(&database).with_pages(5, 2).bytes();
     assert_eq!(FileKind::sniff(&file).unwrap().kind, FileKind::FlushMap);
     let report = scan(&file);
     assert_eq!(report.findings.list, []);
@@ -47,7 +47,7 @@ fn a_written_map_is_good_and_fits() {
 
 #[test]
 fn every_turned_bit_is_found_in_its_page() {
-    let mut file = FlushMapSpec::new(1, &database()).with_pages(3, 1).bytes();
+    let mut file = FlushMapSpec::new(&database()).with_pages(3, 1).bytes();
     for bit in (0..file.len() * 8).step_by(101) {
         file[bit / 8] ^= 1 << (bit % 8);
         let report = scan(&file);
@@ -67,7 +67,7 @@ fn every_turned_bit_is_found_in_its_page() {
 
 #[test]
 fn pages_out_of_place_and_other_files() {
-    let good = FlushMapSpec::new(1, &database()).with_pages(3, 0).bytes();
+    let good = FlushMapSpec::new(&database()).with_pages(3, 0).bytes();
     let mut swapped = good.clone();
     swapped.copy_within(2 * PAGE..3 * PAGE, PAGE);
     let found = &scan(&swapped).findings.list[0];

@@ -66,7 +66,7 @@ fn seed_file(kind: u8, seed: u64) -> Vec<u8> {
             let mut database = Vec::new();
             DatabaseSpec::new(seed).with_pages(1).write_to(&mut database).unwrap();
             let header = read_database_header(&database).unwrap().header;
-            FlushMapSpec::new(seed, &header).with_pages(2, 0).bytes()
+            FlushMapSpec::new(&header).with_pages(2, 0).bytes()
         }
         _ => CheckpointSpec::new(
             stillpoint_ese::Signature::new(7, stillpoint_ese::LogTime::default()),

@@ -145,7 +145,7 @@ fn a_flush_map_beside_its_database() {
     DatabaseSpec::new(4).with_pages(20).with_flush_map(true).write_to(&mut bytes).unwrap();
     fs::write(folder.path().join("DB.edb"), &bytes).unwrap();
     let header = read_database_header(&bytes).unwrap().header;
-    let map = FlushMapSpec::new(1, &header).bytes();
+    let map = FlushMapSpec::new(&header).bytes();
     fs::write(folder.path().join("DB.jfm"), &map).unwrap();
     let found = check(&[folder.path()]);
     assert_eq!(found.health(), Health::Good);

@@ -130,6 +130,18 @@ pub fn newest_point(topology: &Value, name: &str) -> String {
     text(&list(database(topology, name), "points")[0], "point").to_owned()
 }
 
+/// Compares a document with its golden file `golden/runs/<name>.json`; `STILLPOINT_BLESS=1` writes that anew.
+pub fn golden(name: &str, shown: &Value) {
+    let found = serde_json::to_string_pretty(shown).unwrap() + "\n";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/runs/{name}.json"));
+    if std::env::var_os("STILLPOINT_BLESS").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, &found).unwrap();
+    }
+    let golden = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    assert_eq!(found, golden, "{name} changed; see the head of the tests");
+}
+
 /// Every regular file below a folder, in order.
 pub fn files(below: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -2,14 +2,17 @@
 //!
 //! The file is cut into stretches of whole pages. Lanes read and check them a chunk at a time, so
 //! that what is checked is still in the processor's cache; the caller's thread puts what they found
-//! together in the order of the file. Holes of a sparse file are not read.
+//! together in the order of the file, and tells the reader what will be wanted next. Holes of a
+//! sparse file are not read.
 
 use std::io;
 
 use serde::Serialize;
 
 use super::{
-    CopyState, DatabaseHeader, DatabaseHeaders, HeaderCopy, Trailer, read_database_header,
+    CopyState, DatabaseHeader, DatabaseHeaders, HeaderCopy, Trailer,
+    flushes::{Flushes, Leaf, type_of},
+    read_database_header,
 };
 use crate::{
     EseError, FileKind, Finding, FindingKind, Findings, Observer, PageFault, PageState, Place,
@@ -40,6 +43,9 @@ pub struct DatabaseReport {
     pub bad: u64,
     /// Pages that are good after turning single bits back.
     pub correctable: u64,
+    /// Pages that are older than what was written last, by the flush map. Their checksums are right,
+    /// and they are not among the bad ones.
+    pub lost_flushes: u64,
     /// Highest change stamp of a good page, with that page.
     pub highest_dbtime: Option<(u64, u32)>,
     /// The trailer page of a restored streaming backup; it is not among the pages.
@@ -67,6 +73,33 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     options: &ScanOptions,
     observer: &mut O,
 ) -> Result<DatabaseReport, EseError> {
+    scan(file, None, options, observer)
+}
+
+/// [`scan_database`], and holds the pages against the database's flush map (`.jfm`): a write that
+/// never reached the disk leaves an older page whose checksum is right, and only the map tells.
+///
+/// Compares nothing unless the map is usable with the database and both were closed in order: in
+/// use, and so in a snapshot of a mounted database, the map is behind the pages. A map that is bad
+/// or cannot be read says nothing; [`scan_flush_map`](crate::scan_flush_map) tells why.
+///
+/// # Errors
+/// As [`scan_database`].
+pub fn scan_mapped_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
+    file: &R,
+    map: &dyn ReadAt,
+    options: &ScanOptions,
+    observer: &mut O,
+) -> Result<DatabaseReport, EseError> {
+    scan(file, Some(map), options, observer)
+}
+
+fn scan<R: ReadAt + ?Sized, O: Observer + ?Sized>(
+    file: &R,
+    map: Option<&dyn ReadAt>,
+    options: &ScanOptions,
+    observer: &mut O,
+) -> Result<DatabaseReport, EseError> {
     let size = size_of(file)?;
     let mut report = DatabaseReport {
         header: None,
@@ -75,6 +108,7 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         uninitialised: 0,
         bad: 0,
         correctable: 0,
+        lost_flushes: 0,
         highest_dbtime: None,
         trailer: None,
         findings: Findings::with_limit(options.max_findings),
@@ -91,6 +125,7 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         Err(error) => return Err(error),
     };
     judge_headers(&headers, &mut report.findings);
+    let flushes = map.and_then(|map| Flushes::of(map, &headers.header));
     let page_size = u64::from(headers.header.page_size.bytes());
     report.header = Some(headers.header);
     report.pages = (size / page_size).saturating_sub(2);
@@ -98,7 +133,7 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
         let finding = Finding::new(FileKind::Database, Place::File, size, FindingKind::NoPages);
         report.findings.push(finding);
     }
-    let layout = Layout { page_size, size };
+    let layout = Layout { page_size, size, flushes };
     let mut gathered = Tally::default();
     sweep(file, layout, options, observer, |mut tally| {
         report.findings.append(std::mem::take(&mut tally.findings));
@@ -108,6 +143,7 @@ pub fn scan_database<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     report.uninitialised = gathered.uninitialised;
     report.bad = gathered.bad;
     report.correctable = gathered.correctable;
+    report.lost_flushes = gathered.lost_flushes;
     report.highest_dbtime = gathered.highest_dbtime;
     report.trailer = gathered.trailer;
     report.pages -= u64::from(gathered.trailer.is_some());
@@ -151,11 +187,19 @@ fn judge_headers(headers: &DatabaseHeaders, findings: &mut Findings) {
     debug_assert!(headers.used == HeaderCopy::Shadow || headers.primary == CopyState::Good);
 }
 
-/// How the file is laid out.
-#[derive(Debug, Clone, Copy)]
-struct Layout {
+/// How the file is laid out, and what is known of its pages beforehand.
+#[derive(Clone, Copy)]
+struct Layout<'a> {
     page_size: u64,
     size: u64,
+    flushes: Option<Flushes<'a>>,
+}
+
+/// What a lane has of its own.
+#[derive(Default)]
+struct Lane {
+    buf: Vec<u8>,
+    leaf: Leaf,
 }
 
 /// Bounds of what a lane does.
@@ -182,7 +226,7 @@ struct Looked {
 
 fn sweep<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     file: &R,
-    layout: Layout,
+    layout: Layout<'_>,
     options: &ScanOptions,
     observer: &mut O,
     mut gather: impl FnMut(Tally),
@@ -199,36 +243,42 @@ fn sweep<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     let mut at = 0;
     let pool = std::cell::RefCell::new(Vec::new());
     let next = || {
-        let mut stretched = Stretch { at, len: 0, bytes: None };
         if at >= layout.size {
             return Ok(None);
         }
+        let mut stretched = Stretch { at, len: stretch.min(layout.size - at), bytes: None };
+        if at == 0 {
+            file.will_need(at, stretched.len);
+        }
+        at += stretched.len;
         if wants_bytes {
             stretched.bytes = Some(pool.borrow_mut().pop().unwrap_or_default());
-        } else {
+        } else if at < layout.size {
             at += layout.hole_at(file, at)?;
-            stretched.at = at;
         }
-        stretched.len = stretch.min(layout.size - at);
-        at += stretched.len;
+        // While the lanes check what was handed out, the disk is busy with what comes after it.
+        file.will_need(at, stretch.min(layout.size.saturating_sub(at)));
         Ok(Some(stretched))
     };
-    let work = |stretch: Stretch, buf: &mut Vec<u8>| {
+    let work = |stretch: Stretch, lane: &mut Lane| {
         let mut own = stretch.bytes;
-        let tally =
-            layout.look_at(file, stretch.at, stretch.len, limits, own.as_mut().unwrap_or(buf));
+        let Lane { buf, leaf } = lane;
+        let buf = own.as_mut().unwrap_or(buf);
+        let tally = layout.look_at(file, stretch.at, stretch.len, limits, buf, leaf);
         Looked { tally, end: stretch.at + stretch.len, bytes: own }
     };
-    let mut merged = 0;
+    let (mut merged, mut leaf) = (0, Leaf::default());
     let merge = |looked: Looked| {
-        let mut tally = looked.tally?;
+        let tally = looked.tally?;
         if let Some(bytes) = looked.bytes {
             observer.bytes(&bytes);
             pool.borrow_mut().push(bytes);
         }
         // What lies between two stretches is a hole.
         let begin = looked.end - tally.bytes;
-        tally.uninitialised += layout.pages_in(merged, begin);
+        if begin > merged {
+            gather(layout.look_at_hole(merged, begin, limits, &mut leaf));
+        }
         merged = looked.end;
         gather(tally);
         report_progress(observer, progress(looked.end))
@@ -236,7 +286,7 @@ fn sweep<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     in_order(lanes, next, work, merge)
 }
 
-impl Layout {
+impl Layout<'_> {
     /// Bytes of whole pages from `at` on that are a hole in the file.
     fn hole_at<R: ReadAt + ?Sized>(self, file: &R, at: u64) -> Result<u64, EseError> {
         let data = file.next_data(at).map_err(|source| EseError::Read { offset: at, source })?;
@@ -251,6 +301,22 @@ impl Layout {
         page(to).saturating_sub(page(from))
     }
 
+    /// A hole that was not read: pages that were never written.
+    fn look_at_hole(self, from: u64, to: u64, limits: Limits, leaf: &mut Leaf) -> Tally {
+        let findings = Findings::with_limit(limits.max_findings);
+        let uninitialised = self.pages_in(from, to);
+        let mut tally = Tally { bytes: to - from, uninitialised, findings, ..Tally::default() };
+        if let Some(flushes) = self.flushes {
+            // Slots 0 and 1 are the headers, and slot 2 is page 1.
+            let page = |at: u64| (at / self.page_size).max(2) - 1;
+            flushes.written_in(page(from)..page(to), leaf, |number, expected| {
+                let offset = (u64::from(number) + 1) * self.page_size;
+                tally.note_lost(number, offset, expected, None);
+            });
+        }
+        tally
+    }
+
     fn look_at<R: ReadAt + ?Sized>(
         self,
         file: &R,
@@ -258,6 +324,7 @@ impl Layout {
         len: u64,
         limits: Limits,
         buf: &mut Vec<u8>,
+        leaf: &mut Leaf,
     ) -> Result<Tally, EseError> {
         let findings = Findings::with_limit(limits.max_findings);
         let mut tally = Tally { bytes: len, findings, ..Tally::default() };
@@ -277,7 +344,7 @@ impl Layout {
             }
             let page_len = usize::try_from(self.page_size).unwrap_or(usize::MAX);
             for (slot, page) in ((at + done) / self.page_size..).zip(buf.chunks_exact(page_len)) {
-                self.look_at_page(page, slot, &mut tally);
+                self.look_at_page(page, slot, leaf, &mut tally);
             }
             done += want as u64;
         }
@@ -285,14 +352,27 @@ impl Layout {
     }
 
     // Page slots are counted from the start of the file; slots 0 and 1 are the headers.
-    fn look_at_page(self, page: &[u8], slot: u64, tally: &mut Tally) {
+    fn look_at_page(self, page: &[u8], slot: u64, leaf: &mut Leaf, tally: &mut Tally) {
         let Some(number) = slot.checked_sub(1).filter(|&number| number > 0) else { return };
         let offset = slot * self.page_size;
         // A page that has no number is told of once for all.
         let Ok(number) = u32::try_from(number) else { return };
         match check_page(page, number) {
-            PageState::Uninitialised => tally.uninitialised += 1,
-            PageState::Good => tally.note_good(page, number),
+            PageState::Uninitialised => {
+                tally.uninitialised += 1;
+                let written =
+                    self.flushes.and_then(|flushes| flushes.expected_of_none(number, leaf));
+                if let Some(expected) = written {
+                    tally.note_lost(number, offset, expected, None);
+                }
+            }
+            PageState::Good => {
+                tally.note_good(page, number);
+                let written = self.flushes.and_then(|flushes| flushes.expected(page, number, leaf));
+                if let Some(expected) = written {
+                    tally.note_lost(number, offset, expected, Some(type_of(page)));
+                }
+            }
             PageState::Bad(fault) => {
                 let is_last = slot + 1 == self.size / self.page_size;
                 match Trailer::recognise(page).filter(|_| is_last) {
@@ -314,6 +394,7 @@ struct Tally {
     uninitialised: u64,
     bad: u64,
     correctable: u64,
+    lost_flushes: u64,
     highest_dbtime: Option<(u64, u32)>,
     highest_link: Option<u32>,
     trailer: Option<Trailer>,
@@ -325,6 +406,7 @@ impl Tally {
         self.uninitialised += later.uninitialised;
         self.bad += later.bad;
         self.correctable += later.correctable;
+        self.lost_flushes += later.lost_flushes;
         self.highest_link = self.highest_link.max(later.highest_link);
         self.trailer = self.trailer.or(later.trailer);
         if let Some((dbtime, page)) = later.highest_dbtime {
@@ -334,6 +416,11 @@ impl Tally {
 
     fn push(&mut self, place: Place, offset: u64, kind: FindingKind) {
         self.findings.push(Finding::new(FileKind::Database, place, offset, kind));
+    }
+
+    fn note_lost(&mut self, page: u32, offset: u64, expected: u8, found: Option<u8>) {
+        self.lost_flushes += 1;
+        self.push(Place::Page(page), offset, FindingKind::LostFlush { expected, found });
     }
 
     fn note_dbtime(&mut self, dbtime: u64, page: u32) {

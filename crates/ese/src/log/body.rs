@@ -315,3 +315,6 @@ fn with_bit_turned(segment: &[u8], bit: u32) -> Option<Vec<u8>> {
 fn found_after(segment: &[u8], bit: u32) -> Lgpos {
     with_bit_turned(segment, bit).map(|fixed| Lgpos::parse(&fixed, 8)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

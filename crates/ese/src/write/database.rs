@@ -186,7 +186,7 @@ impl DatabaseSpec {
         put(&mut page, 108, self.log_signature.as_bytes());
         // Attached by Exchange's own copy of the engine.
         put(&mut page, 211, &[2]);
-        put_u32(&mut page, 212, 2 + self.pages / 64);
+        put_u32(&mut page, 212, FIRST_OBJID + self.pages / 64);
         for (at, value) in [(216, 10), (220, 0), (224, 17763), (232, 20)] {
             put_u32(&mut page, at, value);
         }
@@ -243,17 +243,21 @@ impl DatabaseSpec {
     fn fill_page(&self, page: &mut [u8], number: u32, written: u32) {
         let mut noise = Noise::new(self.seed.rotate_left(20) ^ u64::from(number));
         noise.fill(page);
+        let system = SYSTEM_TREES.iter().find(|tree| tree.root == number);
         // Runs of 64 leaves make up one tree; the first page of a run is its root.
-        let tree = number / 64;
-        let in_tree = |other: u32| if other / 64 == tree { other } else { 0 };
-        let is_root = number == 1 || number.is_multiple_of(64);
-        let previous = if is_root { 0 } else { in_tree(number - 1) };
-        let next = if number < written { in_tree(number + 1) } else { 0 };
+        let run = number / 64;
+        let in_run = |other: u32| {
+            let is_linked = other / 64 == run && SYSTEM_TREES.iter().all(|tree| tree.root != other);
+            if is_linked { other } else { 0 }
+        };
+        let is_root = system.is_some() || number == 2 || number.is_multiple_of(64);
+        let previous = if is_root { 0 } else { in_run(number - 1) };
+        let next = if system.is_none() && number < written { in_run(number + 1) } else { 0 };
         let dbtime = 0x1000 + noise.below(u64::from(self.pages) * 16);
         put(page, 8, &dbtime.to_le_bytes());
         put_u32(page, 16, previous);
         put_u32(page, 20, next);
-        put_u32(page, 24, 2 + tree);
+        put_u32(page, 24, system.map_or(FIRST_OBJID + run, |tree| tree.objid));
         let free = u16::try_from(noise.below(1500)).unwrap_or(0);
         put(page, 28, &free.to_le_bytes());
         put(page, 30, &[0; 2]);
@@ -263,6 +267,45 @@ impl DatabaseSpec {
         let flush_type = 1 + u32::try_from(noise.below(3)).unwrap_or(0);
         let format = if self.old_format && !self.page_size.is_large() { 0 } else { 0x2000 };
         put_u32(page, 36, 0x0802 | u32::from(is_root) | format | (flush_type << 15));
+        if let Some(tree) = system {
+            tree.empty(page, self.page_size);
+        }
         seal_page(page, number);
+    }
+}
+
+/// A tree that the engine itself keeps in every database.
+struct SystemTree {
+    root: u32,
+    objid: u32,
+    parent: u32,
+}
+
+/// The tree of all trees, the catalogue, and the copy of the catalogue, with the pages that they
+/// begin at. In a written database they are there and hold nothing, so that whoever opens it finds
+/// a database without tables.
+const SYSTEM_TREES: [SystemTree; 3] = [
+    SystemTree { root: 1, objid: 1, parent: 0 },
+    SystemTree { root: 4, objid: 2, parent: 1 },
+    SystemTree { root: 24, objid: 3, parent: 1 },
+];
+/// The lowest object id of other trees.
+const FIRST_OBJID: u32 = 4;
+
+impl SystemTree {
+    /// Makes a page the root of the tree, with no node in it. The noise is free space then.
+    fn empty(&self, page: &mut [u8], size: PageSize) {
+        let (header, space, tag) = (if size.is_large() { 80 } else { 40 }, 16, 4);
+        let number = |value: usize| u16::try_from(value).unwrap_or(0).to_le_bytes();
+        put(page, 28, &number(size.len() - header - space - tag));
+        put(page, 32, &number(space));
+        put(page, 34, &number(1));
+        // The space that the tree owns: one page, none of it in a tree of space, none free.
+        for (at, value) in [(0, 1), (4, self.parent), (8, 0), (12, 0)] {
+            put_u32(page, header + at, value);
+        }
+        // Tags lie at the end of the page, the first one last: length, then offset of its data.
+        put(page, size.len() - tag, &number(space));
+        put(page, size.len() - 2, &number(0));
     }
 }
