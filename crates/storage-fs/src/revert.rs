@@ -174,7 +174,7 @@ impl Store {
             aside: text(&aside)?,
             old: wanted.live.uuid,
         };
-        let journal = self.revert_path(&aside);
+        let journal = self.revert_path(wanted.volume);
         format::write(&self.disk, &journal, &record, true)?;
         self.disk.branch(&stored, &aside).map_err(failed)?;
         let new = self.disk.subvolume_at(&aside).map_err(failed)?.ok_or_else(|| {
@@ -238,9 +238,11 @@ impl Store {
             .map_err(|error| ProviderError::io(format_args!("lock {}", path.display()), error))
     }
 
-    fn revert_path(&self, aside: &Path) -> PathBuf {
-        let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.reverts().join(format!("{}.json", name.trim_start_matches('.')))
+    /// One for each volume, so that what a crash leaves of its writing is overwritten by the next.
+    fn revert_path(&self, volume: &Volume) -> PathBuf {
+        let id = volume.reference.id.as_str();
+        let name = id.rsplit('/').next().unwrap_or(id);
+        self.reverts().join(format!("{name}.json"))
     }
 
     fn revert_records(&self) -> ProviderResult<Vec<(PathBuf, RevertRecord)>> {

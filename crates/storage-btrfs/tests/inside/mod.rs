@@ -70,7 +70,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Output {
 /// Makes a file system of this kind in a file of a folder, which it fills as it is filled itself, and mounts it beside that.
 pub(crate) fn mount_new(kind: &str, folder: &Path) -> PathBuf {
     let (image, at) = (folder.join("image"), folder.join("mnt"));
-    fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
+    fs::File::create(&image).unwrap().set_len(8 << 30).unwrap();
     fs::create_dir(&at).unwrap();
     run(&format!("mkfs.{kind}"), &["-q", image.to_str().unwrap()]);
     run("mount", &["-o", "loop,noatime", image.to_str().unwrap(), at.to_str().unwrap()]);

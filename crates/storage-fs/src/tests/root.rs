@@ -329,7 +329,10 @@ mod inside {
             assert!(*worst_case >= Duration::from_millis(340), "{error}");
             assert_eq!(*limit, Duration::from_millis(300));
             let remedy = error.remedy();
-            assert!(remedy.contains("pieces.edb, which has 8000 of them"), "{error}: {remedy}");
+            // XFS may have set aside room between the pieces; those are extents, too.
+            let (_, number) = remedy.split_once("pieces.edb, which has ").unwrap();
+            let (number, _) = number.split_once(" of them").unwrap();
+            assert!(number.parse::<u64>().unwrap() >= PIECES, "{error}: {remedy}");
             assert_eq!(error.effect(), Effect::None);
             assert_eq!(lab.sets(), Vec::<String>::new());
             // With time enough it is taken, and is what it was.

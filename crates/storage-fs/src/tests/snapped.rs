@@ -193,7 +193,9 @@ fn a_revert_that_dies_anywhere_leaves_the_old_volume_or_the_new_one_and_nothing_
         seen[usize::from(left == then)] = true;
         assert_eq!(names(it.lab.folder.path()), beside, "after {changes} changes");
         let journals = names(&it.lab.path("store/reverts"));
-        assert!(journals.iter().all(|name| name == "lock"), "{journals:?}");
+        // A document that was being written is overwritten by the next.
+        let is_left = |name: &String| name == "lock" || name.starts_with('.');
+        assert!(journals.len() <= 2 && journals.iter().all(is_left), "{journals:?}");
         // The snapshot is as it was, and the volume can be snapped again.
         assert!(content(&it.lab.path("store/sets/t1/m0/v")) == then);
         let provider = it.provider();
