@@ -150,7 +150,7 @@ fn measure(count: usize) -> (Duration, Duration) {
         });
         let opened: Vec<_> = opened.collect();
         for _ in 0..2 {
-            rustix::fs::syncfs(&File::open(&at).unwrap()).unwrap();
+            rustix::fs::syncfs(File::open(&at).unwrap()).unwrap();
         }
         let began = Instant::now();
         std::thread::scope(|scope| {
