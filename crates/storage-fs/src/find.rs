@@ -15,6 +15,8 @@ use stillpoint_storage::{
     Found, Listing, ProviderError, ProviderErrorKind, ProviderResult, Snapshot,
 };
 
+use uuid::Uuid;
+
 use crate::commit::snapshot_id;
 use crate::disk::{Inode, open_folder};
 use crate::format::{self, Plan, Taken};
@@ -173,7 +175,10 @@ impl Store {
                 ProviderError::new(ProviderErrorKind::Invalid, text).without_effect()
             })?;
         let mut entries = self.entries()?;
-        let mut others = self.others(self.volume(volume)?)?;
+        let found = self.subvolumes_of(self.volume(volume)?)?;
+        let ours = found.iter().filter(|(_, place)| place.is_ours);
+        let ours: BTreeSet<_> = ours.map(|(located, _)| located.subvolume.uuid).collect();
+        let mut others = others(volume, found);
         for other in others.keys() {
             let _none = entries.entry(other.clone()).or_default();
         }
@@ -184,7 +189,7 @@ impl Store {
             }
             cx.check()?;
             snapshots.extend(others.remove(&key));
-            let found = self.entry(&key, &names, cx.now())?;
+            let found = self.entry(&key, &names, cx.now(), &ours)?;
             snapshots.extend(
                 found
                     .into_iter()
@@ -201,23 +206,10 @@ impl Store {
         Ok(Listing { snapshots, next: None })
     }
 
-    /// The snapshots of a volume that lie elsewhere than in our sets, by their ids; only file systems with subvolumes can
-    /// have such.
-    pub(crate) fn others(&self, volume: &Volume) -> ProviderResult<BTreeMap<String, Snapshot>> {
-        let mut others = BTreeMap::new();
-        for (found, place) in self.subvolumes_of(volume)? {
-            if place.is_ours {
-                continue;
-            }
-            let text = format!("subvolume-{}", found.subvolume.uuid);
-            let Ok(id) = SnapshotId::new(&text) else { continue };
-            let path = format!("{}/{}", place.folder, found.name);
-            let name = path.trim_start_matches('/').replace(char::is_control, "?");
-            let snapshot = Snapshot::new(volume.reference.clone(), id, found.subvolume.created_at)
-                .with_name(name);
-            let _none = others.insert(text, snapshot);
-        }
-        Ok(others)
+    /// Whether a snapshot of a volume lies elsewhere than in our sets under this id.
+    pub(crate) fn is_elsewhere(&self, volume: &Volume, id: &str) -> ProviderResult<bool> {
+        let found = self.subvolumes_of(volume)?;
+        Ok(others(&volume.reference, found).contains_key(id))
     }
 
     /// Every snapshot of a volume in the file system, wherever it lies.
@@ -273,6 +265,7 @@ impl Store {
         key: &str,
         names: &BTreeSet<String>,
         now: DateTime<Utc>,
+        known: &BTreeSet<Uuid>,
     ) -> ProviderResult<Vec<Snapshot>> {
         if names.is_empty() {
             return Ok(Vec::new());
@@ -281,7 +274,7 @@ impl Store {
         let mut found = Vec::new();
         if let Some(token) = token.as_ref().filter(|token| is_name(token)) {
             for _ in 0..LOOKS {
-                if let Some(ours) = self.look_at(token, now)? {
+                if let Some(ours) = self.look_at(token, now, known)? {
                     found = ours;
                     break;
                 }
@@ -302,6 +295,7 @@ impl Store {
         &self,
         token: &SetToken,
         now: DateTime<Utc>,
+        known: &BTreeSet<Uuid>,
     ) -> ProviderResult<Option<Vec<Snapshot>>> {
         let snapshots = |folder: &Path, at| {
             let found = self.unsettled(token, folder, now)?;
@@ -314,7 +308,7 @@ impl Store {
             return snapshots(&partial, at);
         }
         if let Some(record) = self.set_record(token)? {
-            return self.snapshots(&record).map(Some);
+            return self.snapshots_among(&record, known).map(Some);
         }
         let discarded = self.discarded(token);
         let at = inode_at(&discarded)?;
@@ -378,7 +372,7 @@ impl Store {
         }
         let mut used: BTreeMap<VolumeRef, u32> = BTreeMap::new();
         for (key, names) in self.entries()? {
-            for snapshot in self.entry(&key, &names, cx.now())? {
+            for snapshot in self.entry(&key, &names, cx.now(), &BTreeSet::new())? {
                 if snapshot.token.is_some() {
                     *used.entry(snapshot.volume).or_default() += 1;
                 }
@@ -428,6 +422,22 @@ impl Store {
         facts.free_bytes = Some(free);
         Ok(facts)
     }
+}
+
+/// The snapshots of a volume that lie elsewhere than in our sets, by their ids; only file systems with subvolumes can have
+/// such.
+fn others(volume: &VolumeRef, found: Vec<(Located, FoundAt)>) -> BTreeMap<String, Snapshot> {
+    let mut others = BTreeMap::new();
+    for (found, place) in found.into_iter().filter(|(_, place)| !place.is_ours) {
+        let text = format!("subvolume-{}", found.subvolume.uuid);
+        let Ok(id) = SnapshotId::new(&text) else { continue };
+        let path = format!("{}/{}", place.folder, found.name);
+        let name = path.trim_start_matches('/').replace(char::is_control, "?");
+        let snapshot =
+            Snapshot::new(volume.clone(), id, found.subvolume.created_at).with_name(name);
+        let _none = others.insert(text, snapshot);
+    }
+    others
 }
 
 fn unlisted(error: std::io::Error) -> ProviderError {

@@ -233,9 +233,8 @@ impl Store {
     /// What is not ours is never touched; what is not there is gone.
     fn refuse_foreign(&self, snapshot: &SnapshotRef) -> ProviderResult<Removal> {
         let id = snapshot.id.as_str();
-        let is_elsewhere = || -> ProviderResult<bool> {
-            Ok(self.others(self.volume(&snapshot.volume)?)?.contains_key(id))
-        };
+        let is_elsewhere =
+            || -> ProviderResult<bool> { self.is_elsewhere(self.volume(&snapshot.volume)?, id) };
         let names = !id.is_empty() && !id.contains('/') && id != "." && id != "..";
         if names && (!nothing_at(&self.sets().join(id))? || is_elsewhere()?) {
             let text = format!("{snapshot} is not ours");

@@ -13,6 +13,8 @@ use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, Snapshot, SnapshotFile,
 };
 
+use uuid::Uuid;
+
 use crate::commit::{Claim, Reached, snapshot_id};
 use crate::copy::{Meter, buffer, pump};
 use crate::format::{
@@ -237,10 +239,20 @@ impl Store {
 
     /// The snapshots of a settled set that have not been deleted.
     pub(crate) fn snapshots(&self, record: &SetRecord) -> ProviderResult<Vec<Snapshot>> {
+        self.snapshots_among(record, &BTreeSet::new())
+    }
+
+    /// The same, where these subvolumes are known to be there: looking at each costs more than all the rest.
+    pub(crate) fn snapshots_among(
+        &self,
+        record: &SetRecord,
+        known: &BTreeSet<Uuid>,
+    ) -> ProviderResult<Vec<Snapshot>> {
         let id = snapshot_id(&record.token)?;
         let mut live = Vec::new();
         for (index, member) in record.members.iter().enumerate() {
-            if !member.deleted && self.is_there(&record.token, index, member)? {
+            let is_known = member.subvolume.is_some_and(|uuid| known.contains(&uuid));
+            if !member.deleted && (is_known || self.is_there(&record.token, index, member)?) {
                 live.push(member);
             }
         }
