@@ -33,6 +33,10 @@ pub(crate) struct Global {
     /// the state file]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// How copies are made: of each file, or as snapshots of the btrfs subvolume that is protected. Remembered in the state
+    /// file. [default: files]
+    #[arg(long, global = true, value_enum, value_name = "KIND")]
+    pub(crate) storage: Option<Storage>,
     /// The folder that is protected; remembered in the state file.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) source: Option<PathBuf>,
@@ -45,6 +49,16 @@ pub(crate) struct Global {
     /// Log to standard error; twice for more. STILLPOINT_LOG takes filters such as `stillpoint=debug`.
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// How copies are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Storage {
+    /// Of each file: by reflink where the file system can, else in full.
+    #[default]
+    Files,
+    /// As snapshots of a subvolume of btrfs, with the store on the same file system.
+    Btrfs,
 }
 
 /// The commands.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::args::Global;
+use crate::args::{Global, Storage};
 use crate::context::ErrorClass;
 use crate::error::{CliError, Outcome};
 
@@ -20,6 +20,8 @@ pub(crate) struct Places {
     pub(crate) store: Option<PathBuf>,
     /// The source, if it was named.
     pub(crate) source: Option<PathBuf>,
+    /// How copies are made, if that was said.
+    pub(crate) storage: Option<Storage>,
 }
 
 impl Places {
@@ -41,6 +43,7 @@ impl Places {
             state: absolute(state)?,
             store: global.store.as_deref().map(absolute).transpose()?,
             source,
+            storage: global.storage,
         };
         places.check_state()?;
         Ok(places)

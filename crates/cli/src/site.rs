@@ -24,10 +24,12 @@ use stillpoint::model::kind::BackupKind;
 use stillpoint::model::policy::Policy;
 use stillpoint::model::topology::Topology;
 use stillpoint::storage::SnapshotProvider;
+use stillpoint::storage_btrfs::{BtrfsConfig, BtrfsProvider};
 use stillpoint::storage_fs::{FsConfig, FsProvider, is_store};
 use stillpoint::store_sqlite::SqliteStore;
 use stillpoint::workflow::TokioSeams;
 
+use crate::args::Storage;
 use crate::error::{CliError, Outcome};
 use crate::pick;
 use crate::place::{Places, check_apart, check_source};
@@ -38,6 +40,9 @@ pub(crate) const DEFAULT: &str = "default";
 const HOST: &str = "localhost";
 const SOURCE_TAG: &str = "stillpoint.source";
 const STORE_TAG: &str = "stillpoint.store";
+/// How copies are made; without it, of each file.
+const STORAGE_TAG: &str = "stillpoint.storage";
+const BTRFS: &str = "btrfs";
 
 /// What to do when there is no state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub(crate) struct Site {
     pub(crate) state: PathBuf,
     pub(crate) store: PathBuf,
     pub(crate) source: PathBuf,
+    /// How copies are made.
+    pub(crate) storage: Storage,
     /// Copies are clones that take an instant and no room.
     pub(crate) clones: bool,
 }
@@ -83,8 +90,12 @@ impl Site {
         if absent == Absent::Refuse && !is_store(&store) {
             return Err(no_store(&store));
         }
-        let (stillpoint, clones) = compose(&source, &store, Some(catalog))?;
-        let site = Self { stillpoint, state: places.state.clone(), store, source, clones };
+        let known = group.is_some().then(|| remembered(STORAGE_TAG));
+        let storage =
+            storage_of(places, known.map(|tag| tag.is_some_and(|tag| tag == Path::new(BTRFS))))?;
+        let (stillpoint, clones) = compose(&source, &store, storage, Some(catalog))?;
+        let state = places.state.clone();
+        let site = Self { stillpoint, state, store, source, storage, clones };
         if absent == Absent::Make {
             site.remember(group, places.store.is_some()).await?;
         }
@@ -118,6 +129,9 @@ impl Site {
         group.tags.insert(SOURCE_TAG.to_owned(), text(&self.source)?);
         if names || !group.tags.contains_key(STORE_TAG) {
             group.tags.insert(STORE_TAG.to_owned(), text(&self.store)?);
+        }
+        if self.storage == Storage::Btrfs {
+            group.tags.insert(STORAGE_TAG.to_owned(), BTRFS.to_owned());
         }
         if known.as_ref() != Some(&group) {
             self.stillpoint.save_group(&group).await?;
@@ -175,16 +189,14 @@ impl Site {
 pub(crate) fn compose(
     source: &Path,
     store: &Path,
+    storage: Storage,
     state: Option<Arc<SqliteStore>>,
 ) -> Outcome<(Stillpoint, bool)> {
     let plugin = FilesPlugin::new(source, host()?)?;
-    let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
-    let provider = ProviderId::new("fs").map_err(|error| unusable(store, &error))?;
-    let mut config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
-    if is_store(store) {
-        config = config.with_existing_store();
-    }
-    let provider: Arc<dyn SnapshotProvider> = Arc::new(FsProvider::open(&config)?);
+    let provider: Arc<dyn SnapshotProvider> = match storage {
+        Storage::Files => Arc::new(over_files(source, store)?),
+        Storage::Btrfs => Arc::new(over_subvolume(source, store)?),
+    };
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
     if let Some(state) = state {
@@ -193,6 +205,26 @@ pub(crate) fn compose(
         builder = builder.state_at(file).store(state);
     }
     Ok((builder.build()?, clones))
+}
+
+fn over_files(source: &Path, store: &Path) -> Outcome<FsProvider> {
+    let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
+    let provider = ProviderId::new("fs").map_err(|error| unusable(store, &error))?;
+    let mut config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
+    if is_store(store) {
+        config = config.with_existing_store();
+    }
+    Ok(FsProvider::open(&config)?)
+}
+
+fn over_subvolume(source: &Path, store: &Path) -> Outcome<BtrfsProvider> {
+    let provider = ProviderId::new(BTRFS).map_err(|error| unusable(store, &error))?;
+    let mut config =
+        BtrfsConfig::new(provider, host()?, store).with_volume(source).without_revert();
+    if is_store(store) {
+        config = config.with_existing_store();
+    }
+    Ok(BtrfsProvider::open(&config)?)
 }
 
 /// What there is under a folder. Makes nothing, not even a store.
@@ -251,6 +283,20 @@ fn source_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<PathBuf> {
         (Some(named), _) => Ok(named.clone()),
         (None, Some(known)) => Ok(known),
         (None, None) => Err(no_source(places)),
+    }
+}
+
+/// How copies are made: as it is remembered of a state file that is in use (`is_btrfs`), else as the operator says.
+fn storage_of(places: &Places, is_btrfs: Option<bool>) -> Outcome<Storage> {
+    let known = is_btrfs.map(|is| if is { Storage::Btrfs } else { Storage::Files });
+    match (places.storage, known) {
+        (Some(named), Some(known)) if named != known => Err(CliError::of_class(
+            "state.other_storage",
+            ErrorClass::Conflict,
+            format!("copies of {} are not made in this way", places.state.display()),
+            "Leave --storage out, or use another state file: --state.",
+        )),
+        (named, known) => Ok(known.or(named).unwrap_or_default()),
     }
 }
 

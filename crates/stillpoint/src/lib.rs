@@ -97,8 +97,8 @@
 //! - The crates below, re-exported: [`context`], [`model`], [`workflow`], [`exchange`], [`storage`], [`catalog`].
 //!
 //! # Features
-//! None is on by default. `sqlite`: the embedded state store; `fs`: the provider for any directory; `files`: the plug-in for
-//! databases at rest; `mock`: mocks of both traits.
+//! None is on by default. `sqlite`: the embedded state store; `fs`: the provider for any directory; `btrfs`: the provider for
+//! subvolumes of btrfs; `files`: the plug-in for databases at rest; `mock`: mocks of both traits.
 
 #![forbid(unsafe_code)]
 
@@ -156,6 +156,8 @@ pub use stillpoint_exchange as exchange;
 pub use stillpoint_exchange_files as exchange_files;
 pub use stillpoint_model as model;
 pub use stillpoint_storage as storage;
+#[cfg(feature = "btrfs")]
+pub use stillpoint_storage_btrfs as storage_btrfs;
 #[cfg(feature = "fs")]
 pub use stillpoint_storage_fs as storage_fs;
 #[cfg(feature = "sqlite")]

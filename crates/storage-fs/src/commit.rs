@@ -164,6 +164,12 @@ pub(crate) struct Commit {
     stop: AtomicBool,
 }
 
+impl Commit {
+    pub(crate) fn new(claim: Claim, plan: Plan) -> Arc<Self> {
+        Arc::new(Self { claim, plan, stop: AtomicBool::new(false) })
+    }
+}
+
 /// A prepared set, as far as it has come.
 #[derive(Debug)]
 pub(crate) enum Reached {
@@ -208,6 +214,9 @@ impl Store {
             }
         };
         let folder = claim.folder();
+        if let Some(snapshots) = self.snapshots_of_plan(&folder, &plan)? {
+            return self.begin_snapshots(claim, plan, &snapshots);
+        }
         if let Some(taken) = claim.taken()? {
             if taken.boot != self.boot {
                 return Err(expired(&prepared.token)
@@ -233,10 +242,10 @@ impl Store {
         ready().map_err(|error| {
             claim.explain(ProviderError::io(format_args!("begin in {}", folder.display()), error))
         })?;
-        Ok(Begun::Now(Arc::new(Commit { claim, plan, stop: AtomicBool::new(false) })))
+        Ok(Begun::Now(Commit::new(claim, plan)))
     }
 
-    fn answer_members<'a>(
+    pub(crate) fn answer_members<'a>(
         &self,
         token: &SetToken,
         members: impl Iterator<Item = (&'a VolumeId, MemberRole, DateTime<Utc>)>,
@@ -285,6 +294,11 @@ impl Commit {
         let member: &PlanMember = self.plan.members.get(index).ok_or_else(gone)?;
         let volume = store.volume(&store.snapshot_volume(&member.volume))?;
         let base = member_folder(&self.claim.folder(), index);
+        if member.subvolume.is_some() {
+            self.check(cx)?;
+            store.snap(volume, &base)?;
+            return Ok(TakenMember { taken_at: cx.now(), files: Vec::new() });
+        }
         let mut buffer = buffer();
         let mut files = Vec::new();
         for file in &member.files {
@@ -326,6 +340,8 @@ impl Commit {
                 disk.clone_bytes(&source.file, &to, &target).map_err(failed)?;
                 None
             }
+            // A subvolume is taken as a whole.
+            Method::Snapshot => return Err(changed_kind(volume, &file.path)),
             Method::Copy => {
                 let meter = Meter::new(cx, self.plan.limit_ms.is_some());
                 let mut seal = SealWriter::new(bytes);
@@ -365,8 +381,11 @@ impl Commit {
         members.sort_by_key(|(index, _)| *index);
         let members: Vec<_> = members.into_iter().map(|(_, member)| member).collect();
         let taken = Taken { nonce: self.plan.nonce.clone(), boot: store.boot.clone(), members };
-        let path = self.claim.folder().join(TAKEN);
-        format::write(&store.disk, &path, &taken, false).map_err(|e| self.claim.explain(e))?;
+        // That snapshots are there says it; nothing is written while the writes are held.
+        if !self.plan.is_snapped() {
+            let path = self.claim.folder().join(TAKEN);
+            format::write(&store.disk, &path, &taken, false).map_err(|e| self.claim.explain(e))?;
+        }
         // Looked at last: a set that was discarded before this is gone, one that is discarded after it goes whole.
         self.claim.check()?;
         let answer = self.plan.members.iter().zip(&taken.members);
@@ -375,6 +394,12 @@ impl Commit {
             answer.map(|(plan, taken)| (&plan.volume, plan.role, taken.taken_at)),
         )
     }
+}
+
+fn changed_kind(volume: &Volume, path: &str) -> ProviderError {
+    let text =
+        format!("{} is to be in a snapshot of its subvolume", volume.path.join(path).display());
+    volume.error(ProviderErrorKind::Internal, path, text)
 }
 
 fn changed(volume: &Volume, path: &str, before: u64, now: u64) -> ProviderError {

@@ -14,6 +14,7 @@ use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 
 use crate::disk::{Disk, Wait, is};
 use crate::format::{self, Method, StoreMark};
+use crate::lineage;
 use crate::provider::FsProvider;
 use crate::store::Store;
 use crate::volume::Volume;
@@ -59,19 +60,27 @@ pub struct FsConfig {
     pub mode: CloneMode,
     /// Whether the store is made if it is not there. Without it, opening fails where there is none.
     pub make: bool,
+    /// Whether volumes may be reverted, where that can be done: over a file system with subvolumes.
+    pub revert: bool,
 }
 
 impl FsConfig {
     /// A provider without volumes, with its store in this folder.
     pub fn new(provider: ProviderId, host: HostId, store: impl Into<PathBuf>) -> Self {
         let (store, mode) = (store.into(), CloneMode::Auto);
-        Self { provider, host, volumes: Vec::new(), store, mode, make: true }
+        Self { provider, host, volumes: Vec::new(), store, mode, make: true, revert: true }
     }
 
     /// The same over a store that is there: none is made, so that a store which is missing (a disk that is not mounted) is not
     /// taken for an empty one.
     pub fn with_existing_store(mut self) -> Self {
         self.make = false;
+        self
+    }
+
+    /// The same without reverts.
+    pub fn without_revert(mut self) -> Self {
+        self.revert = false;
         self
     }
 
@@ -105,14 +114,18 @@ pub(crate) fn open(config: &FsConfig, disk: Disk) -> ProviderResult<FsProvider> 
     let mut volumes = volumes(config)?;
     let root = place_store(config, &volumes, &disk)?;
     let boot = boot_id()?;
+    if disk.subvolumes().is_some() {
+        lineage::name_volumes(config, &mut volumes, &root, &disk)?;
+    }
     for volume in &mut volumes {
         volume.method = match config.mode {
+            _ if disk.subvolumes().is_some() => Method::Snapshot,
             CloneMode::Copy => Method::Copy,
             // Nothing can be taken of it, so there is nothing to be known.
             _ if !volume.path.is_dir() => continue,
             CloneMode::Auto | CloneMode::Reflink => probe(&disk, &root, volume)?,
         };
-        if config.mode == CloneMode::Reflink && volume.method != Method::Reflink {
+        if config.mode == CloneMode::Reflink && volume.method == Method::Copy {
             let text = format!(
                 "files of {} cannot be cloned into the store {}",
                 volume.path.display(),
@@ -127,13 +140,14 @@ pub(crate) fn open(config: &FsConfig, disk: Disk) -> ProviderResult<FsProvider> 
         }
     }
     Ok(FsProvider::new(Arc::new(Store {
+        may_revert: config.revert && disk.subvolumes().is_some(),
         disk,
         provider: config.provider.clone(),
         host: config.host.clone(),
         volumes,
         root,
         boot,
-        page: 100,
+        page: 1000,
         patience: Duration::from_secs(5),
         flights: Arc::default(),
     })))
@@ -167,6 +181,7 @@ fn volumes(config: &FsConfig) -> ProviderResult<Vec<Volume>> {
             return Err(about(invalid(text)));
         }
         volumes.push(Volume {
+            name: name.to_string(),
             reference,
             root,
             real_root,
@@ -229,7 +244,13 @@ fn place_store(config: &FsConfig, volumes: &[Volume], disk: &Disk) -> ProviderRe
         let made_by = concat!("stillpoint-storage-fs ", env!("CARGO_PKG_VERSION")).to_owned();
         format::write(disk, &mark, &StoreMark { made_by }, true)?;
     }
-    for folder in ["sets", "docs", "exposures", "restores"] {
+    let is_over = disk.subvolumes().is_some();
+    if !is_over && root.join("volumes").is_dir() {
+        let text = format!("the store {} holds snapshots of subvolumes", root.display());
+        return Err(invalid(text).with_remedy("Open it with the provider that made it."));
+    }
+    let further: &[&str] = if disk.subvolumes().is_some() { &["volumes", "reverts"] } else { &[] };
+    for folder in ["sets", "docs", "exposures", "restores"].iter().chain(further) {
         let folder = root.join(folder);
         if !folder.is_dir() {
             disk.make_dir(&folder)

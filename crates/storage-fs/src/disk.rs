@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+
+use crate::subvolume::{Subvolume, Subvolumes};
 
 /// A change of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub(crate) enum Op {
     RemoveDir,
     Chmod,
     Times,
+    Snapshot,
+    Branch,
+    Destroy,
 }
 
 /// Hears of each change before it is made, and may refuse it.
@@ -133,12 +138,20 @@ impl Drop for Lock {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     hook: Option<Arc<dyn Hook>>,
+    /// What knows the subvolumes of the file system, for a store over such a one.
+    subvolumes: Option<Arc<dyn Subvolumes>>,
 }
 
 impl Disk {
     #[cfg(test)]
     pub(crate) fn hooked(hook: Arc<dyn Hook>) -> Self {
-        Self { hook: Some(hook) }
+        Self { hook: Some(hook), subvolumes: None }
+    }
+
+    /// The same over a file system with subvolumes.
+    pub(crate) fn with_subvolumes(mut self, subvolumes: Option<Arc<dyn Subvolumes>>) -> Self {
+        self.subvolumes = subvolumes;
+        self
     }
 
     fn pass(&self, op: Op, path: &Path) -> io::Result<()> {
@@ -270,7 +283,70 @@ impl Disk {
         absent_is_fine(fs::remove_dir(path))
     }
 
-    /// Removes a folder of ours with all that is in it, also where it is read-only. Links are removed, never followed.
+    /// What knows the subvolumes, where there are any.
+    pub(crate) fn subvolumes(&self) -> Option<&dyn Subvolumes> {
+        self.subvolumes.as_deref()
+    }
+
+    fn with(&self) -> io::Result<&dyn Subvolumes> {
+        self.subvolumes().ok_or_else(|| Errno::NOTSUP.into())
+    }
+
+    /// The subvolume of which this folder is the root; none if it is not there, or is not the root of one.
+    pub(crate) fn subvolume_at(&self, path: &Path) -> io::Result<Option<Subvolume>> {
+        let Some(subvolumes) = self.subvolumes() else { return Ok(None) };
+        self.look(path);
+        match open_folder(path) {
+            Ok(folder) => subvolumes.identify(&folder),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) || is(&error, &[Errno::LOOP]) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a read-only snapshot of a subvolume. Everything is open by the time that this is called.
+    pub(crate) fn snapshot(
+        &self,
+        source: &File,
+        folder: &File,
+        name: &str,
+        path: &Path,
+    ) -> io::Result<()> {
+        self.pass(Op::Snapshot, path)?;
+        self.with()?.snapshot(source, folder, name)
+    }
+
+    /// Makes a snapshot that can be written.
+    pub(crate) fn branch(&self, source: &Path, to: &Path) -> io::Result<()> {
+        self.pass(Op::Branch, to)?;
+        let (folder, name) = (open_folder(folder_of(to)?)?, name_of(to)?);
+        self.with()?.branch(&open_folder(source)?, &folder, name)
+    }
+
+    /// Deletes a subvolume; one that is not there is fine.
+    pub(crate) fn destroy(&self, path: &Path) -> io::Result<()> {
+        if is_free(path)? {
+            return Ok(());
+        }
+        self.pass(Op::Destroy, path)?;
+        let (folder, name) = (open_folder(folder_of(path)?)?, name_of(path)?);
+        absent_is_fine(self.with()?.destroy(&folder, name))
+    }
+
+    /// Writes everything to disk that waits in memory, of the file system in which a folder lies.
+    pub(crate) fn sync_all(&self, path: &Path) -> io::Result<()> {
+        self.pass(Op::Sync, path)?;
+        rustix::fs::syncfs(File::open(path)?).map_err(io::Error::from)
+    }
+
+    /// Removes a folder of ours with all that is in it, also where it is read-only. Links are removed, never followed, and
+    /// a subvolume goes as a whole.
     pub(crate) fn remove_tree(&self, path: &Path) -> io::Result<()> {
         let metadata = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -278,6 +354,9 @@ impl Disk {
         };
         if !metadata.is_dir() {
             return self.remove(path);
+        }
+        if self.subvolume_at(path)?.is_some() {
+            return self.destroy(path);
         }
         if metadata.permissions().mode() & 0o700 != 0o700 {
             self.chmod(path, 0o700)?;
@@ -428,6 +507,17 @@ pub(crate) fn folder_of(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| Errno::INVAL.into())
 }
 
+/// The name at the end of a path, as text.
+fn name_of(path: &Path) -> io::Result<&str> {
+    path.file_name().and_then(|name| name.to_str()).ok_or_else(|| Errno::INVAL.into())
+}
+
+/// Opens a folder; a link is never followed.
+pub(crate) fn open_folder(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 /// Whether the error is one of these.
 pub(crate) fn is(error: &io::Error, which: &[Errno]) -> bool {
     which.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
@@ -447,5 +537,5 @@ fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
 
 /// `O_NOFOLLOW` in the standard library's type for it.
 fn nofollow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }

@@ -11,7 +11,7 @@ use stillpoint_storage::{DocName, ProviderError, ProviderErrorKind, ProviderResu
 
 use crate::disk::{Lock, Wait, neighbour};
 use crate::format::{self, ExposureRecord};
-use crate::store::{LOCK, Store, member_folder, nothing_at};
+use crate::store::{LOCK, Store, nothing_at};
 
 impl Store {
     /// The stored folders themselves are the exposure: they are read-only.
@@ -32,9 +32,8 @@ impl Store {
         let mut roots = Vec::new();
         for snapshot in snapshots {
             let (record, index) = self.snapshot_record(snapshot)?;
-            let folder = member_folder(&self.settled(&record.token), index);
-            let exposed = self.host_path(&folder)?;
             let Some(member) = record.members.get(index) else { continue };
+            let exposed = self.host_path(&member.folder(&self.settled(&record.token), index))?;
             let root =
                 |original: HostPath| ExposedRoot::new(snapshot.clone(), original, exposed.clone());
             roots.push(root(member.root.clone()));

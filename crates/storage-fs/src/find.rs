@@ -15,11 +15,16 @@ use stillpoint_storage::{
     Found, Listing, ProviderError, ProviderErrorKind, ProviderResult, Snapshot,
 };
 
+use uuid::Uuid;
+
 use crate::commit::snapshot_id;
-use crate::disk::Inode;
+use crate::disk::{Inode, open_folder};
 use crate::format::{self, Plan, Taken};
 use crate::prepare::free_bytes;
+use crate::snap::taken_at;
 use crate::store::{BEGUN, LOCK, Owner, PLAN, Store, TAKEN, inode_at, is_name, nothing_at};
+use crate::subvolume::{Located, Subvolume};
+use crate::volume::Volume;
 
 /// The tag of a snapshot in a listing that is not settled: it is part of a set under way, or debris of one.
 pub(crate) const UNSETTLED: &str = "unsettled";
@@ -100,12 +105,39 @@ impl Store {
         self.disk.look(&folder.join(PLAN));
         let plan: Option<Plan> = format::read(&folder.join(PLAN))?;
         let Some(plan) = plan.filter(|plan| plan.token == *token) else { return Ok(None) };
+        if let Some(found) = self.snapshots_of_plan(folder, &plan)? {
+            return self.unsettled_subvolumes(&plan, &found);
+        }
         if nothing_at(&folder.join(BEGUN))? {
             return Ok(None);
         }
         let done: Option<Taken> = format::read(&folder.join(TAKEN))?;
         let snapshots = self.unsettled_snapshots(&plan, done.as_ref(), now)?;
         Ok(Some((snapshots, done.is_some_and(|done| done.boot == self.boot))))
+    }
+
+    /// The same of a set that takes subvolumes: those that are there were taken, and are on disk.
+    fn unsettled_subvolumes(
+        &self,
+        plan: &Plan,
+        found: &[Option<Subvolume>],
+    ) -> ProviderResult<Option<(Vec<Snapshot>, bool)>> {
+        let id = snapshot_id(&plan.token)?;
+        let mut tags = plan.tags.clone();
+        tags.insert(UNSETTLED.to_owned(), "true".to_owned());
+        let mut snapshots = Vec::new();
+        for (member, found) in plan.members.iter().zip(found) {
+            let Some(found) = found else { continue };
+            let volume = self.snapshot_volume(&member.volume);
+            snapshots.push(
+                Snapshot::new(volume, id.clone(), taken_at(found))
+                    .with_name(plan.name.clone())
+                    .with_token(plan.token.clone())
+                    .with_tags(tags.clone()),
+            );
+        }
+        let whole = snapshots.len() == found.len();
+        Ok((!snapshots.is_empty()).then_some((snapshots, whole)))
     }
 
     /// The snapshots of a set under way, as far as they are known.
@@ -142,13 +174,22 @@ impl Store {
                 let text = format!("{mark:?} is not the mark of a page");
                 ProviderError::new(ProviderErrorKind::Invalid, text).without_effect()
             })?;
+        let mut entries = self.entries()?;
+        let found = self.subvolumes_of(self.volume(volume)?)?;
+        let ours = found.iter().filter(|(_, place)| place.is_ours);
+        let ours: BTreeSet<_> = ours.map(|(located, _)| located.subvolume.uuid).collect();
+        let mut others = others(volume, found);
+        for other in others.keys() {
+            let _none = entries.entry(other.clone()).or_default();
+        }
         let mut snapshots = Vec::new();
-        for (key, names) in self.entries()? {
+        for (key, names) in entries {
             if after.is_some_and(|after| key.as_str() <= after) {
                 continue;
             }
             cx.check()?;
-            let found = self.entry(&key, &names, cx.now())?;
+            snapshots.extend(others.remove(&key));
+            let found = self.entry(&key, &names, cx.now(), &ours)?;
             snapshots.extend(
                 found
                     .into_iter()
@@ -163,6 +204,38 @@ impl Store {
             }
         }
         Ok(Listing { snapshots, next: None })
+    }
+
+    /// Whether a snapshot of a volume lies elsewhere than in our sets under this id.
+    pub(crate) fn is_elsewhere(&self, volume: &Volume, id: &str) -> ProviderResult<bool> {
+        let found = self.subvolumes_of(volume)?;
+        Ok(others(&volume.reference, found).contains_key(id))
+    }
+
+    /// Every snapshot of a volume in the file system, wherever it lies.
+    fn subvolumes_of(&self, volume: &Volume) -> ProviderResult<Vec<(Located, FoundAt)>> {
+        let Some(subvolumes) = self.disk.subvolumes() else { return Ok(Vec::new()) };
+        let lineage = self.lineage(volume)?;
+        let sets = self.sets();
+        let failed = |error| unlisted(error).with_volume(volume.reference.clone());
+        let at = open_folder(&sets).map_err(failed)?;
+        let root = subvolumes.root(&at).map_err(failed)?;
+        let inode = at.metadata().map_err(failed)?.ino();
+        let ours = subvolumes.path(&at, root, inode).map_err(failed)?;
+        let mut found = Vec::new();
+        for located in subvolumes.all(&at).map_err(failed)? {
+            let parent = located.subvolume.parent;
+            if !parent.is_some_and(|parent| lineage.contains(&parent)) {
+                continue;
+            }
+            // One that is removed this very moment has no place any more.
+            let Ok(folder) = subvolumes.path(&at, located.root, located.folder) else { continue };
+            let rest = folder.strip_prefix(&ours);
+            let below = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            let is_ours = located.root == root && below;
+            found.push((located, FoundAt { folder, is_ours }));
+        }
+        Ok(found)
     }
 
     /// The names in the folder of sets by the token that they seem to be of, or by themselves.
@@ -192,16 +265,24 @@ impl Store {
         key: &str,
         names: &BTreeSet<String>,
         now: DateTime<Utc>,
+        known: &BTreeSet<Uuid>,
     ) -> ProviderResult<Vec<Snapshot>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
         let token = SetToken::new(key).ok();
         let mut found = Vec::new();
         if let Some(token) = token.as_ref().filter(|token| is_name(token)) {
             for _ in 0..LOOKS {
-                if let Some(ours) = self.look_at(token, now)? {
+                if let Some(ours) = self.look_at(token, now, known)? {
                     found = ours;
                     break;
                 }
             }
+        }
+        // A settled set of ours under its one name: there is nothing else.
+        if !found.is_empty() && names.len() == 1 && names.contains(key) {
+            return Ok(found);
         }
         for name in names {
             found.extend(self.foreign(name, token.as_ref())?);
@@ -214,6 +295,7 @@ impl Store {
         &self,
         token: &SetToken,
         now: DateTime<Utc>,
+        known: &BTreeSet<Uuid>,
     ) -> ProviderResult<Option<Vec<Snapshot>>> {
         let snapshots = |folder: &Path, at| {
             let found = self.unsettled(token, folder, now)?;
@@ -226,7 +308,7 @@ impl Store {
             return snapshots(&partial, at);
         }
         if let Some(record) = self.set_record(token)? {
-            return self.snapshots(&record).map(Some);
+            return self.snapshots_among(&record, known).map(Some);
         }
         let discarded = self.discarded(token);
         let at = inode_at(&discarded)?;
@@ -283,9 +365,14 @@ impl Store {
         for volume in volumes {
             let _known = self.volume(volume)?;
         }
+        if let Some(subvolumes) = self.disk.subvolumes() {
+            let all = open_folder(&self.root).and_then(|root| subvolumes.all(&root));
+            let all = all.map_err(unlisted)?;
+            return volumes.iter().map(|volume| self.subvolume_facts(volume, &all)).collect();
+        }
         let mut used: BTreeMap<VolumeRef, u32> = BTreeMap::new();
         for (key, names) in self.entries()? {
-            for snapshot in self.entry(&key, &names, cx.now())? {
+            for snapshot in self.entry(&key, &names, cx.now(), &BTreeSet::new())? {
                 if snapshot.token.is_some() {
                     *used.entry(snapshot.volume).or_default() += 1;
                 }
@@ -298,11 +385,70 @@ impl Store {
         let facts = volumes.iter().map(|volume| {
             // A clone of a file is right if nobody writes it meanwhile; a freeze of the file system would only block it.
             let mut facts = VolumeFacts::new(volume.clone(), QuiesceLevel::AtRest, None);
-            facts.name = Some(volume.id.to_string());
+            facts.name = self.volume(volume).ok().map(|volume| volume.name.clone());
             facts.snapshots_used = used.get(volume).copied().unwrap_or(0);
             facts.free_bytes = Some(free);
             facts
         });
         Ok(facts.collect())
     }
+
+    fn subvolume_facts(
+        &self,
+        reference: &VolumeRef,
+        all: &[Located],
+    ) -> ProviderResult<VolumeFacts> {
+        let volume = self.volume(reference)?;
+        let failed = |error| {
+            ProviderError::io(format_args!("ask for the room of {}", volume.path.display()), error)
+                .with_volume(reference.clone())
+                .without_effect()
+        };
+        let lineage = self.lineage(volume)?;
+        let is_of = |found: &&Located| found.subvolume.parent.is_some_and(|p| lineage.contains(&p));
+        let used = all.iter().filter(is_of).count();
+        let mut free = free_bytes(&self.root).map_err(failed)?;
+        let live = self.disk.subvolume_at(&volume.path).map_err(failed)?;
+        if let (Some(live), Some(subvolumes)) = (live, self.disk.subvolumes())
+            && let Some(quota) = subvolumes.quota(&live).map_err(failed)?
+        {
+            free = free.min(quota.left);
+        }
+        // A snapshot writes out what is in memory, so the application's writes have to be held and no more; a freeze of the
+        // file system would only block it. How long it takes depends on how much that is: `prepare` says.
+        let mut facts = VolumeFacts::new(reference.clone(), QuiesceLevel::AtRest, None);
+        facts.name = Some(volume.name.clone());
+        facts.snapshots_used = u32::try_from(used).unwrap_or(u32::MAX);
+        facts.free_bytes = Some(free);
+        Ok(facts)
+    }
+}
+
+/// The snapshots of a volume that lie elsewhere than in our sets, by their ids; only file systems with subvolumes can have
+/// such.
+fn others(volume: &VolumeRef, found: Vec<(Located, FoundAt)>) -> BTreeMap<String, Snapshot> {
+    let mut others = BTreeMap::new();
+    for (found, place) in found.into_iter().filter(|(_, place)| !place.is_ours) {
+        let text = format!("subvolume-{}", found.subvolume.uuid);
+        let Ok(id) = SnapshotId::new(&text) else { continue };
+        let path = format!("{}/{}", place.folder, found.name);
+        let name = path.trim_start_matches('/').replace(char::is_control, "?");
+        let snapshot =
+            Snapshot::new(volume.clone(), id, found.subvolume.created_at).with_name(name);
+        let _none = others.insert(text, snapshot);
+    }
+    others
+}
+
+fn unlisted(error: std::io::Error) -> ProviderError {
+    ProviderError::io("list the subvolumes of the file system", error).without_effect()
+}
+
+/// Where a snapshot was found.
+#[derive(Debug)]
+struct FoundAt {
+    /// The path of its folder, below the root of the subvolume in which it lies.
+    folder: String,
+    /// It lies in our folder of sets: whatever it is there, the names in that folder say.
+    is_ours: bool,
 }

@@ -6,10 +6,10 @@
 //!
 //! Readers ignore fields that they do not know and refuse a version that is newer than theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -19,8 +19,10 @@ use stillpoint_model::handover::{Exposure, MemberRole};
 use stillpoint_model::id::{SetToken, SnapshotRef, VolumeId};
 use stillpoint_model::seal::Seal;
 use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult, RestoreKey};
+use uuid::Uuid;
 
 use crate::disk::{Disk, Inode};
+use crate::store::content_folder;
 
 /// A document of the store.
 pub(crate) trait Stored: Serialize + DeserializeOwned {
@@ -122,6 +124,8 @@ pub(crate) enum Method {
     Reflink,
     /// Read and written.
     Copy,
+    /// In a snapshot of the whole subvolume.
+    Snapshot,
 }
 
 /// What `prepare` worked out, for `commit` in this process or another.
@@ -148,6 +152,9 @@ pub(crate) struct PlanMember {
     pub(crate) root: HostPath,
     /// The same with links resolved.
     pub(crate) real_root: HostPath,
+    /// The subvolume that is to be snapped as a whole; none where files are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subvolume: Option<Uuid>,
     pub(crate) files: Vec<PlanFile>,
 }
 
@@ -208,6 +215,15 @@ pub(crate) struct SetMember {
     /// The snapshot was deleted; what is left of its files is going.
     #[serde(default)]
     pub(crate) deleted: bool,
+    /// The snapshot, where it is one of a whole subvolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subvolume: Option<Uuid>,
+    /// The names of those who hold it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) holds: BTreeSet<String>,
+    /// It is locked until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) locked_until: Option<DateTime<Utc>>,
     pub(crate) files: Vec<SetFile>,
 }
 
@@ -222,13 +238,37 @@ pub(crate) struct SetFile {
     pub(crate) mode: u32,
     /// When the original was last written.
     pub(crate) modified: DateTime<Utc>,
-    pub(crate) seal: Seal,
+    /// None where the bytes were never read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seal: Option<Seal>,
 }
 
 /// An exposure that is open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExposureRecord {
     pub(crate) exposure: Exposure,
+}
+
+/// The subvolumes that are, or have been, one volume: a revert puts another in the place of the one before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LineageRecord {
+    pub(crate) volume: VolumeId,
+    pub(crate) subvolumes: BTreeSet<Uuid>,
+    /// The folder where it was seen last: a volume that is gone is known by it.
+    pub(crate) place: String,
+}
+
+/// A revert under way. It is durable before what it says is begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RevertRecord {
+    pub(crate) volume: VolumeId,
+    pub(crate) snapshot: SnapshotRef,
+    /// The folder of the volume.
+    pub(crate) place: String,
+    /// Where the new subvolume is made, and the old one is in the end.
+    pub(crate) aside: String,
+    /// The subvolume that is to go.
+    pub(crate) old: Uuid,
 }
 
 /// How far a restore has come.
@@ -297,6 +337,8 @@ stored! {
     SetRecord "stillpoint.fs.set";
     ExposureRecord "stillpoint.fs.exposure";
     RestoreRecord "stillpoint.fs.restore";
+    LineageRecord "stillpoint.fs.lineage";
+    RevertRecord "stillpoint.fs.revert";
 }
 
 impl SetRecord {
@@ -306,7 +348,26 @@ impl SetRecord {
     }
 }
 
+impl Plan {
+    /// Whether it takes subvolumes as a whole: then all of its members are such.
+    pub(crate) fn is_snapped(&self) -> bool {
+        self.members.iter().any(|member| member.subvolume.is_some())
+    }
+}
+
+impl PlanMember {
+    /// Where its files are in the folder of a set.
+    pub(crate) fn folder(&self, set: &Path, index: usize) -> PathBuf {
+        content_folder(set, index, self.subvolume.is_some())
+    }
+}
+
 impl SetMember {
+    /// Where its files are in the folder of a set.
+    pub(crate) fn folder(&self, set: &Path, index: usize) -> PathBuf {
+        content_folder(set, index, self.subvolume.is_some())
+    }
+
     /// The file that was `original`, under either spelling of the volume's folder.
     pub(crate) fn file(&self, original: &HostPath) -> Option<&SetFile> {
         let path = inside(original, &self.root, &self.real_root)?;

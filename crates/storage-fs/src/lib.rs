@@ -77,6 +77,8 @@
 //!   is while a preparation of this provider waits for a thread. Prepared again meanwhile, the set is `Busy`.
 //! - A set moves from `.partial` to its name to `.discarded`, never back. Calls look for it in that order, and again where
 //!   it moved between two looks. What is exposed cannot be removed, nor be exposed while it is removed.
+//! - A snapshot that is [held](stillpoint_storage::SnapshotLock) or locked is not removed, and neither is its set. Both stand
+//!   in `set.json` and bind everybody who goes through a provider; root can remove files all the same.
 //! - A restore stages files in a hidden folder beside their targets and checks every byte before `publish` moves them to
 //!   their names, with what was there kept aside. Its journal is durable before each step.
 //! - Names are never followed out of their folder: `..` and NUL cannot be said, a link that leads out of its volume is
@@ -84,7 +86,9 @@
 //!
 //! # Limits
 //!
-//! Linux. A clone is per file: files of one set are taken one after the other on each volume, so the writes must be held by
+//! Linux. What a clone costs goes with the file's extents, of which a database that grew page by page may have very many:
+//! `prepare` counts them and clones each file once for a trial, states the worst case, and refuses what does not fit the
+//! freeze limit with the number of extents and the file. A clone is per file: files of one set are taken one after the other on each volume, so the writes must be held by
 //! the application, or the data be at rest. Do not freeze the file system itself: a clone would hang in the kernel until the
 //! thaw. The store's file system must have file locks. Owners, ACLs and extended attributes are not kept.
 
@@ -95,15 +99,21 @@ mod config;
 mod copy;
 mod disk;
 mod expose;
+mod extents;
 mod find;
 mod flight;
 mod format;
+mod hold;
+mod lineage;
 mod prepare;
 mod provider;
 mod remove;
 mod restore;
+mod revert;
 mod settle;
+mod snap;
 mod store;
+pub mod subvolume;
 #[cfg(test)]
 mod tests;
 mod volume;

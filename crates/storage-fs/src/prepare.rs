@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use stillpoint_storage::{
 use crate::commit::{Claim, moving};
 use crate::config::can_clone;
 use crate::disk::folder_of;
+use crate::extents;
 use crate::flight::Flight;
 use crate::format::{self, Method, Plan, PlanFile, PlanMember, SetRecord};
 use crate::remove::Removal;
@@ -26,6 +27,9 @@ use crate::volume::Volume;
 const SLACK: u32 = 4;
 /// And this much in any case.
 const FLOOR: Duration = Duration::from_millis(100);
+/// A snapshot of a subvolume takes about as long as the file system needs to write out what is in memory, and at least this
+/// long.
+const SNAPSHOT: Duration = Duration::from_millis(5);
 /// Room that is left free beside the copies, for documents and the file system's own needs.
 const RESERVE: u64 = 16 << 20;
 
@@ -170,13 +174,20 @@ impl Store {
             let base = member_folder(&folder, index);
             self.disk.make_dir(&base).map_err(io)?;
             let mut files = Vec::new();
+            let subvolume = match wanted.volume.method {
+                Method::Snapshot => Some(self.live(wanted.volume)?),
+                Method::Reflink | Method::Copy => None,
+            };
             for path in wanted.paths {
                 cx.check()?;
                 flight.check()?;
                 claim.check()?;
                 let target = base.join(&path);
-                self.disk.make_dirs(&base, folder_of(&target).map_err(io)?).map_err(io)?;
-                let method = self.try_file(cx, &folder, wanted.volume, &path, &mut tried)?;
+                if subvolume.is_none() {
+                    self.disk.make_dirs(&base, folder_of(&target).map_err(io)?).map_err(io)?;
+                }
+                let method =
+                    self.try_file(cx, &folder, wanted.volume, &path, spec.limit, &mut tried)?;
                 if method == Method::Copy && spec.limit.is_some() {
                     return Err(ProviderError::unsupported("instant")
                         .with_volume(wanted.volume.reference.clone())
@@ -193,25 +204,49 @@ impl Store {
                 role: wanted.spec.role,
                 root: wanted.volume.root.clone(),
                 real_root: wanted.volume.real_root.clone(),
+                subvolume: subvolume.map(|subvolume| subvolume.uuid),
                 files,
             });
         }
         self.check_room(tried.copied)?;
-        if tried.copied == 0 && plan.members.iter().all(PlanMember::is_cloned) {
-            plan.worst_case_ms = Some(millis(tried.cloning * SLACK + FLOOR));
+        let snapshots = plan.members.iter().filter(|member| member.subvolume.is_some()).count();
+        if snapshots > 0 {
+            plan.worst_case_ms = Some(millis(self.settle_down(cx, &folder, snapshots)?));
+        } else if tried.copied == 0 && plan.members.iter().all(PlanMember::is_cloned) {
+            plan.worst_case_ms = Some(millis(tried.worst_case()));
         }
         if let (Some(limit), Some(worst)) = (spec.limit, plan.worst_case())
             && worst > limit
         {
-            let text = format!("the clones may take {worst:?}, and the limit is {limit:?}");
+            if snapshots == 0 {
+                return Err(tried.too_slow(worst, limit));
+            }
+            let text = format!("the snapshots may take {worst:?}, and the limit is {limit:?}");
             let kind = ProviderErrorKind::TooSlow { worst_case: worst, limit };
-            return Err(ProviderError::new(kind, text).without_effect());
+            return Err(ProviderError::new(kind, text)
+                .with_remedy("Take fewer volumes in one set, or find out what keeps the disk busy.")
+                .without_effect());
         }
         claim.check()?;
         format::write(&self.disk, &folder.join(PLAN), &plan, false)?;
         // Looked at last: a preparation that was discarded is not one.
         claim.check()?;
         Ok(plan)
+    }
+
+    /// Writes out what is in memory, so that the snapshots find little, and says how long they may take at worst: each of
+    /// them writes out what has come since, in a transaction of its own.
+    fn settle_down(&self, cx: &Cx, folder: &Path, snapshots: usize) -> ProviderResult<Duration> {
+        let failed = |error| ProviderError::io(format_args!("sync {}", folder.display()), error);
+        // Snapshots take room for their records alone, but that they do take.
+        self.check_room(1)?;
+        self.disk.sync_all(folder).map_err(failed)?;
+        cx.check()?;
+        let began = cx.mono();
+        self.disk.sync_all(folder).map_err(failed)?;
+        let each = cx.mono().saturating_since(began).max(SNAPSHOT) * SLACK;
+        let count = u32::try_from(snapshots).unwrap_or(u32::MAX);
+        Ok(each.saturating_mul(count).saturating_add(FLOOR))
     }
 
     /// Opens a file as `commit` will, and clones it for a trial where the volume can: what a clone costs depends on the
@@ -222,10 +257,25 @@ impl Store {
         folder: &Path,
         volume: &Volume,
         path: &str,
+        limit: Option<Duration>,
         tried: &mut Tried,
     ) -> ProviderResult<Method> {
         let source = volume.open(path)?;
+        if volume.method == Method::Snapshot {
+            return Ok(Method::Snapshot);
+        }
         if volume.method == Method::Reflink {
+            let extents = extents::count(&source.file).map_err(|error| {
+                ProviderError::io(format_args!("count the extents of {path}"), error)
+                    .with_volume(volume.reference.clone())
+            })?;
+            tried.count(volume.path.join(path), extents.unwrap_or(0));
+            // What surely does not fit is not tried: the trial would take as long.
+            if let Some(limit) = limit
+                && tried.worst_case() > limit
+            {
+                return Err(tried.too_slow(tried.worst_case(), limit));
+            }
             let trial = folder.join(TRIAL);
             let mut attempt = || -> io::Result<bool> {
                 let target = self.disk.create_new(&trial)?;
@@ -339,4 +389,41 @@ struct Tried {
     copied: u64,
     /// Time that the trial clones took.
     cloning: Duration,
+    /// Extents that will be cloned.
+    extents: u64,
+    /// The file with the most of them.
+    worst: Option<(PathBuf, u64)>,
+}
+
+impl Tried {
+    fn count(&mut self, path: PathBuf, extents: u64) {
+        self.extents = self.extents.saturating_add(extents);
+        if self.worst.as_ref().is_none_or(|(_, most)| extents > *most) {
+            self.worst = Some((path, extents));
+        }
+    }
+
+    /// By the trial or by the count, whichever says more.
+    fn worst_case(&self) -> Duration {
+        (self.cloning * SLACK).max(extents::cost(self.extents)) + FLOOR
+    }
+
+    fn too_slow(&self, worst_case: Duration, limit: Duration) -> ProviderError {
+        let text = format!(
+            "the clones may take {worst_case:?}, and the limit is {limit:?}: the files have {} extents",
+            self.extents
+        );
+        let kind = ProviderErrorKind::TooSlow { worst_case, limit };
+        let mut error = ProviderError::new(kind, text).without_effect();
+        if let Some((path, extents)) = &self.worst {
+            error = error
+                .with_subject(Subject::new("file", path.display()))
+                .with_remedy(format!(
+                    "Defragment {}, which has {extents} of them (`xfs_fsr`, `btrfs filesystem defragment`), or use \
+                     snapshots of subvolumes, whose cost does not depend on them.",
+                    path.display()
+                ));
+        }
+        error
+    }
 }

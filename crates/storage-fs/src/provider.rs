@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use stillpoint_context::{Cx, HostId, HostPath, Mono};
 use stillpoint_model::capability::{ProviderCaps, VolumeFacts};
@@ -12,18 +12,20 @@ use stillpoint_model::handover::{Exposure, Member, Prepared};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_model::placement::Placement;
 use stillpoint_storage::{
-    Deleted, Discarded, DocName, Found, Listing, PrepareSpec, ProviderError, ProviderErrorKind,
-    ProviderResult, Published, RestoreKey, Snapshot, SnapshotProvider, SnapshotRestore, StageSpec,
-    Staged,
+    Collateral, Consent, Deleted, Discarded, DocName, Found, HoldName, Keeps, Listing, PrepareSpec,
+    ProviderError, ProviderErrorKind, ProviderResult, Published, RestoreKey, Snapshot,
+    SnapshotLock, SnapshotProvider, SnapshotRestore, StageSpec, Staged,
 };
 
 use crate::commit::{Begun, Commit, moving};
 use crate::config::{self, FsConfig};
 use crate::disk::Disk;
 use crate::format::Method;
+use crate::hold::Change;
 use crate::remove::Removal;
 use crate::restore::Undone;
 use crate::store::Store;
+use crate::subvolume::Subvolumes;
 
 /// How long to watch for a commit that does not end.
 const WATCH: TimeDelta = TimeDelta::seconds(60);
@@ -49,6 +51,23 @@ impl FsProvider {
     /// are demanded and a volume has none; `Unsupported("stored format")` for the store of a newer program.
     pub fn open(config: &FsConfig) -> ProviderResult<Self> {
         config::open(config, Disk::default())
+    }
+
+    /// The same over a file system that snaps subvolumes: each volume has to be the root of one, on the file system of the
+    /// store, and is known by the UUIDs of both, whatever the configuration calls it; its name there is for people.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `Invalid` for a volume that is no subvolume or lies on another file system than the store;
+    /// `AccessDenied` when this process may not look for snapshots.
+    pub fn open_over(config: &FsConfig, subvolumes: Arc<dyn Subvolumes>) -> ProviderResult<Self> {
+        let opened = config::open(config, Disk::default().with_subvolumes(Some(subvolumes)))?;
+        opened.store.end_left_reverts()?;
+        Ok(opened)
+    }
+
+    /// The volumes: the name of each in the configuration, what it is known by, and its folder.
+    pub fn known_volumes(&self) -> impl Iterator<Item = (&str, &VolumeRef, &std::path::Path)> {
+        self.store.volumes.iter().map(|v| (v.name.as_str(), &v.reference, v.path.as_path()))
     }
 
     pub(crate) fn new(store: Arc<Store>) -> Self {
@@ -120,8 +139,10 @@ fn is_follower(error: &ProviderError) -> bool {
 impl SnapshotProvider for FsProvider {
     fn caps(&self) -> ProviderCaps {
         let mut caps = ProviderCaps::new(self.store.provider.clone());
-        caps.instant = self.store.volumes.iter().all(|volume| volume.method == Method::Reflink);
+        caps.instant = self.store.volumes.iter().all(|volume| volume.method != Method::Copy);
         caps.clone = true;
+        caps.lock = true;
+        caps.revert = self.store.may_revert;
         caps
     }
 
@@ -250,12 +271,57 @@ impl SnapshotProvider for FsProvider {
     fn restore(&self) -> Option<&dyn SnapshotRestore> {
         Some(self)
     }
+
+    fn lock(&self) -> Option<&dyn SnapshotLock> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl SnapshotLock for FsProvider {
+    async fn hold(&self, cx: &Cx, snapshot: &SnapshotRef, name: &HoldName) -> ProviderResult<()> {
+        self.keep(cx, "fs.hold", snapshot, Change::Hold(name.clone())).await
+    }
+
+    async fn release(
+        &self,
+        cx: &Cx,
+        snapshot: &SnapshotRef,
+        name: &HoldName,
+    ) -> ProviderResult<()> {
+        self.keep(cx, "fs.release", snapshot, Change::Release(name.clone())).await
+    }
+
+    async fn lock(
+        &self,
+        cx: &Cx,
+        snapshot: &SnapshotRef,
+        until: DateTime<Utc>,
+    ) -> ProviderResult<()> {
+        self.keep(cx, "fs.lock", snapshot, Change::LockUntil(until)).await
+    }
+
+    async fn keeps(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Keeps> {
+        let snapshot = snapshot.clone();
+        self.run(cx, "fs.keeps", move |store, _| store.keeps(&snapshot)).await
+    }
 }
 
 /// An undo of a restore.
 type Undo = fn(&Store, &RestoreKey) -> ProviderResult<Undone>;
 
 impl FsProvider {
+    async fn keep(
+        &self,
+        cx: &Cx,
+        name: &'static str,
+        snapshot: &SnapshotRef,
+        change: Change,
+    ) -> ProviderResult<()> {
+        let snapshot = snapshot.clone();
+        self.run(cx, name, move |store, cx| store.change_keeps(cx, &snapshot, &change)).await
+    }
+
     /// Repeats an undo until whoever is at the restore has stopped.
     async fn undo(
         &self,
@@ -302,5 +368,20 @@ impl SnapshotRestore for FsProvider {
 
     async fn settle(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {
         self.undo(cx, "fs.restore.settle", key, Store::settle_restore).await
+    }
+
+    async fn collateral(&self, cx: &Cx, snapshots: &[SnapshotRef]) -> ProviderResult<Collateral> {
+        let snapshots = snapshots.to_vec();
+        self.run(cx, "fs.collateral", move |store, cx| store.collateral(cx, &snapshots)).await
+    }
+
+    async fn revert(
+        &self,
+        cx: &Cx,
+        snapshots: &[SnapshotRef],
+        consent: &Consent,
+    ) -> ProviderResult<Vec<VolumeRef>> {
+        let (snapshots, consent) = (snapshots.to_vec(), consent.clone());
+        self.run(cx, "fs.revert", move |store, cx| store.revert(cx, &snapshots, &consent)).await
     }
 }

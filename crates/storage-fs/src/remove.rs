@@ -18,6 +18,7 @@ use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 
 use crate::disk::{Wait, neighbour};
 use crate::format;
+use crate::hold::refuse_kept;
 use crate::store::{
     BEGUN, LOCK, Owner, PLAN, SET, Store, TAKEN, TRIAL, glances, is_name, member_folder,
     member_index, nothing_at,
@@ -78,6 +79,7 @@ impl Store {
             Err(error) => return Err(failed(error)),
         };
         if let Some(record) = self.set_record(token)? {
+            self.refuse_kept_set(cx, &record)?;
             for member in record.members.iter().filter(|member| !member.deleted) {
                 self.refuse_exposed(token, &self.snapshot_volume(&member.volume))?;
             }
@@ -204,10 +206,13 @@ impl Store {
                 return Ok(Removal::Gone);
             };
             if !member.deleted {
+                refuse_kept(cx, member, &snapshot.volume, snapshot.id.as_str())?;
                 self.refuse_exposed(&token, &snapshot.volume)?;
             }
             let was_deleted = std::mem::replace(&mut member.deleted, true);
             member.files.clear();
+            member.holds.clear();
+            member.locked_until = None;
             if record.members.iter().all(|member| member.deleted) {
                 self.retire(&token, &folder)?;
                 drop(lock);
@@ -228,8 +233,10 @@ impl Store {
     /// What is not ours is never touched; what is not there is gone.
     fn refuse_foreign(&self, snapshot: &SnapshotRef) -> ProviderResult<Removal> {
         let id = snapshot.id.as_str();
+        let is_elsewhere =
+            || -> ProviderResult<bool> { self.is_elsewhere(self.volume(&snapshot.volume)?, id) };
         let names = !id.is_empty() && !id.contains('/') && id != "." && id != "..";
-        if names && !nothing_at(&self.sets().join(id))? {
+        if names && (!nothing_at(&self.sets().join(id))? || is_elsewhere()?) {
             let text = format!("{snapshot} is not ours");
             return Err(ProviderError::new(ProviderErrorKind::Invalid, text)
                 .with_volume(snapshot.volume.clone())

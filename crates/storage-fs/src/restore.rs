@@ -23,6 +23,7 @@ mod undo;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult, RestoreKey};
@@ -76,7 +77,7 @@ impl Store {
 
     fn restore_record(&self, key: &RestoreKey) -> ProviderResult<Option<RestoreRecord>> {
         let record: Option<RestoreRecord> = format::read(&self.restore_path(key))?;
-        Ok(record.filter(|record| record.key == *key))
+        Ok(record.filter(|record| record.key == *key).map(on_this_mount))
     }
 
     fn write_restore(&self, record: &RestoreRecord) -> ProviderResult<()> {
@@ -148,4 +149,17 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The record as it reads today. A file system, and every subvolume of one, may have another device number whenever it is
+/// mounted. What a restore tells apart lies beside its target, so the target's number of today is that of all of it.
+fn on_this_mount(mut record: RestoreRecord) -> RestoreRecord {
+    for file in &mut record.files {
+        let mut above = Path::new(&file.place).ancestors().skip(1);
+        let Some(folder) = above.find_map(|folder| fs::metadata(folder).ok()) else { continue };
+        for inode in [&mut file.new, &mut file.old].into_iter().flatten() {
+            inode.device = folder.dev();
+        }
+    }
+    record
 }

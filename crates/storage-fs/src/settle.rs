@@ -1,5 +1,6 @@
 //! `settle`: makes a set durable, seals what was cloned, and gives it its final name.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -12,11 +13,18 @@ use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, Snapshot, SnapshotFile,
 };
 
+use uuid::Uuid;
+
 use crate::commit::{Claim, Reached, snapshot_id};
 use crate::copy::{Meter, buffer, pump};
-use crate::format::{self, Plan, SetFile, SetMember, SetRecord, Taken, TakenFile};
+use crate::format::{
+    self, Method, Plan, PlanFile, SetFile, SetMember, SetRecord, Taken, TakenFile,
+};
 use crate::prepare::expired;
+use crate::snap::taken_at;
 use crate::store::{BEGUN, PLAN, SET, Store, TAKEN, member_folder};
+use crate::subvolume::Subvolume;
+use crate::volume::walk;
 
 impl Store {
     pub(crate) fn settle(
@@ -32,17 +40,20 @@ impl Store {
             }
         };
         let folder = claim.folder();
-        let Some(taken) = claim.taken()? else {
-            let text = format!("the set {} was never taken", prepared.token);
-            return Err(ProviderError::new(ProviderErrorKind::NotFound, text).without_effect());
+        let record = if let Some(snapshots) = self.snapshots_of_plan(&folder, &plan)? {
+            let all: Option<Vec<_>> = snapshots.into_iter().collect();
+            let all = all.ok_or_else(|| never_taken(&claim, prepared))?;
+            self.look_through(cx, &claim, &folder, plan, all)
+        } else {
+            let taken = claim.taken()?.ok_or_else(|| never_taken(&claim, prepared))?;
+            if taken.boot != self.boot || taken.nonce != plan.nonce {
+                return Err(expired(&prepared.token).with_remedy(
+                    "The machine was restarted before the set was settled: discard it and back up again.",
+                ));
+            }
+            self.seal(cx, &claim, &folder, plan, taken)
         };
-        if taken.boot != self.boot || taken.nonce != plan.nonce {
-            return Err(expired(&prepared.token).with_remedy(
-                "The machine was restarted before the set was settled: discard it and back up again.",
-            ));
-        }
-        let record = self
-            .seal(cx, &claim, &folder, plan, taken)
+        let record = record
             .and_then(|record| {
                 format::write(&self.disk, &folder.join(SET), &record, true)?;
                 Ok(record)
@@ -103,6 +114,60 @@ impl Store {
                 real_root: plan.real_root,
                 taken_at: taken.taken_at,
                 deleted: false,
+                subvolume: None,
+                holds: BTreeSet::new(),
+                locked_until: None,
+                files,
+            });
+        }
+        Ok(SetRecord {
+            token: plan.token,
+            nonce: plan.nonce,
+            name: plan.name,
+            tags: plan.tags,
+            created_at,
+            members,
+        })
+    }
+
+    /// Finds the files in snapshots of whole subvolumes. They are durable and read-only already, and are not read: the
+    /// file system has a checksum of every block.
+    fn look_through(
+        &self,
+        cx: &Cx,
+        claim: &Claim,
+        folder: &Path,
+        plan: Plan,
+        snapshots: Vec<Subvolume>,
+    ) -> ProviderResult<SetRecord> {
+        let times = snapshots.iter().map(taken_at);
+        let created_at = times.min().unwrap_or_else(|| cx.now());
+        let mut members = Vec::new();
+        for (index, (plan, snapshot)) in plan.members.into_iter().zip(snapshots).enumerate() {
+            cx.check()?;
+            claim.check()?;
+            let (base, content) = (member_folder(folder, index), plan.folder(folder, index));
+            let mut files = Vec::new();
+            for file in &plan.files {
+                files.push(
+                    found_file(&content, file)
+                        .map_err(|error| error.with_volume(self.snapshot_volume(&plan.volume)))?,
+                );
+            }
+            let closed = self.disk.sync_dir(&base).and_then(|()| self.disk.chmod(&base, 0o555));
+            closed.map_err(|error| {
+                ProviderError::io(format_args!("sync {}", base.display()), error)
+            })?;
+            members.push(SetMember {
+                volume: plan.volume,
+                role: plan.role,
+                root: plan.root,
+                real_root: plan.real_root,
+                taken_at: taken_at(&snapshot),
+                deleted: false,
+                subvolume: Some(snapshot.uuid),
+                holds: BTreeSet::new(),
+                locked_until: None,
                 files,
             });
         }
@@ -121,7 +186,7 @@ impl Store {
         cx: &Cx,
         claim: &Claim,
         path: &Path,
-        method: format::Method,
+        method: Method,
         taken: TakenFile,
         buffer: &mut [u8],
     ) -> ProviderResult<SetFile> {
@@ -156,7 +221,7 @@ impl Store {
             method,
             mode: taken.mode,
             modified: taken.modified,
-            seal,
+            seal: Some(seal),
         })
     }
 
@@ -174,13 +239,29 @@ impl Store {
 
     /// The snapshots of a settled set that have not been deleted.
     pub(crate) fn snapshots(&self, record: &SetRecord) -> ProviderResult<Vec<Snapshot>> {
+        self.snapshots_among(record, &BTreeSet::new())
+    }
+
+    /// The same, where these subvolumes are known to be there: looking at each costs more than all the rest.
+    pub(crate) fn snapshots_among(
+        &self,
+        record: &SetRecord,
+        known: &BTreeSet<Uuid>,
+    ) -> ProviderResult<Vec<Snapshot>> {
         let id = snapshot_id(&record.token)?;
-        let live = record.members.iter().filter(|member| !member.deleted);
+        let mut live = Vec::new();
+        for (index, member) in record.members.iter().enumerate() {
+            let is_known = member.subvolume.is_some_and(|uuid| known.contains(&uuid));
+            if !member.deleted && (is_known || self.is_there(&record.token, index, member)?) {
+                live.push(member);
+            }
+        }
+        let live = live.into_iter();
         live.map(|member| {
             let files: Result<Vec<_>, _> = member
                 .files
                 .iter()
-                .map(|f| Ok(SnapshotFile::new(member.root.join(&f.path)?, Some(f.seal.clone()))))
+                .map(|f| Ok(SnapshotFile::new(member.root.join(&f.path)?, f.seal.clone())))
                 .collect();
             let volume = self.snapshot_volume(&member.volume);
             let snapshot = Snapshot::new(volume, id.clone(), member.taken_at)
@@ -191,7 +272,7 @@ impl Store {
                 )
                 .with_tags(record.tags.clone());
             // What a clone shares with its source takes no room, and nobody can say how much that still is.
-            let copied = member.files.iter().all(|f| f.method == format::Method::Copy);
+            let copied = member.files.iter().all(|f| f.method == Method::Copy);
             Ok(if copied {
                 snapshot.with_bytes(member.files.iter().map(|f| f.bytes).sum())
             } else {
@@ -200,4 +281,37 @@ impl Store {
         })
         .collect()
     }
+}
+
+fn never_taken(claim: &Claim, prepared: &Prepared) -> ProviderError {
+    let text = format!("the set {} was never taken, or only in part", prepared.token);
+    let error = ProviderError::new(ProviderErrorKind::NotFound, text).without_effect();
+    claim.explain(error)
+}
+
+/// A file in a snapshot. It must be there under its own name, with no link in the way: that would lead to the file of today.
+fn found_file(content: &Path, file: &PlanFile) -> ProviderResult<SetFile> {
+    let path = content.join(&file.path);
+    let metadata = walk(content, Path::new(&file.path)).and_then(|found| found.metadata());
+    let gone = |text: String| ProviderError::new(ProviderErrorKind::Vanished, text);
+    let metadata = metadata.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            gone(format!("{} is not in the snapshot", path.display())).with_source(error)
+        }
+        _ => ProviderError::io(format_args!("look at {}", path.display()), error),
+    })?;
+    if !metadata.is_file() {
+        return Err(gone(format!("{} is no regular file in the snapshot", path.display())));
+    }
+    let modified = metadata
+        .modified()
+        .map_err(|error| ProviderError::io(format_args!("look at {}", path.display()), error))?;
+    Ok(SetFile {
+        path: file.path.clone(),
+        bytes: metadata.len(),
+        method: Method::Snapshot,
+        mode: std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777,
+        modified: modified.into(),
+        seal: None,
+    })
 }

@@ -29,6 +29,8 @@ pub(crate) const TRIAL: &str = "trial";
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) disk: Disk,
+    /// Volumes may be reverted.
+    pub(crate) may_revert: bool,
     pub(crate) provider: ProviderId,
     pub(crate) host: HostId,
     pub(crate) volumes: Vec<Volume>,
@@ -77,6 +79,10 @@ impl Store {
 
     pub(crate) fn exposure_path(&self, key: &ExposureKey) -> PathBuf {
         self.exposures_dir().join(format!("{key}.json"))
+    }
+
+    pub(crate) fn reverts(&self) -> PathBuf {
+        self.root.join("reverts")
     }
 
     pub(crate) fn restores(&self) -> PathBuf {
@@ -139,8 +145,12 @@ impl Store {
         }
         let token = SetToken::new(snapshot.id.as_str()).map_err(|_| missing())?;
         let record = self.set_record(&token)?.ok_or_else(missing)?;
-        let index = record.member(&snapshot.volume.id).map(|(index, _)| index);
-        index.map(|index| (record, index)).ok_or_else(missing)
+        let (index, member) = record.member(&snapshot.volume.id).ok_or_else(missing)?;
+        if !self.is_there(&record.token, index, member)? {
+            return Err(missing()
+                .with_remedy("Somebody has deleted it by hand: delete what is left of it."));
+        }
+        Ok((record, index))
     }
 }
 
@@ -243,6 +253,16 @@ pub(crate) fn is_name(token: &SetToken) -> bool {
 /// The folder of a member in its set's folder.
 pub(crate) fn member_folder(set: &Path, index: usize) -> PathBuf {
     set.join(format!("m{index}"))
+}
+
+/// The name of a snapshot in its member's folder. Each has a folder of its own, so that several can be made at once: the
+/// kernel makes one entry of a folder at a time.
+pub(crate) const SNAPSHOT: &str = "v";
+
+/// Where a member's files are: its folder, or the snapshot in it.
+pub(crate) fn content_folder(set: &Path, index: usize, is_snapshot: bool) -> PathBuf {
+    let folder = member_folder(set, index);
+    if is_snapshot { folder.join(SNAPSHOT) } else { folder }
 }
 
 /// The number of the member whose folder has this name.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -17,6 +18,8 @@ use crate::format::{self, Method};
 #[derive(Clone, Debug)]
 pub(crate) struct Volume {
     pub(crate) reference: VolumeRef,
+    /// For people.
+    pub(crate) name: String,
     /// As the operator named it.
     pub(crate) root: HostPath,
     /// With links resolved.
@@ -52,7 +55,12 @@ impl Volume {
         let mut path = self.path.join(inside);
         loop {
             match fs::canonicalize(&path) {
-                Ok(real) => return Ok(self.holds(&real)),
+                Ok(real) if self.method != Method::Snapshot => return Ok(self.holds(&real)),
+                // In a snapshot of the volume, what lies on a subvolume inside it is not there.
+                Ok(real) => {
+                    let is_own = fs::metadata(&real)?.dev() == fs::metadata(&self.path)?.dev();
+                    return Ok(is_own && self.holds(&real));
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if !path.pop() || !path.starts_with(&self.path) {
                         return Err(error);
@@ -82,23 +90,39 @@ impl Volume {
             let text = format!("{} is not a regular file", named.display());
             return Err(self.error(ProviderErrorKind::Invalid, inside, text));
         }
+        if self.method == Method::Snapshot {
+            self.check_snapped(inside, below, &metadata)?;
+        }
         Ok(Source { file, metadata })
+    }
+
+    /// Refuses a file that would not be in a snapshot of the subvolume under its name.
+    fn check_snapped(&self, inside: &str, below: &Path, metadata: &Metadata) -> ProviderResult<()> {
+        let named = self.path.join(inside);
+        // In a snapshot, a link to an absolute path would lead to the file of today.
+        if below != Path::new(inside) {
+            let text = format!("{} is reached through a link", named.display());
+            return Err(self
+                .error(ProviderErrorKind::PathEscapes, inside, text)
+                .with_remedy("Name the file by its real path."));
+        }
+        // A subvolume inside the volume is an empty folder in a snapshot, and so is a mount point.
+        let root = fs::metadata(&self.path).map_err(|error| self.trouble(inside, error))?;
+        if metadata.dev() != root.dev() {
+            let text = format!(
+                "{} lies on a subvolume or a file system of its own inside the volume",
+                named.display()
+            );
+            return Err(self
+                .error(ProviderErrorKind::PathEscapes, inside, text)
+                .with_remedy("Name that subvolume as a volume of its own."));
+        }
+        Ok(())
     }
 
     /// Opens part by part and never through a link, so that nobody can put one in between the check and the opening.
     fn walk(&self, below: &Path) -> io::Result<File> {
-        let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // A named pipe must not block us; it is refused afterwards.
-        let file =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let mut at = rustix::fs::open(&self.path, folder, Mode::empty())?;
-        let mut parts = below.components().peekable();
-        while let Some(part) = parts.next() {
-            let Component::Normal(name) = part else { return Err(Errno::INVAL.into()) };
-            let flags = if parts.peek().is_some() { folder } else { file };
-            at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
-        }
-        Ok(File::from(at))
+        walk(&self.path, below)
     }
 
     /// An error about a file of this volume; nothing was changed.
@@ -134,4 +158,20 @@ impl Volume {
             .with_subject(Subject::new("file", path.display()))
             .without_effect()
     }
+}
+
+/// Opens a file below a folder, part by part and never through a link.
+pub(crate) fn walk(folder: &Path, below: &Path) -> io::Result<File> {
+    let part_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A named pipe must not block us; it is refused afterwards.
+    let file_flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::open(folder, part_flags, Mode::empty())?;
+    let mut parts = below.components().peekable();
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else { return Err(Errno::INVAL.into()) };
+        let flags = if parts.peek().is_some() { part_flags } else { file_flags };
+        at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+    }
+    Ok(File::from(at))
 }

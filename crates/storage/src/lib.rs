@@ -22,6 +22,7 @@
 //!
 //! - [`provider`] has [`SnapshotProvider`].
 //! - [`restore`] has [`SnapshotRestore`], the optional side that brings files back.
+//! - [`lock`] has [`SnapshotLock`], the optional side that keeps snapshots from being removed.
 //! - [`snapshot`]: what the calls take and give.
 //! - [`error`] has [`ProviderError`].
 //! - `mock` (feature `mock`): `MockSnapshotProvider` and `MockSnapshotRestore`, usable from any crate's tests.
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod lock;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod provider;
@@ -36,6 +38,7 @@ pub mod restore;
 pub mod snapshot;
 
 pub use error::{ProviderError, ProviderErrorKind, ProviderResult};
+pub use lock::{HoldName, Keeps, SnapshotLock};
 #[cfg(feature = "mock")]
 pub use mock::{MockSnapshotProvider, MockSnapshotRestore};
 pub use provider::SnapshotProvider;

@@ -10,6 +10,7 @@ use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_model::placement::Placement;
 
 use crate::error::{ProviderError, ProviderResult};
+use crate::lock::SnapshotLock;
 use crate::restore::SnapshotRestore;
 use crate::snapshot::{Deleted, Discarded, DocName, Found, Listing, PrepareSpec, Snapshot};
 
@@ -217,6 +218,12 @@ pub trait SnapshotProvider: Debug + Send + Sync + 'static {
 
     /// The side that brings files back; `None` where that cannot be done.
     fn restore(&self) -> Option<&dyn SnapshotRestore> {
+        None
+    }
+
+    /// The side that keeps snapshots from being removed; `None` where that cannot be done
+    /// ([`lock`](ProviderCaps::lock)).
+    fn lock(&self) -> Option<&dyn SnapshotLock> {
         None
     }
 }

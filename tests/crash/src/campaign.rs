@@ -21,7 +21,7 @@ use stillpoint_workflow::TokioSeams;
 
 use crate::chance::{Dice, pause};
 use crate::check::{Broken, Scene};
-use crate::engine::Event;
+use crate::engine::{Event, Storage};
 use crate::process::{AgentProcess, EngineProcess, Lab};
 use crate::wire::Ask;
 
@@ -42,6 +42,8 @@ pub struct Campaign {
     pub at_once: usize,
     /// After how many milliseconds the agent thaws by itself.
     pub freeze_limit: u64,
+    /// How copies are made.
+    pub storage: Storage,
 }
 
 /// What is done to an engine.
@@ -117,6 +119,7 @@ pub struct Bench {
     /// The agent.
     pub agent: AgentProcess,
     program: PathBuf,
+    storage: Storage,
     _runtime: tokio::runtime::Runtime,
     _folder: Folder,
 }
@@ -155,7 +158,8 @@ impl Bench {
         stop_at: &str,
         more: &[&str],
     ) -> std::io::Result<EngineProcess> {
-        EngineProcess::start_with(&self.program, &self.lab, name, backups, stop_at, more)
+        let more = [&["--storage", self.storage.word()], more].concat();
+        EngineProcess::start_with(&self.program, &self.lab, name, backups, stop_at, &more)
     }
 
     /// Waits until nothing is frozen, and gives what then is wrong although nothing was recovered.
@@ -198,6 +202,9 @@ impl Campaign {
     pub fn bench(&self, freeze_limit: u64) -> std::io::Result<Bench> {
         let folder = Folder::new()?;
         let lab = Lab::below(&folder.0);
+        if self.storage == Storage::Subvolumes {
+            lab.make_subvolume()?;
+        }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
         let cx = Cx::detached(&TokioSeams::on(runtime.handle().clone()));
@@ -208,6 +215,7 @@ impl Campaign {
             cx,
             agent,
             program: self.engine.clone(),
+            storage: self.storage,
             _runtime: runtime,
             _folder: folder,
         })

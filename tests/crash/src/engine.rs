@@ -13,11 +13,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 use stillpoint::model::job::{JobState, MemberEnd};
 use stillpoint::model::policy::{OnMiss, Policy};
 use stillpoint::model::request::BackupRequest;
+use stillpoint::storage::SnapshotProvider;
+use stillpoint::storage_btrfs::{BtrfsConfig, BtrfsProvider};
 use stillpoint::storage_fs::{CloneMode, FsConfig, FsProvider};
 use stillpoint::store_sqlite::SqliteStore;
 use stillpoint::{JobEvent, JobHandle, Stillpoint, Timeouts};
@@ -47,6 +49,9 @@ pub struct Args {
     /// What this machine is called.
     #[arg(long, default_value = "ex1")]
     pub host: HostId,
+    /// How copies are made.
+    #[arg(long, value_enum, default_value_t)]
+    pub storage: Storage,
     /// How many backups are made, one after the other.
     #[arg(long, default_value_t = 1)]
     pub backups: u32,
@@ -59,6 +64,45 @@ pub struct Args {
     /// How many milliseconds after its end another process may take over.
     #[arg(long, default_value_t = 10_000)]
     pub margin: u64,
+}
+
+/// How copies are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Storage {
+    /// Of each file, in full.
+    #[default]
+    Copies,
+    /// Of each file, by reflink.
+    Reflinks,
+    /// As snapshots of the subvolume that the folder of the databases is.
+    Subvolumes,
+}
+
+impl Storage {
+    /// As the command line says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Copies => "copies",
+            Self::Reflinks => "reflinks",
+            Self::Subvolumes => "subvolumes",
+        }
+    }
+}
+
+fn provider(args: &Args) -> Result<Arc<dyn SnapshotProvider>, Box<dyn Error>> {
+    let mode = match args.storage {
+        Storage::Copies => CloneMode::Copy,
+        Storage::Reflinks => CloneMode::Reflink,
+        Storage::Subvolumes => {
+            let config = BtrfsConfig::new("btrfs".parse()?, args.host.clone(), &args.store);
+            let config = config.with_volume(&args.folder).without_revert();
+            return Ok(Arc::new(BtrfsProvider::open(&config)?));
+        }
+    };
+    let config = FsConfig::new("fs".parse()?, args.host.clone(), &args.store)
+        .with_volume("mail".parse()?, &args.folder)
+        .with_mode(mode);
+    Ok(Arc::new(FsProvider::open(&config)?))
 }
 
 /// How often a process that is only paused is looked at.
@@ -166,10 +210,7 @@ async fn back_up(args: &Args) -> Result<bool, Box<dyn Error>> {
     let seams = TokioSeams::current().ok_or("there is no runtime")?;
     let cx = Cx::builder(&seams).fence(FencingToken::default()).build();
     let plugin = AgentPlugin::connect(&args.agent, &cx)?.with_stops(stops.clone());
-    let config = FsConfig::new("fs".parse()?, args.host.clone(), &args.store)
-        .with_volume("mail".parse()?, &args.folder)
-        .with_mode(CloneMode::Copy);
-    let provider = TinyFiles::over(FsProvider::open(&config)?, stops.clone());
+    let provider = TinyFiles::over(provider(args)?, stops.clone());
     let state = Arc::new(SqliteStore::open(&args.state)?);
     let (journal, count) = numbered(Arc::<SqliteStore>::clone(&state), stops);
     let (term, margin) = (args.lease, args.margin);

@@ -33,6 +33,19 @@ impl Lab {
         self.root.join("mail")
     }
 
+    /// Makes the folder of the databases a subvolume of the btrfs on which the lab lies.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub fn make_subvolume(&self) -> io::Result<()> {
+        let made = Command::new("btrfs")
+            .args([OsStr::new("subvolume"), OsStr::new("create"), self.mail().as_os_str()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
+        if made.success() { Ok(()) } else { Err(io::Error::other("no subvolume was made")) }
+    }
+
     /// The snapshots.
     pub fn store(&self) -> PathBuf {
         self.root.join("store")

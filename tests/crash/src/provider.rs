@@ -1,5 +1,6 @@
 //! The storage of the harness: real copies of real files, with a promise that only the harness can make.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,7 +8,6 @@ use stillpoint::storage::{
     Deleted, Discarded, DocName, Found, Listing, PrepareSpec, ProviderError, ProviderErrorKind,
     ProviderResult, Snapshot, SnapshotProvider, SnapshotRestore,
 };
-use stillpoint::storage_fs::FsProvider;
 use stillpoint_context::{Cx, HostId, HostPath};
 use stillpoint_model::capability::{ProviderCaps, VolumeFacts};
 use stillpoint_model::handover::{Exposure, Member, Prepared};
@@ -21,20 +21,21 @@ const WORST: Duration = Duration::from_millis(400);
 
 /// A provider of files so small that copying them has a known worst case.
 ///
-/// [`FsProvider`] is right to refuse full copies under a freeze limit: it cannot know how large files are or how busy a disk
+/// `FsProvider` is right to refuse full copies under a freeze limit: it cannot know how large files are or how busy a disk
 /// is. The harness can, as it made the files, and it needs a freeze that has a limit. It only declares; whether a commit does
-/// come in time is the guard's business, as with any other provider.
+/// come in time is the guard's business, as with any other provider. It declares the same of clones and snapshots, whose own
+/// worst case would be that of a machine on which many rounds go on at once.
 ///
 /// It is also where the engine's process [stops](Stops) to be killed.
 #[derive(Debug, Clone)]
 pub struct TinyFiles {
-    inner: FsProvider,
+    inner: Arc<dyn SnapshotProvider>,
     stops: Stops,
 }
 
 impl TinyFiles {
     /// The promise over this provider.
-    pub fn over(inner: FsProvider, stops: Stops) -> Self {
+    pub fn over(inner: Arc<dyn SnapshotProvider>, stops: Stops) -> Self {
         Self { inner, stops }
     }
 
@@ -83,7 +84,7 @@ impl SnapshotProvider for TinyFiles {
     }
 
     async fn settle(&self, cx: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Snapshot>> {
-        self.at("settle", SnapshotProvider::settle(&self.inner, cx, prepared)).await
+        self.at("settle", self.inner.settle(cx, prepared)).await
     }
 
     async fn discard(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Discarded> {

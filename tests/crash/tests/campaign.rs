@@ -14,6 +14,7 @@ fn campaign() -> Campaign {
         engine: PathBuf::from(env!("CARGO_BIN_EXE_crash-engine")),
         at_once: number("CRASH_AT_ONCE").and_then(|n| usize::try_from(n).ok()).unwrap_or(4),
         freeze_limit: 2000,
+        storage: stillpoint_crash::engine::Storage::Copies,
     }
 }
 

@@ -24,6 +24,7 @@ fn bench(limit: u64) -> Bench {
         engine: PathBuf::from(env!("CARGO_BIN_EXE_crash-engine")),
         at_once: 1,
         freeze_limit: limit,
+        storage: stillpoint_crash::engine::Storage::Copies,
     };
     campaign.bench(limit).unwrap()
 }

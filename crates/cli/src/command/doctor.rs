@@ -7,7 +7,7 @@ use stillpoint::model::inventory::Inventory;
 use stillpoint::{Gravity, Stillpoint};
 
 use super::tell;
-use crate::args::{FolderArgs, Global};
+use crate::args::{FolderArgs, Global, Storage};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::out::Out;
@@ -78,7 +78,7 @@ async fn examine(places: &Places, view: &mut DoctorView) {
     }
     match site {
         Some(site) => backup(&site.stillpoint, site.clones, view).await,
-        None => without_site(&source, &store, view).await,
+        None => without_site(&source, &store, places.storage.unwrap_or_default(), view).await,
     }
 }
 
@@ -102,7 +102,7 @@ async fn left_open(stillpoint: &Stillpoint, view: &mut DoctorView) {
 }
 
 /// What a store in this place would be like. It is not made: a temporary one beside it answers for it.
-async fn without_site(source: &Path, store: &Path, view: &mut DoctorView) {
+async fn without_site(source: &Path, store: &Path, storage: Storage, view: &mut DoctorView) {
     let existing: PathBuf =
         store.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned();
     let trial = match tempfile::Builder::new().prefix(".stillpoint-trial-").tempdir_in(&existing) {
@@ -117,7 +117,7 @@ async fn without_site(source: &Path, store: &Path, view: &mut DoctorView) {
             return;
         }
     };
-    match site::compose(source, trial.path(), None) {
+    match site::compose(source, trial.path(), storage, None) {
         Ok((stillpoint, clones)) => {
             let made = if store.is_dir() { "is there" } else { "will be made" };
             view.ok("store", format!("{} {made}", store.display()));

@@ -10,23 +10,26 @@ use stillpoint_context::{Cx, Subject};
 use stillpoint_model::handover::{ExposedRoot, Exposure};
 use stillpoint_model::id::{ExposureKey, SnapshotRef};
 use stillpoint_model::restore::HIDDEN_FOLDER;
-use stillpoint_model::seal::SealError;
+use stillpoint_model::seal::{Seal, SealError};
 use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, RestoreKey, RestoredFile, StageSpec, Staged,
 };
 
 use crate::config::{can_clone, split_existing};
 use crate::copy::{Meter, buffer, pump};
-use crate::disk::{Inode, folder_of};
+use crate::disk::{Inode, folder_of, open_folder};
 use crate::format::{Method, Phase, RestoreFile, RestoreRecord, SetFile};
 use crate::prepare::check_room;
-use crate::store::{Store, member_folder, nothing_at, text};
+use crate::store::{Store, nothing_at, text};
+use crate::volume::walk;
 
 /// A file to be staged.
 #[derive(Debug)]
 struct Item {
     snapshot: SnapshotRef,
     stored: PathBuf,
+    /// The folder of the snapshot's files.
+    content: PathBuf,
     facts: SetFile,
     place: PathBuf,
     staged: PathBuf,
@@ -100,9 +103,10 @@ impl Store {
             if !seen.insert(&file.original) {
                 return Err(invalid(file, "is restored twice"));
             }
-            let (set, member) = self.snapshot_record(&file.snapshot)?;
-            let facts = set.members.get(member).and_then(|m| m.file(&file.original)).cloned();
-            let facts = facts.ok_or_else(|| {
+            let (set, index_in_set) = self.snapshot_record(&file.snapshot)?;
+            let found = set.members.get(index_in_set);
+            let found = found.and_then(|member| Some((member, member.file(&file.original)?)));
+            let (member, facts) = found.ok_or_else(|| {
                 let text = format!("{} is not in the snapshot {}", file.original, file.snapshot);
                 about(file, ProviderError::new(ProviderErrorKind::NotFound, text))
             })?;
@@ -133,11 +137,13 @@ impl Store {
                 new: None,
                 old: None,
             });
-            let stored = member_folder(&self.settled(&set.token), member).join(&facts.path);
+            let content = member.folder(&self.settled(&set.token), index_in_set);
+            let stored = content.join(&facts.path);
             items.push(Item {
                 snapshot: file.snapshot.clone(),
                 stored,
-                facts,
+                content,
+                facts: facts.clone(),
                 place,
                 staged,
                 folder,
@@ -190,12 +196,32 @@ impl Store {
             let store = fs::metadata(&self.root)
                 .map_err(|e| ProviderError::io(format_args!("look at {}", self.root.display()), e))?
                 .dev();
-            if item.facts.method == Method::Copy || device != store {
+            let shared = match item.facts.method {
+                Method::Copy => false,
+                Method::Reflink => device == store,
+                // Each subvolume has a device of its own, and clones go from one to another.
+                Method::Snapshot => self.shares_file_system(anchor)?,
+            };
+            if !shared {
                 let (_, bytes) = needed.entry(device).or_insert_with(|| (anchor.to_owned(), 0));
                 *bytes = bytes.saturating_add(item.facts.bytes);
             }
         }
         needed.values().try_for_each(|(folder, bytes)| check_room(folder, *bytes))
+    }
+
+    /// Whether files of the store can be cloned into a folder.
+    fn shares_file_system(&self, folder: &Path) -> ProviderResult<bool> {
+        let Some(subvolumes) = self.disk.subvolumes() else { return Ok(false) };
+        let ask = |path: &Path| subvolumes.filesystem(&open_folder(path)?);
+        ask(folder).and_then(|there| Ok(there.is_some() && there == ask(&self.root)?)).map_err(
+            |error| {
+                ProviderError::io(
+                    format_args!("ask for the file system of {}", folder.display()),
+                    error,
+                )
+            },
+        )
     }
 
     fn stage_all(
@@ -255,29 +281,41 @@ impl Store {
             }
             ProviderError::io(format_args!("read {}", stored.display()), error)
         };
-        let source = File::open(stored).map_err(unread)?;
+        let source = if item.facts.method == Method::Snapshot {
+            // What is in a snapshot was never ours to choose: a link in it may lead anywhere.
+            walk(&item.content, Path::new(&item.facts.path)).map_err(unread)?
+        } else {
+            File::open(stored).map_err(unread)?
+        };
         let target = self.disk.create_new(staged).map_err(failed)?;
-        let cloned = item.facts.method == Method::Reflink
+        let cloned = item.facts.method != Method::Copy
             && can_clone(self.disk.clone_bytes(&source, &target, staged)).map_err(failed)?;
         let stop = self.restore_stop_path(key);
         let meter = Meter::new(cx, false);
-        let mut check = item.facts.seal.check();
+        let mut check = item.facts.seal.as_ref().map(Seal::check);
         // A clone is read where it is staged: those are the bytes that will be published.
         let from = if cloned { &target } else { &source };
-        pump(from, buffer, unread, |at, chunk| {
+        let read = pump(from, buffer, unread, |at, chunk| {
             cx.check()?;
             if !nothing_at(&stop)? {
                 let text = format!("the restore {key} was taken back");
                 return Err(ProviderError::new(ProviderErrorKind::Cancelled, text));
             }
-            check.update(chunk).map_err(|error| damaged(item, &error))?;
+            if let Some(check) = &mut check {
+                check.update(chunk).map_err(|error| damaged(item, &error))?;
+            }
             if !cloned {
                 self.disk.write(&target, staged, chunk).map_err(failed)?;
             }
             meter.bytes(&item.place, at + chunk.len() as u64, item.facts.bytes);
             Ok(())
         })?;
-        check.finish().map_err(|error| damaged(item, &error))?;
+        if let Some(check) = check {
+            check.finish().map_err(|error| damaged(item, &error))?;
+        } else if read != item.facts.bytes {
+            let text = format!("{} has {read} bytes, not {}", stored.display(), item.facts.bytes);
+            return Err(damage(item, text));
+        }
         self.disk.chmod(staged, item.facts.mode).map_err(failed)?;
         self.disk.set_modified(&target, staged, item.facts.modified.into()).map_err(failed)?;
         self.disk.sync(&target, staged).map_err(failed)?;

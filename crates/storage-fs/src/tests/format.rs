@@ -1,5 +1,6 @@
 //! Stored formats: what is written today reads tomorrow as it does here.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -64,13 +65,16 @@ fn set_json() {
             real_root: path("/mnt/disk1/mail"),
             taken_at: at("2026-11-22T10:00:00.25Z"),
             deleted: false,
+            subvolume: None,
+            holds: BTreeSet::new(),
+            locked_until: None,
             files: vec![SetFile {
                 path: "DB 01/Größe.edb".into(),
                 bytes: 8,
                 method: Method::Copy,
                 mode: 0o640,
                 modified: at("2026-11-21T09:00:00.000000001Z"),
-                seal: seal(b"precious"),
+                seal: Some(seal(b"precious")),
             }],
         }],
     };
@@ -91,6 +95,7 @@ fn plan_json_and_taken_json() {
             role: MemberRole::Data,
             root: path("/srv/mail"),
             real_root: path("/srv/mail"),
+            subvolume: None,
             files: vec![PlanFile { path: "DB01.edb".into(), method: Method::Reflink }],
         }],
     };

@@ -33,7 +33,11 @@ fn works(program: &str, arguments: &[&str]) -> bool {
 /// Says that a test is skipped; that is a failure where it was required.
 fn skip(test: &str, why: &str) {
     let required = std::env::var("STILLPOINT_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|word| word.trim() == "root"), "{test} is required: {why}");
+    // A test of a file system is required by the name of that, too.
+    let of = ["btrfs", "xfs"].into_iter().filter(|name| test.contains(name));
+    let is_required = |word: &str| word == "root" || of.clone().any(|name| name == word);
+    let is_required = required.split(',').any(|word| is_required(word.trim()));
+    assert!(!is_required, "{test} is required: {why}");
     println!("skipped: {test}: {why}");
 }
 
@@ -90,6 +94,21 @@ fn reflinks_on_btrfs() {
 #[test]
 fn reflinks_on_xfs() {
     run_inside("xfs", &["mkfs.xfs"]);
+}
+
+#[test]
+fn a_fragmented_file_on_btrfs_is_counted_and_refused_before_the_freeze() {
+    run_inside("fragmented_btrfs", &["mkfs.btrfs"]);
+}
+
+#[test]
+fn a_fragmented_file_on_xfs_is_counted_and_refused_before_the_freeze() {
+    run_inside("fragmented_xfs", &["mkfs.xfs"]);
+}
+
+#[test]
+fn xfs_without_reflinks_is_copied_or_refused() {
+    run_inside("xfs_without", &["mkfs.xfs"]);
 }
 
 #[test]
@@ -273,6 +292,89 @@ mod inside {
         check_reflinks(&["mkfs.xfs", "-q", "-m", "reflink=1"]);
     }
 
+    #[test]
+    #[ignore = "run by another test, in a mount namespace of its own"]
+    fn fragmented_btrfs() {
+        check_fragmented(&["mkfs.btrfs", "-q"]);
+    }
+
+    #[test]
+    #[ignore = "run by another test, in a mount namespace of its own"]
+    fn fragmented_xfs() {
+        check_fragmented(&["mkfs.xfs", "-q", "-m", "reflink=1"]);
+    }
+
+    fn check_fragmented(mkfs: &[&str]) {
+        const PIECES: u64 = 8000;
+        if !may_mount() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let lab = Lab::at(&mount_new(place.path(), mkfs));
+        let pieces = fs::File::create(lab.path("data/pieces.edb")).unwrap();
+        for piece in 0..PIECES {
+            use std::os::unix::fs::FileExt as _;
+            pieces.write_all_at(&noise(4096), piece * 8192).unwrap();
+        }
+        drop(pieces);
+        let config = lab.config().with_mode(CloneMode::Reflink);
+        let provider = FsProvider::open(&config).unwrap();
+        lab.run(async {
+            // 8000 extents at 30 µs each are 240 ms, and 100 ms beside them.
+            let short = lab.spec("t1").with_limit(Some(Duration::from_millis(300)));
+            let error = provider.prepare(&lab.cx, &short).await.unwrap_err();
+            let ProviderErrorKind::TooSlow { worst_case, limit } = error.kind() else {
+                panic!("{error}")
+            };
+            assert!(*worst_case >= Duration::from_millis(340), "{error}");
+            assert_eq!(*limit, Duration::from_millis(300));
+            let remedy = error.remedy();
+            // XFS may have set aside room between the pieces; those are extents, too.
+            let (_, number) = remedy.split_once("pieces.edb, which has ").unwrap();
+            let (number, _) = number.split_once(" of them").unwrap();
+            assert!(number.parse::<u64>().unwrap() >= PIECES, "{error}: {remedy}");
+            assert_eq!(error.effect(), Effect::None);
+            assert_eq!(lab.sets(), Vec::<String>::new());
+            // With time enough it is taken, and is what it was.
+            let long = lab.spec("t1").with_limit(Some(Duration::from_mins(10)));
+            let prepared = provider.prepare(&lab.cx, &long).await.unwrap();
+            assert!(prepared.worst_case.unwrap() >= Duration::from_millis(340));
+            provider.commit(&lab.cx, &prepared).await.unwrap();
+            SnapshotProvider::settle(&provider, &lab.cx, &prepared).await.unwrap();
+        });
+        assert_eq!(tree(&lab.path("store/sets/t1/m0")), tree(&lab.path("data")));
+    }
+
+    #[test]
+    #[ignore = "run by another test, in a mount namespace of its own"]
+    fn xfs_without() {
+        if !may_mount() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let lab = Lab::at(&mount_new(place.path(), &["mkfs.xfs", "-q", "-m", "reflink=0"]));
+        let refused = FsProvider::open(&lab.config().with_mode(CloneMode::Reflink));
+        assert_kind(refused, &ProviderErrorKind::Unsupported("instant"));
+        let provider = lab.provider();
+        assert!(!provider.caps().instant);
+        let limited = lab.spec("t1").with_limit(Some(Duration::from_secs(20)));
+        let refused = lab.run(provider.prepare(&lab.cx, &limited));
+        assert_kind(refused, &ProviderErrorKind::Unsupported("instant"));
+        lab.take(&provider, "t2");
+        assert_eq!(tree(&lab.path("store/sets/t2/m0")), tree(&lab.path("data")));
+    }
+
+    /// Makes a file system in a file of this folder, and mounts it.
+    fn mount_new(place: &Path, mkfs: &[&str]) -> std::path::PathBuf {
+        let (image, at) = (place.join("image"), place.join("mnt"));
+        fs::File::create(&image).unwrap().set_len(600 << 20).unwrap();
+        fs::create_dir(&at).unwrap();
+        let (image, mounted) = (image.to_str().unwrap(), at.to_str().unwrap());
+        run(mkfs[0], &[&mkfs[1..], &[image]].concat());
+        run("mount", &["-o", "loop", image, mounted]);
+        at
+    }
+
     /// Large enough that a copy would show in the free room.
     const LARGE: usize = 48 << 20;
 
@@ -281,12 +383,7 @@ mod inside {
             return;
         }
         let place = tempfile::tempdir().unwrap();
-        let (image, at) = (place.path().join("image"), place.path().join("mnt"));
-        fs::File::create(&image).unwrap().set_len(600 << 20).unwrap();
-        fs::create_dir(&at).unwrap();
-        let (image, mounted) = (image.to_str().unwrap(), at.to_str().unwrap());
-        run(mkfs[0], &[&mkfs[1..], &[image]].concat());
-        run("mount", &["-o", "loop", image, mounted]);
+        let at = mount_new(place.path(), mkfs);
         let lab = Lab::at(&at);
         lab.write("data/large.edb", &noise(LARGE));
         rustix::fs::sync();

@@ -24,6 +24,7 @@ use crate::config::{CloneMode, FsConfig, open};
 use crate::disk::{Disk, Hook, Op};
 use crate::provider::FsProvider;
 use crate::store::Store;
+use crate::subvolume::{Located, Quota, Subvolume, Subvolumes};
 
 /// Two volumes with files, a store, and a folder to restore to.
 pub(super) struct Lab {
@@ -370,4 +371,121 @@ pub(super) fn assert_kind<T: std::fmt::Debug>(
     let error = result.expect_err("it must be refused");
     assert_eq!(error.kind(), kind, "{error}");
     error
+}
+
+/// Folders that behave like subvolumes: a file in each says which it is. A snapshot is a copy that appears at one instant.
+#[derive(Debug, Default)]
+pub(super) struct Pretended {
+    made: AtomicUsize,
+}
+
+/// The file by which a pretended subvolume is known: UUID, that of its parent, whether it is read-only.
+const PRETENDED: &str = ".subvolume";
+/// The one file system of the pretended subvolumes.
+const FILE_SYSTEM: uuid::Uuid = uuid::Uuid::from_u128(0xf5);
+
+impl Pretended {
+    /// Makes a folder a subvolume.
+    pub(super) fn make(&self, folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        self.mark(folder, None, false).unwrap();
+    }
+
+    fn mark(&self, folder: &Path, of: Option<uuid::Uuid>, read_only: bool) -> io::Result<()> {
+        // Unique among the tests of this process.
+        let number = self.made.fetch_add(1, Ordering::SeqCst) as u128;
+        let uuid = uuid::Uuid::from_u128((u128::from(std::process::id()) << 64) + number + 1);
+        let of = of.unwrap_or_default();
+        fs::write(folder.join(PRETENDED), format!("{uuid} {of} {read_only}"))
+    }
+
+    fn path(file: &fs::File) -> io::Result<PathBuf> {
+        use std::os::fd::AsRawFd as _;
+        fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    fn copy(&self, source: &fs::File, folder: &fs::File, name: &str, ro: bool) -> io::Result<()> {
+        let (from, folder) = (Self::path(source)?, Self::path(folder)?);
+        let of = self.identify(source)?.ok_or(rustix::io::Errno::INVAL)?;
+        if fs::symlink_metadata(folder.join(name)).is_ok() {
+            return Err(rustix::io::Errno::EXIST.into());
+        }
+        let making =
+            tempfile::Builder::new().prefix(".making").tempdir_in(folder.parent().unwrap())?;
+        let new = making.path().join("new");
+        copy_tree(&from, &new)?;
+        self.mark(&new, Some(of.uuid), ro)?;
+        fs::rename(new, folder.join(name))
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+impl Subvolumes for Pretended {
+    fn identify(&self, folder: &fs::File) -> io::Result<Option<Subvolume>> {
+        let text = match fs::read_to_string(Self::path(folder)?.join(PRETENDED)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let mut parts = text.split(' ');
+        let mut uuid = || parts.next().unwrap().parse::<uuid::Uuid>().unwrap();
+        let (uuid, parent) = (uuid(), uuid());
+        Ok(Some(Subvolume {
+            filesystem: FILE_SYSTEM,
+            uuid,
+            parent: Some(parent).filter(|parent| !parent.is_nil()),
+            id: 256 + u64::try_from(uuid.as_u128() & 0xffff_ffff).unwrap(),
+            read_only: parts.next() == Some("true"),
+            created_at: chrono::DateTime::UNIX_EPOCH,
+        }))
+    }
+
+    fn filesystem(&self, _: &fs::File) -> io::Result<Option<uuid::Uuid>> {
+        Ok(Some(FILE_SYSTEM))
+    }
+
+    fn snapshot(&self, source: &fs::File, folder: &fs::File, name: &str) -> io::Result<()> {
+        self.copy(source, folder, name, true)
+    }
+
+    fn branch(&self, source: &fs::File, folder: &fs::File, name: &str) -> io::Result<()> {
+        self.copy(source, folder, name, false)
+    }
+
+    fn destroy(&self, folder: &fs::File, name: &str) -> io::Result<()> {
+        let path = Self::path(folder)?.join(name);
+        if !path.join(PRETENDED).exists() {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        let gone = tempfile::tempdir_in(path.parent().unwrap().parent().unwrap())?;
+        fs::rename(path, gone.path().join("gone"))
+    }
+
+    fn all(&self, _: &fs::File) -> io::Result<Vec<Located>> {
+        Ok(Vec::new())
+    }
+
+    fn root(&self, _: &fs::File) -> io::Result<u64> {
+        Ok(5)
+    }
+
+    fn path(&self, _: &fs::File, _: u64, _: u64) -> io::Result<String> {
+        Ok(String::new())
+    }
+
+    fn quota(&self, _: &Subvolume) -> io::Result<Option<Quota>> {
+        Ok(None)
+    }
 }
