@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   signal ─▶ heard ─┬─ a job is followed ─▶ its follower takes it (cancels, then gives up)
-//!                    └─ none is            ─▶ the command ends; at once if it is stuck in writing its result
+//!                    └─ none is            ─▶ the command ends; at once if it is about to write its result, or stuck in it
 //! ```
 
 use std::future::pending;
@@ -17,14 +17,22 @@ use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::out;
 
-/// What was heard and what was made of it. Cheap to clone; all clones are one.
+/// How many interrupts this process has had, and how many of them were answered.
+static CAME: AtomicU64 = AtomicU64::new(0);
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// Whether an interrupt came that nobody has answered yet. Who is about to write a result, and may be stuck in that, asks: one
+/// that comes later sees that it is being written.
+pub(crate) fn is_owed() -> bool {
+    TAKEN.load(Ordering::SeqCst) < CAME.load(Ordering::SeqCst)
+}
+
+/// Hears interrupts. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupts(Arc<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    came: AtomicU64,
-    taken: AtomicU64,
     is_followed: AtomicBool,
     news: Notify,
 }
@@ -50,9 +58,9 @@ impl Interrupts {
     }
 
     fn hear(&self) {
-        let heard = self.0.came.fetch_add(1, Ordering::SeqCst) + 1;
-        let is_patient = self.0.is_followed.load(Ordering::SeqCst)
-            || heard - self.0.taken.load(Ordering::SeqCst) < 2;
+        let came = CAME.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_patient =
+            self.0.is_followed.load(Ordering::SeqCst) || came - TAKEN.load(Ordering::SeqCst) < 2;
         match out::stage() {
             out::Stage::Working if is_patient => self.0.news.notify_waiters(),
             // The result is out, and the process ends by itself.
@@ -61,13 +69,12 @@ impl Interrupts {
         }
     }
 
-    fn take(&self) -> bool {
-        let (came, taken) = (&self.0.came, &self.0.taken);
-        let waits = taken.load(Ordering::SeqCst) < came.load(Ordering::SeqCst);
-        if waits {
-            taken.fetch_add(1, Ordering::SeqCst);
+    fn take() -> bool {
+        let owed = is_owed();
+        if owed {
+            TAKEN.fetch_add(1, Ordering::SeqCst);
         }
-        waits
+        owed
     }
 
     /// From now on interrupts are for the job that is followed.
@@ -81,7 +88,7 @@ impl Interrupts {
         loop {
             let mut news = pin!(self.0.news.notified());
             news.as_mut().enable();
-            if !self.0.is_followed.load(Ordering::SeqCst) && self.take() {
+            if !self.0.is_followed.load(Ordering::SeqCst) && Self::take() {
                 let message = "the command was interrupted while no job was under way";
                 let remedy = "Ask again; `stillpoint jobs` lists what was done.";
                 let error =
@@ -104,7 +111,7 @@ impl Following {
         loop {
             let mut news = pin!(self.0.0.news.notified());
             news.as_mut().enable();
-            if self.0.take() {
+            if Interrupts::take() {
                 return;
             }
             news.await;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::context::Failure;
 use crate::exit::Exit;
-use crate::interrupt::Interrupts;
+use crate::interrupt::{self, Interrupts};
 use crate::text::printable;
 use crate::view::{FailureView, Report};
 
@@ -38,9 +38,12 @@ pub(crate) fn stage() -> Stage {
     }
 }
 
-/// Writes the result.
+/// Writes the result, unless an interrupt came that nobody has answered: nobody could, while this is stuck in writing.
 fn last(write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     STAGE.store(1, Ordering::SeqCst);
+    if interrupt::is_owed() {
+        std::process::exit(i32::from(Exit::Failed.code()));
+    }
     let written = write();
     // What could not be written is followed by an error.
     STAGE.store(if written.is_ok() { 2 } else { 0 }, Ordering::SeqCst);
