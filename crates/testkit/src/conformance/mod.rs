@@ -36,7 +36,10 @@ pub mod catalog;
 mod frame;
 pub mod journal;
 pub mod leases;
+pub mod provider;
 mod store;
+mod subject;
 
-pub use frame::{Case, Flaw, Outcome, Report, Subject, Verdict};
+pub use frame::{Case, Flaw, Kit, Outcome, Report, Tally, Verdict};
 pub use store::{BoxError, InMemory, Place, Store, StoreFactory};
+pub use subject::{Stores, Subject};
