@@ -188,6 +188,7 @@ pub(super) async fn the_snapshot_limit_is_refused_before(trial: Trial) -> Result
     trial.clear(&one_more.token).await?;
     if let Some(token) = taken.pop() {
         trial.clear(&token).await?;
+        let one_more = trial.one()?;
         trial.settled(&one_more).await?;
         trial.clear(&one_more.token).await?;
     }

@@ -349,17 +349,13 @@ impl SnapshotProvider for Faulty {
             _ => {}
         }
         let mut snapshots = SnapshotProvider::settle(&self.inner, cx, prepared).await?;
-        {
+        let is_new = {
             let mut memory = self.memory();
-            memory.settled.insert(token.clone());
             memory.under_way.remove(token);
-        }
-        if self.is(Fault::SettlesAnewEachTime) {
-            let later = self.answered();
-            for file in snapshots.iter_mut().flat_map(|snapshot| &mut snapshot.files) {
-                // What was sealed the first time is not sealed again.
-                file.seal = file.seal.take().filter(|_| later == TimeDelta::seconds(1));
-            }
+            memory.settled.insert(token.clone())
+        };
+        if self.is(Fault::SettlesAnewEachTime) && !is_new {
+            snapshots.reverse();
         }
         Ok(self.all(snapshots))
     }
