@@ -22,7 +22,7 @@ fn run(caps: impl Fn(&mut ProviderCaps) + Send + Sync + 'static) -> Report {
 fn in_mode(coordination: &[ProviderCoordination]) -> Report {
     let coordination: BTreeSet<_> = coordination.iter().copied().collect();
     run(move |caps| {
-        caps.coordination = coordination.clone();
+        caps.coordination.clone_from(&coordination);
         caps.revert = true;
         caps.max_volumes = NonZeroU32::new(2);
     })

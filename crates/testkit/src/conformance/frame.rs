@@ -48,6 +48,11 @@ pub trait Kit: Sized + 'static {
         subject: &Self::Subject,
     ) -> Option<&'static str>;
 
+    /// Whether a case that needs this does nothing to what is not its own.
+    fn is_harmless(_need: Self::Need) -> bool {
+        false
+    }
+
     /// Takes away what a case may have left, where it lies at a place that outlasts the case.
     fn tidy(_subject: &Self::Subject) -> BoxFuture<'static, Result<(), Flaw>> {
         Box::pin(std::future::ready(Ok(())))
@@ -87,6 +92,13 @@ impl<K: Kit> Debug for Case<K> {
 }
 
 impl<K: Kit> Case<K> {
+    /// Whether it does nothing to what is not its own, so that it can be tried on a system that is in use: a case for a
+    /// provider takes, exposes and removes snapshots under tokens of its own, stores documents under names of its own, and
+    /// writes to no file of a volume; one for a plug-in begins sessions, freezes them for a moment, thaws and aborts.
+    pub fn is_harmless(&self) -> bool {
+        self.needs.iter().all(|need| K::is_harmless(*need))
+    }
+
     /// Tries a new one.
     ///
     /// What panics has failed; so has what cannot be opened.

@@ -124,6 +124,20 @@ impl World {
         self.view().windows.iter().any(open)
     }
 
+    /// Whether the writes of a copy are held now.
+    pub fn is_held(&self, copy: &CopyId) -> bool {
+        self.view().copies.get(copy).is_some_and(|copy| copy.frozen_by.is_some())
+    }
+
+    /// Gives a database another name; its files stay where they are.
+    pub fn rename(&self, database: DatabaseId, name: &str) {
+        self.edit(|state| {
+            if let Some(known) = state.databases.get_mut(&database) {
+                name.clone_into(&mut known.info.name);
+            }
+        });
+    }
+
     /// Freezes that last, or whose end nobody asked for before their limit: they ended by themselves alone.
     pub fn late_thaws(&self) -> Vec<FreezeWindow> {
         let late = |window: &&FreezeWindow| match window.ended {

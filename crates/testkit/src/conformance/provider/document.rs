@@ -23,7 +23,7 @@ async fn drop_docs(trial: &Trial, names: &[DocName]) -> Result<(), Flaw> {
 }
 
 pub(super) async fn documents_come_back_as_they_were(trial: Trial) -> Result<(), Flaw> {
-    let big: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    let big: Vec<u8> = (0..=255).cycle().take(1 << 18).collect();
     let mut names = Vec::new();
     for bytes in [b"".as_slice(), b"{\"text\": 1}", b"\0\xff\r\n", &big] {
         let name = trial.doc_name()?;

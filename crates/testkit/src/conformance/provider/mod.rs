@@ -29,6 +29,7 @@ mod capability;
 mod document;
 mod exposure;
 mod failure;
+mod need;
 mod phases;
 mod place;
 mod removal;
@@ -97,10 +98,11 @@ use token::{
     what_was_taken_is_found_after_a_crash, what_was_taken_is_found_by_its_token,
 };
 
+use need::Need;
+pub use need::Providers;
 pub use place::{Can, Ground, ProviderFactory, ProviderPlace, TestVolume};
 pub use simulated::SimPlaces;
-use trial::Need;
-pub use trial::{Providers, Trial};
+pub use trial::Trial;
 
 /// Every case.
 pub fn cases() -> &'static [Case<Providers>] {
@@ -192,14 +194,6 @@ pub fn cases() -> &'static [Case<Providers>] {
 /// Tries every case.
 pub async fn run_all(places: &dyn ProviderFactory) -> Report {
     frame::run_all(cases(), places).await
-}
-
-impl Case<Providers> {
-    /// Whether it does nothing to what is not its own: it takes, exposes and removes snapshots under tokens of its own and
-    /// stores documents under names of its own, and writes to no file of a volume.
-    pub fn is_harmless(&self) -> bool {
-        self.needs.iter().all(|need| need.is_harmless())
-    }
 }
 
 /// Tries the [harmless](Case::is_harmless) cases, on a system that may be in use.

@@ -176,7 +176,9 @@ impl SnapshotProvider for Faulty {
         }
         let mut facts = self.inner.volumes(cx, &volumes).await.map_err(|error| self.bare(error))?;
         if self.is(Fault::CountsNothing) {
-            facts.iter_mut().for_each(|facts| facts.snapshots_used = 0);
+            for facts in facts.iter_mut() {
+                facts.snapshots_used = 0;
+            }
         }
         Ok(facts)
     }
@@ -288,7 +290,9 @@ impl SnapshotProvider for Faulty {
             Fault::TakesLongerThanItSays => cx.sleep(Duration::from_secs(1)).await?,
             Fault::CommitsAnewEachTime => {
                 let later = self.answered();
-                members.iter_mut().for_each(|member| member.taken_at += later);
+                for member in members.iter_mut() {
+                    member.taken_at += later;
+                }
             }
             _ => {}
         }
@@ -324,7 +328,9 @@ impl SnapshotProvider for Faulty {
             }
             (Fault::AdoptsAnewEachTime, Ok(mut members)) => {
                 let later = self.answered();
-                members.iter_mut().for_each(|member| member.taken_at += later);
+                for member in members.iter_mut() {
+                    member.taken_at += later;
+                }
                 Ok(members)
             }
             (_, answer) => answer,
@@ -481,7 +487,9 @@ impl SnapshotProvider for Faulty {
             }
             Fault::DeletesInWordsOnly => return Ok(Deleted::Gone),
             Fault::DeletesTheWholeSet => {
-                of_same(true).iter().for_each(|other| world.lose_snapshot(other));
+                for other in &of_same(true) {
+                    world.lose_snapshot(other);
+                }
             }
             Fault::DeletesTheNewest => {
                 of_same(false).last().into_iter().for_each(|other| world.lose_snapshot(other));
@@ -534,7 +542,9 @@ impl SnapshotProvider for Faulty {
         self.memory().exposed.extend(wanted);
         match self.fault {
             Fault::ExposesWhatIsLive => {
-                exposure.roots.iter_mut().for_each(|root| root.exposed = root.original.clone());
+                for root in exposure.roots.iter_mut() {
+                    root.exposed = root.original.clone();
+                }
             }
             Fault::ExposesInPart => drop(exposure.roots.pop()),
             _ => {}

@@ -36,7 +36,6 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::BringsBackWhatWasDiscarded,
         &[
-            "the_snapshot_limit_is_refused_before",
             "what_was_discarded_does_not_come_back",
             "what_was_discarded_does_not_come_back_after_a_crash",
         ],
@@ -114,7 +113,6 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_commit_that_was_dropped_can_be_taken_away",
             "a_commit_that_was_dropped_is_found_after_a_crash",
             "discarding_is_right_in_any_phase",
-            "the_snapshot_limit_is_refused_before",
             "what_says_it_did_nothing_did_nothing",
         ],
     ),
@@ -393,10 +391,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
         ],
     ),
     (Fault::RefusesWithUnknownEffect, &["a_refused_preparation_leaves_nothing"]),
-    (
-        Fault::RemembersWhatItRefused,
-        &["a_refused_preparation_leaves_nothing", "the_snapshot_limit_is_refused_before"],
-    ),
+    (Fault::RemembersWhatItRefused, &["a_refused_preparation_leaves_nothing"]),
     (Fault::RepeatsAtAPage, &["a_listing_has_everything_once_in_order"]),
     (Fault::RestoresWhatItHas, &["what_is_not_there_is_not_restored"]),
     (
@@ -419,7 +414,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::SaysIoAtTheLimit, &["the_snapshot_limit_is_refused_before"]),
     (Fault::SaysIoWithoutRoom, &["where_there_is_no_room_it_is_said"]),
     (Fault::SaysNothing, &["an_error_says_what_it_is"]),
-    (Fault::SettlesAnewEachTime, &[]),
+    (Fault::SettlesAnewEachTime, &["settling_again_answers_the_same"]),
     (Fault::SettlesNothingForGood, &["a_settled_set_survives_a_power_cut"]),
     (Fault::SettlesWhatWasNeverTaken, &["what_was_never_taken_is_not_settled"]),
     (
@@ -446,7 +441,6 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_repeated_commit_is_the_same_snapshots",
             "a_snapshot_is_of_the_instant_of_its_commit",
             "sets_of_different_tokens_are_apart",
-            "the_snapshot_limit_is_refused_before",
             "what_was_taken_is_found_after_a_crash",
             "what_was_taken_is_found_by_its_token",
         ],
