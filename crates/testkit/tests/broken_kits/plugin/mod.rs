@@ -363,7 +363,7 @@ impl ExchangePlugin for Faulty {
             Fault::SnapsInPart => drop(natives.pop()),
             Fault::SnapsAnewEachTime => {
                 let later = self.answered();
-                for native in natives.iter_mut() {
+                for native in &mut natives {
                     native.taken_at += later;
                 }
             }

@@ -176,7 +176,7 @@ impl SnapshotProvider for Faulty {
         }
         let mut facts = self.inner.volumes(cx, &volumes).await.map_err(|error| self.bare(error))?;
         if self.is(Fault::CountsNothing) {
-            for facts in facts.iter_mut() {
+            for facts in &mut facts {
                 facts.snapshots_used = 0;
             }
         }
@@ -290,7 +290,7 @@ impl SnapshotProvider for Faulty {
             Fault::TakesLongerThanItSays => cx.sleep(Duration::from_secs(1)).await?,
             Fault::CommitsAnewEachTime => {
                 let later = self.answered();
-                for member in members.iter_mut() {
+                for member in &mut members {
                     member.taken_at += later;
                 }
             }
@@ -328,7 +328,7 @@ impl SnapshotProvider for Faulty {
             }
             (Fault::AdoptsAnewEachTime, Ok(mut members)) => {
                 let later = self.answered();
-                for member in members.iter_mut() {
+                for member in &mut members {
                     member.taken_at += later;
                 }
                 Ok(members)
@@ -542,7 +542,7 @@ impl SnapshotProvider for Faulty {
         self.memory().exposed.extend(wanted);
         match self.fault {
             Fault::ExposesWhatIsLive => {
-                for root in exposure.roots.iter_mut() {
+                for root in &mut exposure.roots {
                     root.exposed = root.original.clone();
                 }
             }
