@@ -12,13 +12,29 @@ struct Minimal {
     caps: ProviderCaps,
     volume: VolumeRef,
     root: HostPath,
-    sets: Mutex<BTreeMap<SetToken, Vec<Snapshot>>>,
+    /// What was prepared, and its snapshots once they are taken.
+    sets: Mutex<BTreeMap<SetToken, (PrepareSpec, Vec<Snapshot>)>>,
     exposed: Mutex<BTreeMap<ExposureKey, Exposure>>,
     docs: Mutex<BTreeMap<DocName, Vec<u8>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refuse(kind: ProviderErrorKind, why: &str) -> ProviderError {
+    ProviderError::new(kind, why).without_effect()
+}
+
+impl Minimal {
+    fn check(&self, volume: &VolumeRef) -> ProviderResult<()> {
+        let unknown = || refuse(ProviderErrorKind::NotFound, "there is no such volume").with_volume(volume.clone());
+        (*volume == self.volume).then_some(()).ok_or_else(unknown)
+    }
+
+    fn taken(&self) -> Vec<Snapshot> {
+        lock(&self.sets).values().flat_map(|(_, taken)| taken.clone()).collect()
+    }
 }
 
 #[async_trait]
@@ -36,25 +52,39 @@ impl SnapshotProvider for Minimal {
     }
 
     async fn volumes(&self, _: &Cx, volumes: &[VolumeRef]) -> ProviderResult<Vec<VolumeFacts>> {
-        let facts = |volume: &VolumeRef| VolumeFacts::new(volume.clone(), QuiesceLevel::AtRest, None);
-        Ok(volumes.iter().map(facts).collect())
+        let facts = |volume: &VolumeRef| {
+            self.check(volume)?;
+            let mut facts = VolumeFacts::new(volume.clone(), QuiesceLevel::AtRest, None);
+            facts.snapshots_used = u32::try_from(self.taken().len()).unwrap_or(u32::MAX);
+            Ok(facts)
+        };
+        volumes.iter().map(facts).collect()
     }
 
     async fn prepare(&self, _: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
         if spec.limit.is_some() {
             return Err(ProviderError::unsupported("instant")); // S5: refused before the freeze
         }
+        spec.members.iter().try_for_each(|member| self.check(&member.volume))?;
+        lock(&self.sets).entry(spec.token.clone()).or_insert_with(|| (spec.clone(), Vec::new()));
         let members = spec.members.iter().map(|m| PreparedMember::new(m.volume.clone(), m.role));
         Ok(Prepared::new(spec.token.clone(), self.caps.provider.clone()).with_members(members.collect()))
     }
 
     async fn commit(&self, cx: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Member>> {
         let mut sets = lock(&self.sets);
-        let taken = sets.entry(prepared.token.clone()).or_insert_with(|| {
+        let expired = || refuse(ProviderErrorKind::Expired, "the set is not prepared, or was discarded");
+        let (spec, taken) = sets.get_mut(&prepared.token).ok_or_else(expired)?;
+        if taken.is_empty() {
             let id = SnapshotId::new(prepared.token.as_str()).expect("a token is a legal snapshot id");
-            let snap = |m: &PreparedMember| Snapshot::new(m.volume.clone(), id.clone(), cx.now());
-            prepared.members.iter().map(|m| snap(m).with_token(prepared.token.clone())).collect()
-        }); // S2: repeated, it is the same snapshots
+            let snap = |m: &PreparedMember| {
+                Snapshot::new(m.volume.clone(), id.clone(), cx.now())
+                    .with_name(spec.name.clone())
+                    .with_token(prepared.token.clone())
+                    .with_tags(spec.tags.clone())
+            };
+            *taken = prepared.members.iter().map(snap).collect();
+        } // S2: repeated, it is the same snapshots
         let member = |(snapshot, prepared): (&Snapshot, &PreparedMember)| {
             Member::new(snapshot.volume.clone(), prepared.role, snapshot.created_at)
         };
@@ -62,9 +92,9 @@ impl SnapshotProvider for Minimal {
     }
 
     async fn settle(&self, _: &Cx, prepared: &Prepared) -> ProviderResult<Vec<Snapshot>> {
-        lock(&self.sets).get(&prepared.token).cloned().ok_or_else(|| {
-            ProviderError::new(ProviderErrorKind::NotFound, "the set was never taken").without_effect()
-        })
+        let sets = lock(&self.sets);
+        let taken = sets.get(&prepared.token).map(|(_, taken)| taken).filter(|taken| !taken.is_empty());
+        taken.cloned().ok_or_else(|| refuse(ProviderErrorKind::NotFound, "the set was never taken"))
     }
 
     async fn discard(&self, _: &Cx, token: &SetToken) -> ProviderResult<Discarded> {
@@ -73,22 +103,31 @@ impl SnapshotProvider for Minimal {
     }
 
     async fn find(&self, _: &Cx, token: &SetToken) -> ProviderResult<Found> {
-        Ok(lock(&self.sets).get(token).cloned().map_or(Found::Absent, Found::Complete))
+        let sets = lock(&self.sets);
+        let taken = sets.get(token).map(|(_, taken)| taken).filter(|taken| !taken.is_empty());
+        Ok(taken.cloned().map_or(Found::Absent, Found::Complete))
     }
 
-    async fn list(&self, _: &Cx, volume: &VolumeRef, _: Option<String>) -> ProviderResult<Listing> {
-        let all = lock(&self.sets).values().flatten().filter(|s| s.volume == *volume).cloned().collect();
-        Ok(Listing { snapshots: all, next: None })
+    async fn list(&self, _: &Cx, volume: &VolumeRef, page: Option<String>) -> ProviderResult<Listing> {
+        self.check(volume)?;
+        match page {
+            Some(_) => Err(refuse(ProviderErrorKind::Invalid, "there is one page")),
+            None => Ok(Listing { snapshots: self.taken(), next: None }),
+        }
     }
 
     async fn delete(&self, _: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Deleted> {
-        lock(&self.sets).values_mut().for_each(|set| set.retain(|s| s.reference() != *snapshot));
+        lock(&self.sets).values_mut().for_each(|(_, taken)| taken.retain(|s| s.reference() != *snapshot));
         Ok(Deleted::Gone)
     }
 
     async fn expose(
         &self, _: &Cx, snapshots: &[SnapshotRef], to: &HostId, key: &ExposureKey,
     ) -> ProviderResult<Exposure> {
+        let known: Vec<_> = self.taken().iter().map(Snapshot::reference).collect();
+        if snapshots.iter().any(|snapshot| !known.contains(snapshot)) {
+            return Err(refuse(ProviderErrorKind::NotFound, "there is no such snapshot"));
+        }
         let root = |s: &SnapshotRef| ExposedRoot::new(s.clone(), self.root.clone(), self.root.clone());
         let exposure = Exposure::new(key.clone(), to.clone(), snapshots.iter().map(root).collect());
         lock(&self.exposed).insert(key.clone(), exposure.clone());

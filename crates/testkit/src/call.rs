@@ -59,8 +59,15 @@ pub const PROVIDER_CALLS: [&str; 17] = [
 ];
 
 /// The calls of `SnapshotRestore`.
-pub const PROVIDER_RESTORE_CALLS: [&str; 5] =
-    ["restore.stage", "restore.unstage", "restore.publish", "restore.retract", "restore.settle"];
+pub const PROVIDER_RESTORE_CALLS: [&str; 7] = [
+    "restore.stage",
+    "restore.unstage",
+    "restore.publish",
+    "restore.retract",
+    "restore.settle",
+    "restore.collateral",
+    "restore.revert",
+];
 
 /// The name as the lists above have it, if it is in one of them.
 pub(crate) fn known(name: &str) -> Option<&'static str> {

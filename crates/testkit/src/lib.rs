@@ -62,7 +62,8 @@
 //! - [`Change`]: what happens by itself, such as a failover.
 //! - [`Damage`]: bad bits and missing logs.
 //! - [`ese`]: damage to files of the Extensible Storage Engine, with a word on what was done.
-//! - [`conformance`]: suites that every journal, every keeper of leases and every catalogue has to pass.
+//! - [`conformance`]: suites that every journal, every keeper of leases and every catalogue has to pass, every provider and
+//!   every plug-in.
 //! - [`Shape`]: how a database was really taken, by its bytes, whatever anybody claims.
 
 #![forbid(unsafe_code)]

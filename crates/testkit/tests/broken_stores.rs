@@ -7,33 +7,9 @@
 
 mod broken;
 
-use std::collections::BTreeSet;
-use std::fmt::{Debug, Write as _};
-
-use stillpoint_testkit::conformance::{Case, Report, StoreFactory};
+use broken::table::each_is_caught;
+use stillpoint_testkit::conformance::{Report, StoreFactory};
 use stillpoint_workflow::testing::Sim;
-
-/// Runs each broken store through the suite, and compares the cases that failed with those that should have.
-fn each_is_caught<F: Debug + Copy>(
-    cases: &[Case],
-    run_all: impl Fn(F) -> Report,
-    wanted: &[(F, &[&str])],
-) {
-    let (mut wrong, mut useful) = (String::new(), BTreeSet::new());
-    for (fault, by) in wanted {
-        let report = run_all(*fault);
-        let failed: BTreeSet<&str> = report.failed().into_iter().collect();
-        if failed.is_empty() || failed != by.iter().copied().collect() {
-            writeln!(wrong, "{fault:?} was caught by {failed:?}, not by {by:?}:\n{report}\n")
-                .unwrap();
-        }
-        useful.extend(failed);
-    }
-    assert!(wrong.is_empty(), "{wrong}");
-    let useless: Vec<_> =
-        cases.iter().map(|case| case.name).filter(|name| !useful.contains(name)).collect();
-    assert!(useless.is_empty(), "no broken store was caught by {useless:?}");
-}
 
 fn run<T>(suite: impl AsyncFnOnce() -> T) -> T {
     Sim::new(1).run(suite())

@@ -35,7 +35,39 @@ struct Open {
     state: SessionState,
     frozen_at: Option<DateTime<Utc>>,
     thawed_at: Option<DateTime<Utc>>,
+    ran_out: bool,
     stamps: BTreeMap<HostPath, Stamp>,
+}
+
+fn gone() -> PluginError {
+    PluginError::new(PluginErrorKind::SessionGone, "the session is not open").without_effect()
+}
+
+impl Open {
+    fn is_open(&self) -> bool {
+        matches!(self.state, SessionState::Open | SessionState::Frozen { .. })
+    }
+
+    fn thaw(&mut self, at: DateTime<Utc>) {
+        if matches!(self.state, SessionState::Frozen { .. }) {
+            self.state = SessionState::Open;
+            self.thawed_at = Some(at);
+        }
+    }
+
+    /// Ends what is over by now.
+    fn pass(&mut self, now: DateTime<Utc>) {
+        if let SessionState::Frozen { until: Some(until) } = self.state
+            && until <= now
+        {
+            self.thaw(until);
+            self.ran_out = true;
+        }
+        if self.is_open() && self.session.lease_until <= now {
+            self.thaw(now);
+            self.state = SessionState::Aborted;
+        }
+    }
 }
 
 /// Ledgers in one folder.
@@ -65,10 +97,22 @@ impl Ledger {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, id: SessionId, act: impl FnOnce(&mut Open) -> T) -> PluginResult<T> {
-        self.sessions().get_mut(&id).map(act).ok_or_else(|| {
-            PluginError::new(PluginErrorKind::SessionGone, "no such session").without_effect()
-        })
+    /// A session as it is now: leases and limits end by the clock, whoever looks.
+    fn with<T>(&self, cx: &Cx, id: SessionId, act: impl FnOnce(&mut Open) -> T) -> PluginResult<T> {
+        let mut sessions = self.sessions();
+        let open = sessions.get_mut(&id).ok_or_else(gone)?;
+        open.pass(cx.now());
+        Ok(act(open))
+    }
+
+    /// A session that is open, frozen or not.
+    fn with_open<T>(
+        &self,
+        cx: &Cx,
+        id: SessionId,
+        act: impl FnOnce(&mut Open) -> T,
+    ) -> PluginResult<T> {
+        self.with(cx, id, |open| open.is_open().then(|| act(open)))?.ok_or_else(gone)
     }
 
     fn take_inventory(&self, now: DateTime<Utc>) -> PluginResult<Inventory> {
@@ -178,41 +222,49 @@ impl ExchangePlugin for Ledger {
             state: SessionState::Open,
             frozen_at: None,
             thawed_at: None,
+            ran_out: false,
             stamps: BTreeMap::new(),
         };
-        Ok(self.sessions().entry(spec.id).or_insert(open).session.clone())
+        let _new = self.sessions().entry(spec.id).or_insert(open);
+        // X3 and X4: begun again it is the same session, of the same kind, with a lease that begins anew.
+        self.with_open(cx, spec.id, |open| {
+            open.session.lease_until = cx.now() + spec.lease;
+            open.session.clone()
+        })
     }
 
-    async fn session(&self, _: &Cx, id: SessionId) -> PluginResult<SessionState> {
-        Ok(self.with(id, |open| open.state.clone()).unwrap_or(SessionState::Unknown))
+    async fn session(&self, cx: &Cx, id: SessionId) -> PluginResult<SessionState> {
+        Ok(self.with(cx, id, |open| open.state.clone()).unwrap_or(SessionState::Unknown))
     }
 
     async fn renew(&self, cx: &Cx, id: SessionId, lease: Duration) -> PluginResult<()> {
-        self.with(id, |open| open.session.lease_until = cx.now() + lease)
+        self.with_open(cx, id, |open| open.session.lease_until = cx.now() + lease)
     }
 
-    async fn freeze(&self, cx: &Cx, id: SessionId, _: Option<Duration>) -> PluginResult<Frozen> {
-        self.with(id, |open| {
-            let paths = open.session.files.iter().map(|file| file.path.clone());
-            open.stamps = paths.map(|path| (path.clone(), stamp(&path))).collect();
-            open.state = SessionState::Frozen { until: None };
-            open.frozen_at = Some(cx.now());
-            Frozen::new(cx.now(), QuiesceLevel::AtRest, None)
+    async fn freeze(
+        &self,
+        cx: &Cx,
+        id: SessionId,
+        limit: Option<Duration>,
+    ) -> PluginResult<Frozen> {
+        self.with_open(cx, id, |open| {
+            if !matches!(open.state, SessionState::Frozen { .. }) {
+                let paths = open.session.files.iter().map(|file| file.path.clone());
+                open.stamps = paths.map(|path| (path.clone(), stamp(&path))).collect();
+                open.state = SessionState::Frozen { until: limit.map(|limit| cx.now() + limit) };
+                (open.frozen_at, open.thawed_at) = (Some(cx.now()), None);
+            }
+            let SessionState::Frozen { until } = open.state else { unreachable!("just frozen") };
+            Frozen::new(open.frozen_at.unwrap_or(cx.now()), QuiesceLevel::AtRest, until)
         })
     }
 
     async fn thaw(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {
-        let thaw = |open: &mut Open| {
-            if matches!(open.state, SessionState::Frozen { .. }) {
-                open.state = SessionState::Open;
-                open.thawed_at = Some(cx.now());
-            }
-        };
-        self.with(id, thaw).or(Ok(())) // X2: right in any state.
+        self.with(cx, id, |open| open.thaw(cx.now())).or(Ok(())) // X2: right in any state.
     }
 
-    async fn evidence(&self, _: &Cx, id: SessionId) -> PluginResult<SetOutcome> {
-        self.with(id, |open| {
+    async fn evidence(&self, cx: &Cx, id: SessionId) -> PluginResult<SetOutcome> {
+        self.with(cx, id, |open| {
             let mut outcome = SetOutcome::new(QuiesceLevel::AtRest, EvidenceGrain::PerDatabase);
             (outcome.frozen_at, outcome.thawed_at) = (open.frozen_at, open.thawed_at);
             for copy in &open.session.copies {
@@ -222,7 +274,9 @@ impl ExchangePlugin for Ledger {
                     then.is_none() || then != stamp(&file.path)
                 });
                 let held = match changed {
-                    _ if open.frozen_at.is_none() => Held::Unknown,
+                    _ if open.ran_out => Held::Broken(Cause::LimitPassed),
+                    // X7: before the thaw nobody can say.
+                    _ if open.thawed_at.is_none() => Held::Unknown,
                     None => Held::Yes,
                     Some(file) => Held::Broken(Cause::FileChanged {
                         file: file.path.clone(),
@@ -254,23 +308,36 @@ impl ExchangePlugin for Ledger {
 
     async fn complete(
         &self,
-        _: &Cx,
+        cx: &Cx,
         id: SessionId,
         verdicts: &BTreeMap<CopyId, Verdict>,
     ) -> PluginResult<BTreeMap<CopyId, Completion>> {
-        self.with(id, |open| {
+        let answer = |copies: Vec<CopyId>, answer: Completion| -> BTreeMap<_, _> {
+            copies.into_iter().map(|copy| (copy, answer.clone())).collect()
+        };
+        let completed = self.with(cx, id, |open| {
             if let SessionState::Completed(answers) = &open.state {
                 return answers.clone(); // The verdicts of the first call stand.
             }
-            let answers: BTreeMap<_, _> =
-                verdicts.keys().map(|copy| (copy.clone(), Completion::Completed)).collect();
+            if !open.is_open() {
+                return answer(open.session.copies.clone(), Completion::Lost);
+            }
+            let answers = answer(open.session.copies.clone(), Completion::Completed);
             open.state = SessionState::Completed(answers.clone());
             answers
-        })
+        });
+        Ok(completed
+            .unwrap_or_else(|_| answer(verdicts.keys().cloned().collect(), Completion::Lost)))
     }
 
-    async fn abort(&self, _: &Cx, id: SessionId) -> PluginResult<()> {
-        self.with(id, |open| open.state = SessionState::Aborted).or(Ok(()))
+    async fn abort(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {
+        let abort = |open: &mut Open| {
+            if open.is_open() {
+                open.thaw(cx.now());
+                open.state = SessionState::Aborted;
+            }
+        };
+        self.with(cx, id, abort).or(Ok(()))
     }
 
     async fn truncation(&self, _: &Cx, _: &CopyId, _: DateTime<Utc>) -> PluginResult<Truncation> {

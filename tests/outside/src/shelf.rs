@@ -132,6 +132,22 @@ impl Shelf {
     }
 }
 
+/// Lets nobody write to the files of an exposure.
+fn make_read_only(folder: &Path) -> ProviderResult<()> {
+    let failed = |error| ProviderError::io("make an exposure read-only", error);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            make_read_only(&path)?;
+            continue;
+        }
+        let mut rights = fs::metadata(&path).map_err(failed)?.permissions();
+        rights.set_readonly(true);
+        fs::set_permissions(&path, rights).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn not_found(message: &str) -> ProviderError {
     ProviderError::new(ProviderErrorKind::NotFound, message).without_effect()
 }
@@ -164,6 +180,21 @@ impl SnapshotProvider for Shelf {
         self.check(spec.members.iter().map(|member| member.volume.clone()))?;
         if spec.limit.is_some() {
             return Err(ProviderError::unsupported("instant")); // S5: before the freeze.
+        }
+        // What would make the commit fail is refused here: nothing is frozen yet.
+        for file in spec.members.iter().flat_map(|member| &member.files) {
+            if !file.starts_with(&self.root) {
+                let text = format!("{file} does not lie on this shelf's volume");
+                return Err(ProviderError::new(ProviderErrorKind::PathEscapes, text)
+                    .with_volume(self.volume.clone())
+                    .without_effect());
+            }
+            if !file.to_native()?.is_file() {
+                let text = format!("{file} is not there");
+                return Err(ProviderError::new(ProviderErrorKind::Vanished, text)
+                    .with_volume(self.volume.clone())
+                    .without_effect());
+            }
         }
         let member =
             |m: &stillpoint::storage::MemberSpec| PreparedMember::new(m.volume.clone(), m.role);
@@ -239,8 +270,17 @@ impl SnapshotProvider for Shelf {
         Ok(state.sets.get(token).map_or(Found::Absent, complete))
     }
 
-    async fn list(&self, _: &Cx, volume: &VolumeRef, _: Option<String>) -> ProviderResult<Listing> {
+    async fn list(
+        &self,
+        _: &Cx,
+        volume: &VolumeRef,
+        page: Option<String>,
+    ) -> ProviderResult<Listing> {
         self.check([volume.clone()])?;
+        if page.is_some() {
+            let text = "a shelf has one page";
+            return Err(ProviderError::new(ProviderErrorKind::Invalid, text).without_effect());
+        }
         let snapshots = self.state().sets.values().map(|kept| kept.snapshot.clone()).collect();
         Ok(Listing { snapshots, next: None })
     }
@@ -257,10 +297,18 @@ impl SnapshotProvider for Shelf {
         to: &HostId,
         key: &ExposureKey,
     ) -> ProviderResult<Exposure> {
-        let mut roots = Vec::new();
+        if let Some(open) = self.state().exposed.get(key) {
+            return Ok(open.clone());
+        }
+        let mut kept = Vec::new();
         for wanted in snapshots {
+            kept.push((wanted, self.kept(wanted)?.files));
+        }
+        let mut roots = Vec::new();
+        for (wanted, files) in kept {
             let folder = self.spool.join(key.as_str()).join(wanted.id.as_str());
-            self.lay_out(&folder, &self.kept(wanted)?.files)?;
+            self.lay_out(&folder, &files)?;
+            make_read_only(&folder)?; // S4.
             roots.push(ExposedRoot::new(wanted.clone(), self.root.clone(), self.native(&folder)?));
         }
         let exposure = Exposure::new(key.clone(), to.clone(), roots);

@@ -1,6 +1,7 @@
 //! What the suites have in common: cases, how they are run, and what is said of them.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -9,14 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use futures_util::FutureExt;
-use futures_util::future::join_all;
-use stillpoint_catalog::{Catalog, CatalogError};
-use stillpoint_context::{BoxFuture, ErrorFacts, Spawner};
-use stillpoint_workflow::{Journal, JournalError, Leases};
+use stillpoint_context::BoxFuture;
 
-use super::store::{Place, Store, StoreFactory};
+use super::subject::Stores;
 
-/// How a store breaks a rule, in one sentence.
+/// How a rule is broken, in one sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Flaw(pub(super) String);
@@ -27,118 +25,123 @@ impl Flaw {
     }
 }
 
-impl From<JournalError> for Flaw {
-    fn from(error: JournalError) -> Self {
-        Self(format!("a call failed: {error} ({})", error.code()))
+/// What a suite tries: stores, providers or plug-ins.
+///
+/// Not for others to implement: its methods may change in any version.
+pub trait Kit: Sized + 'static {
+    /// What makes the things that are tried.
+    type Factory<'f>: ?Sized + Sync;
+    /// One of them, at a place of its own.
+    type Subject: Send + Sync + 'static;
+    /// What a case cannot do without.
+    type Need: Copy + Debug + Send + Sync + 'static;
+    /// What one of them is called.
+    const NOUN: &'static str;
+
+    /// Makes one.
+    fn open<'f>(factory: &'f Self::Factory<'f>) -> BoxFuture<'f, Result<Self::Subject, Flaw>>;
+
+    /// What was declared that makes a case pointless which needs this.
+    fn missing(
+        need: Self::Need,
+        factory: &Self::Factory<'_>,
+        subject: &Self::Subject,
+    ) -> Option<&'static str>;
+
+    /// Whether a case that needs this does nothing to what is not its own.
+    fn is_harmless(_need: Self::Need) -> bool {
+        false
+    }
+
+    /// Takes away what a case may have left, where it lies at a place that outlasts the case.
+    fn tidy(_subject: &Self::Subject) -> BoxFuture<'static, Result<(), Flaw>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
-impl From<CatalogError> for Flaw {
-    fn from(error: CatalogError) -> Self {
-        Self(format!("a call failed: {error} ({})", error.code()))
-    }
-}
-
-/// What a case cannot do without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    /// A store that can be opened again.
-    Reopen,
-    /// A store that goes by leases alone, whether or not a process has died.
-    Blind,
-    /// Leases beside the journal.
-    Leases,
-    /// A catalogue that looks at the leases.
-    Looks,
-    /// A journal beside the leases.
-    Journal,
-    /// A journal that other processes may write to.
-    Shared,
-    /// One that no other process writes to.
-    Private,
-}
-
-impl Need {
-    /// What the store says that makes the case pointless.
-    fn missing(self, stores: &dyn StoreFactory, store: &Store) -> Option<&'static str> {
-        let shared = store.journal.as_ref().map(Journal::is_shared);
-        match self {
-            Self::Reopen => (!stores.reopens()).then_some("the store cannot be opened again"),
-            Self::Blind => {
-                stores.sees_the_dead().then_some("the store can tell that a process has died")
-            }
-            Self::Looks => (!stores.catalog_looks_at_leases())
-                .then_some("the catalogue does not look at leases"),
-            Self::Leases => store.leases.is_none().then_some("the store keeps no leases"),
-            Self::Journal => store.journal.is_none().then_some("the store has no journal"),
-            Self::Shared => (shared != Some(true)).then_some("the journal is not shared"),
-            Self::Private => (shared != Some(false)).then_some("the journal is shared"),
-        }
-    }
-}
-
-pub(super) type Run = fn(Subject) -> BoxFuture<'static, Result<(), Flaw>>;
+pub(super) type Run<S> = fn(S) -> BoxFuture<'static, Result<(), Flaw>>;
 
 /// One case of a suite.
-#[derive(Clone, Copy)]
-pub struct Case {
+pub struct Case<K: Kit = Stores> {
     /// Its name, which reads as a rule.
     pub name: &'static str,
-    /// The sentence of the contract that it holds a store to.
+    /// The paragraph of the contract that it belongs to, such as `S3`; empty where the contract has none.
+    pub contract: &'static str,
+    /// The sentence of the contract that it holds an implementation to.
     pub rule: &'static str,
-    pub(super) needs: &'static [Need],
-    pub(super) run: Run,
+    pub(super) needs: &'static [K::Need],
+    pub(super) run: Run<K::Subject>,
 }
 
-impl Debug for Case {
+impl<K: Kit> Clone for Case<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Kit> Copy for Case<K> {}
+
+impl<K: Kit> Debug for Case<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Case")
             .field("name", &self.name)
+            .field("contract", &self.contract)
             .field("rule", &self.rule)
             .finish_non_exhaustive()
     }
 }
 
-impl Case {
-    /// Tries a new store.
-    ///
-    /// A store that panics has failed; so has one that cannot be opened.
-    pub async fn run(&self, stores: &dyn StoreFactory) -> Verdict {
-        let tried = AssertUnwindSafe(self.attempt(stores)).catch_unwind().await;
-        let outcome = tried.unwrap_or_else(|panic| Outcome::Failed(panic_text(&*panic)));
-        Verdict { name: self.name, rule: self.rule, outcome }
+impl<K: Kit> Case<K> {
+    /// Whether it does nothing to what is not its own, so that it can be tried on a system that is in use: a case for a
+    /// provider takes, exposes and removes snapshots under tokens of its own, stores documents under names of its own, and
+    /// writes to no file of a volume; one for a plug-in begins sessions, freezes them for a moment, thaws and aborts.
+    pub fn is_harmless(&self) -> bool {
+        self.needs.iter().all(|need| K::is_harmless(*need))
     }
 
-    async fn attempt(&self, stores: &dyn StoreFactory) -> Outcome {
-        let subject = match Subject::open(stores).await {
+    /// Tries a new one.
+    ///
+    /// What panics has failed; so has what cannot be opened.
+    pub async fn run<'f>(&self, factory: &'f K::Factory<'f>) -> Verdict {
+        let tried = AssertUnwindSafe(self.attempt(factory)).catch_unwind().await;
+        let outcome = tried.unwrap_or_else(|panic| Outcome::Failed(panic_text::<K>(&*panic)));
+        Verdict { name: self.name, contract: self.contract, rule: self.rule, outcome }
+    }
+
+    async fn attempt<'f>(&self, factory: &'f K::Factory<'f>) -> Outcome {
+        let subject = match K::open(factory).await {
             Ok(subject) => subject,
             Err(flaw) => return Outcome::Failed(flaw.0),
         };
-        let missing = self.needs.iter().find_map(|need| need.missing(stores, &subject.store));
+        let missing = self.needs.iter().find_map(|need| K::missing(*need, factory, &subject));
         if let Some(missing) = missing {
             return Outcome::Skipped(missing);
         }
-        match (self.run)(subject).await {
+        let tidy = K::tidy(&subject);
+        // Also after a panic: what was left is at a place that may outlast the case.
+        let ended = AssertUnwindSafe((self.run)(subject)).catch_unwind().await;
+        let ended = ended.unwrap_or_else(|panic| Err(Flaw(panic_text::<K>(&*panic))));
+        match ended.and(tidy.await) {
             Ok(()) => Outcome::Passed,
             Err(flaw) => Outcome::Failed(flaw.0),
         }
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+fn panic_text<K: Kit>(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the store panicked: {}", text.unwrap_or("it does not say why"))
+    format!("the {} panicked: {}", K::NOUN, text.unwrap_or("it does not say why"))
 }
 
 /// What came of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The store keeps the rule, as far as the case can see.
+    /// The rule is kept, as far as the case can see.
     Passed,
-    /// The store breaks the rule: how, in one sentence.
+    /// The rule is broken: how, in one sentence.
     Failed(String),
-    /// The case does not apply to the store, by this declaration.
+    /// The case does not apply, by this declaration.
     Skipped(&'static str),
 }
 
@@ -147,10 +150,23 @@ pub enum Outcome {
 pub struct Verdict {
     /// The name of the case.
     pub name: &'static str,
+    /// The paragraph of the contract, such as `S3`; empty where the contract has none.
+    pub contract: &'static str,
     /// The sentence of the contract.
     pub rule: &'static str,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// How many cases of one paragraph of a contract came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Those that passed.
+    pub passed: usize,
+    /// Those that failed.
+    pub failed: usize,
+    /// Those that were skipped.
+    pub skipped: usize,
 }
 
 /// What came of a suite, in the order of its cases.
@@ -181,6 +197,20 @@ impl Report {
         self.names(|outcome| matches!(outcome, Outcome::Skipped(_)))
     }
 
+    /// What came of each paragraph of the contract, by its name, such as `S3`.
+    pub fn by_contract(&self) -> BTreeMap<&'static str, Tally> {
+        let mut tallies = BTreeMap::<_, Tally>::new();
+        for verdict in self.verdicts.iter().filter(|verdict| !verdict.contract.is_empty()) {
+            let tally = tallies.entry(verdict.contract).or_default();
+            match verdict.outcome {
+                Outcome::Passed => tally.passed += 1,
+                Outcome::Failed(_) => tally.failed += 1,
+                Outcome::Skipped(_) => tally.skipped += 1,
+            }
+        }
+        tallies
+    }
+
     /// Stops the test unless no case failed.
     ///
     /// # Panics
@@ -191,20 +221,24 @@ impl Report {
     }
 }
 
-/// A line for each case, those that failed with the rule and the flaw.
+/// A line for each case, those that failed with the rule and the flaw; then one for each paragraph of the contract.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Verdict { name, rule, outcome } in &self.verdicts {
+        for Verdict { name, contract, rule, outcome } in &self.verdicts {
+            let space = if contract.is_empty() { "" } else { " " };
             match outcome {
-                Outcome::Passed => writeln!(f, "passed   {name}")?,
-                Outcome::Skipped(why) => writeln!(f, "skipped  {name}: {why}")?,
+                Outcome::Passed => writeln!(f, "passed   {contract}{space}{name}")?,
+                Outcome::Skipped(why) => writeln!(f, "skipped  {contract}{space}{name}: {why}")?,
                 Outcome::Failed(flaw) => {
                     writeln!(
                         f,
-                        "FAILED   {name}\n           rule: {rule}\n           flaw: {flaw}"
+                        "FAILED   {contract}{space}{name}\n           rule: {rule}\n           flaw: {flaw}"
                     )?;
                 }
             }
+        }
+        for (contract, Tally { passed, failed, skipped }) in self.by_contract() {
+            writeln!(f, "{contract}: {passed} passed, {failed} failed, {skipped} skipped")?;
         }
         let (passed, failed, skipped) =
             (self.passed().len(), self.failed().len(), self.skipped().len());
@@ -212,82 +246,12 @@ impl fmt::Display for Report {
     }
 }
 
-pub(super) async fn run_all(cases: &[Case], stores: &dyn StoreFactory) -> Report {
+pub(super) async fn run_all<'f, K: Kit>(cases: &[Case<K>], factory: &'f K::Factory<'f>) -> Report {
     let mut verdicts = Vec::new();
     for case in cases {
-        verdicts.push(case.run(stores).await);
+        verdicts.push(case.run(factory).await);
     }
     Report { verdicts }
-}
-
-/// A store under test, and the place that it lies at.
-pub struct Subject {
-    store: Store,
-    spawner: Option<Arc<dyn Spawner>>,
-    blind: bool,
-    // Dropped after the store.
-    place: Box<dyn Place>,
-}
-
-impl Debug for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Subject").field(&self.store).finish()
-    }
-}
-
-impl Subject {
-    async fn open(stores: &dyn StoreFactory) -> Result<Self, Flaw> {
-        let unmade = |error| Flaw(format!("there is no place for a store: {error}"));
-        let place = stores.place().await.map_err(unmade)?;
-        let store = open(&*place).await?;
-        Ok(Self { store, spawner: stores.spawner(), blind: !stores.sees_the_dead(), place })
-    }
-
-    pub(super) fn journal(&self) -> Result<Arc<dyn Journal>, Flaw> {
-        self.store.journal.clone().ok_or_else(|| Flaw::new("the store has no journal"))
-    }
-
-    pub(super) fn leases(&self) -> Result<Arc<dyn Leases>, Flaw> {
-        self.store.leases.clone().ok_or_else(|| Flaw::new("the store keeps no leases"))
-    }
-
-    pub(super) fn has_leases(&self) -> bool {
-        self.store.leases.is_some()
-    }
-
-    /// Whether it goes by leases alone.
-    pub(super) fn is_blind(&self) -> bool {
-        self.blind
-    }
-
-    pub(super) fn catalog(&self) -> Result<Arc<dyn Catalog>, Flaw> {
-        self.store.catalog.clone().ok_or_else(|| Flaw::new("the store has no catalogue"))
-    }
-
-    /// Closes the store and opens it again. The case has dropped its own handles before.
-    pub(super) async fn reopen(&mut self) -> Result<(), Flaw> {
-        self.store = Store::new();
-        self.store = open(&*self.place).await?;
-        Ok(())
-    }
-
-    /// What these give, all at the same time.
-    pub(super) async fn together<T: Send + 'static>(
-        &self,
-        parts: Vec<BoxFuture<'static, Result<T, Flaw>>>,
-    ) -> Result<Vec<T>, Flaw> {
-        let parts = parts.into_iter().map(|part| {
-            let Some(spawner) = &self.spawner else { return part };
-            let (task, result) = part.remote_handle();
-            spawner.spawn("conformance", Box::pin(task));
-            Box::pin(result)
-        });
-        join_all(parts).await.into_iter().collect()
-    }
-}
-
-async fn open(place: &dyn Place) -> Result<Store, Flaw> {
-    place.open().await.map_err(|error| Flaw(format!("the store cannot be opened: {error}")))
 }
 
 /// Those who are still at work, so that others can tell when they are done, in whatever way.
@@ -353,13 +317,24 @@ pub(super) fn ensure(holds: bool, flaw: impl FnOnce() -> String) -> Result<(), F
     if holds { Ok(()) } else { Err(Flaw(flaw())) }
 }
 
-/// The list of a suite: functions, each with its rule and what it needs.
+/// The list of a suite: functions, each with its rule and what it needs, and with the paragraph of its contract where there
+/// are such; then the needs are those of the module's own `Need`.
 macro_rules! cases {
     ($($run:ident: $rule:literal $([$($need:ident),+])?;)+) => {
         &[$($crate::conformance::Case {
             name: stringify!($run),
+            contract: "",
             rule: $rule,
-            needs: &[$($($crate::conformance::frame::Need::$need),+)?],
+            needs: &[$($($crate::conformance::subject::Need::$need),+)?],
+            run: |subject| Box::pin($run(subject)),
+        }),+]
+    };
+    ($($contract:ident $run:ident: $rule:literal $([$($need:ident),+])?;)+) => {
+        &[$($crate::conformance::Case {
+            name: stringify!($run),
+            contract: stringify!($contract),
+            rule: $rule,
+            needs: &[$($(Need::$need),+)?],
             run: |subject| Box::pin($run(subject)),
         }),+]
     };

@@ -9,9 +9,9 @@ use std::time::Duration;
 use stillpoint_context::{BoxFuture, ProcessId};
 use stillpoint_workflow::{Fencing, JournalError, Lease, Leases, Seq};
 
-use super::frame::{self, Flaw, Subject, Works, cases, ensure, pause, same};
+use super::frame::{self, Flaw, Works, cases, ensure, pause, same};
 use super::journal::{Writer, append, contents, fenced, mono, note, process, stream};
-use super::{Case, Report, StoreFactory};
+use super::{Case, Report, StoreFactory, Subject};
 
 /// Every case.
 pub fn cases() -> &'static [Case] {

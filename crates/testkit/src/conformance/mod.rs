@@ -1,7 +1,10 @@
-//! Suites that every store has to pass: one for each trait that a store implements.
+//! Suites that every store has to pass, one for each trait that a store implements; and one each for snapshot
+//! [providers](provider) and Exchange [plug-ins](plugin).
 //!
-//! A suite is a list of [`Case`]s. Each is named as a rule, quotes the sentence of the contract that it holds a store to, and
-//! gets a store of its own from a [`StoreFactory`], which can also close it and open it again, as after a crash.
+//! A suite is a list of [`Case`]s. Each is named as a rule, quotes the sentence of the contract that it holds an
+//! implementation to, and gets one of its own from a factory, which can also close it and open it again, as after a crash:
+//! a store from a [`StoreFactory`], a provider from a [`ProviderFactory`](provider::ProviderFactory), a plug-in from a
+//! [`PluginFactory`](plugin::PluginFactory).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -26,7 +29,7 @@
 //!   cases ── run ──▶ Verdict: passed · failed, and how · skipped, and by which declaration ──▶ Report
 //! ```
 //!
-//! A case needs nothing of the runtime: what it does at the same time it does in the caller's task, or in tasks of
+//! A case for a store needs nothing of the runtime: what it does at the same time it does in the caller's task, or in tasks of
 //! [`StoreFactory::spawner`], where a store that is used from several threads should be tried. It sleeps never and reads
 //! no clock; instants are values of its own.
 //!
@@ -36,7 +39,11 @@ pub mod catalog;
 mod frame;
 pub mod journal;
 pub mod leases;
+pub mod plugin;
+pub mod provider;
 mod store;
+mod subject;
 
-pub use frame::{Case, Flaw, Outcome, Report, Subject, Verdict};
+pub use frame::{Case, Flaw, Kit, Outcome, Report, Tally, Verdict};
 pub use store::{BoxError, InMemory, Place, Store, StoreFactory};
+pub use subject::{Stores, Subject};

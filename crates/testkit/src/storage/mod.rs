@@ -352,6 +352,6 @@ impl SnapshotProvider for SimStorage {
     }
 
     fn restore(&self) -> Option<&dyn SnapshotRestore> {
-        self.caps.clone.then_some(self)
+        (self.caps.clone || self.caps.revert).then_some(self)
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use stillpoint_context::{Cx, HostPath};
 use stillpoint_model::handover::{ExposedRoot, Exposure};
-use stillpoint_model::id::{ExposureKey, ProviderId};
+use stillpoint_model::id::{ExposureKey, ProviderId, SnapshotRef, VolumeRef};
 use stillpoint_storage::{
-    ProviderErrorKind, ProviderResult, Published, RestoreKey, SnapshotRestore, StageSpec, Staged,
+    Collateral, Consent, ProviderError, ProviderErrorKind, ProviderResult, Published, RestoreKey,
+    SnapshotRestore, StageSpec, Staged,
 };
 
-use super::SimStorage;
+use super::{SimStorage, listed};
 use crate::world::array::refuse;
 use crate::world::state::{Entry, Stage, StagedFile, State};
 
@@ -18,6 +19,11 @@ use crate::world::state::{Entry, Stage, StagedFile, State};
 fn beside(target: &HostPath, suffix: &str) -> ProviderResult<HostPath> {
     let raw = format!("{}.{suffix}", target.as_str());
     Ok(HostPath::new(target.host().clone(), target.flavor(), raw)?)
+}
+
+fn no_snapshot(snapshot: &SnapshotRef) -> ProviderError {
+    refuse(ProviderErrorKind::NotFound, format!("there is no snapshot {snapshot}"))
+        .with_volume(snapshot.volume.clone())
 }
 
 impl State {
@@ -142,6 +148,53 @@ impl State {
         Ok(())
     }
 
+    /// What a revert would destroy: newer snapshots, and files that the chosen ones do not hold.
+    fn collateral(
+        &mut self,
+        snapshots: &[SnapshotRef],
+        provider: &ProviderId,
+    ) -> ProviderResult<Collateral> {
+        let mut collateral = Collateral::default();
+        for chosen in snapshots {
+            self.render_volume(&chosen.volume, self.now);
+            let disk = self.volume_of(provider, &chosen.volume)?;
+            let known = disk.snapshots.get(&chosen.id).ok_or_else(|| no_snapshot(chosen))?;
+            let newer = disk.snapshots.iter().filter(|(_, other)| other.taken > known.taken);
+            collateral
+                .newer
+                .extend(newer.map(|(id, _)| SnapshotRef::new(chosen.volume.clone(), id.clone())));
+            let lost = disk.files.iter().filter(|(key, _)| !known.files.contains_key(*key));
+            collateral.files.extend(lost.filter_map(|(_, f)| disk.path(&f.inside, &f.host)));
+        }
+        Ok(collateral)
+    }
+
+    fn revert(
+        &mut self,
+        snapshots: &[SnapshotRef],
+        consent: &Consent,
+        provider: &ProviderId,
+    ) -> ProviderResult<Vec<VolumeRef>> {
+        let collateral = self.collateral(snapshots, provider)?;
+        if consent.0 != collateral {
+            let message = "the consent is not to what would be lost now";
+            return Err(refuse(ProviderErrorKind::Collateral, message));
+        }
+        for chosen in snapshots {
+            let Some(disk) = self.volumes.get_mut(&chosen.volume) else { continue };
+            disk.snapshots.retain(|id, _| {
+                !collateral
+                    .newer
+                    .iter()
+                    .any(|newer| newer.volume == chosen.volume && newer.id == *id)
+            });
+            if let Some(known) = disk.snapshots.get(&chosen.id) {
+                disk.files.clone_from(&known.files);
+            }
+        }
+        Ok(snapshots.iter().map(|chosen| chosen.volume.clone()).collect())
+    }
+
     fn settle_restore(&mut self, key: &RestoreKey, provider: &ProviderId) {
         let Some(stage) = self.stages.remove(&(provider.clone(), key.clone())) else { return };
         for file in &stage.files {
@@ -190,5 +243,32 @@ impl SnapshotRestore for SimStorage {
             Ok(())
         };
         self.perform(cx, "restore.settle", key.to_string(), effect).await
+    }
+
+    async fn collateral(&self, cx: &Cx, snapshots: &[SnapshotRef]) -> ProviderResult<Collateral> {
+        let (caps, wanted) = (Arc::clone(&self.caps), snapshots.to_vec());
+        let effect = move |state: &mut State, _: &Entry| {
+            if !caps.revert {
+                return Err(ProviderError::unsupported("revert"));
+            }
+            state.collateral(&wanted, &caps.provider)
+        };
+        self.perform(cx, "restore.collateral", listed(snapshots), effect).await
+    }
+
+    async fn revert(
+        &self,
+        cx: &Cx,
+        snapshots: &[SnapshotRef],
+        consent: &Consent,
+    ) -> ProviderResult<Vec<VolumeRef>> {
+        let (caps, wanted, consent) = (Arc::clone(&self.caps), snapshots.to_vec(), consent.clone());
+        let effect = move |state: &mut State, _: &Entry| {
+            if !caps.revert {
+                return Err(ProviderError::unsupported("revert"));
+            }
+            state.revert(&wanted, &consent, &caps.provider)
+        };
+        self.perform(cx, "restore.revert", listed(snapshots), effect).await
     }
 }

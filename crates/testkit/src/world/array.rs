@@ -91,6 +91,12 @@ impl State {
                     refuse(ProviderErrorKind::NoSpace, message).with_volume(member.volume.clone())
                 );
             }
+            if disk.holds_another(spec.token.as_str(), &spec.token) {
+                let message =
+                    format!("{} has a snapshot {} that is not ours", member.volume, spec.token);
+                return Err(refuse(ProviderErrorKind::NameTaken, message)
+                    .with_volume(member.volume.clone()));
+            }
             if let (false, Some(limit)) = (disk.has_room(), disk.limit) {
                 let limit = u64::from(limit.get());
                 let message = format!("{} has {limit} snapshots of {limit}", member.volume);
@@ -273,10 +279,19 @@ impl State {
         let set_key = (volume.provider.clone(), token.clone());
         let name = self.sets.get(&set_key).map_or_else(String::new, |set| set.name.clone());
         let Some(disk) = self.volumes.get_mut(volume) else { return };
-        if let (false, Some(limit)) = (disk.has_room(), disk.limit) {
+        let refused = match (disk.has_room(), disk.limit) {
+            // Somebody took the name since the set was prepared.
+            _ if disk.holds_another(flight.id.as_str(), token) => {
+                Some(ProviderErrorKind::NameTaken)
+            }
+            (false, Some(limit)) => {
+                Some(ProviderErrorKind::SnapshotLimit { limit: u64::from(limit.get()) })
+            }
+            _ => None,
+        };
+        if let Some(refused) = refused {
             if let Some(set) = self.sets.get_mut(&set_key) {
-                set.failed =
-                    Some(ProviderErrorKind::SnapshotLimit { limit: u64::from(limit.get()) });
+                set.failed = Some(refused);
             }
             return;
         }

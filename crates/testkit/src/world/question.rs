@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use stillpoint_context::{HostId, HostPath};
+use stillpoint_context::{HostId, HostPath, RunId};
 use stillpoint_exchange::RequiredFile;
-use stillpoint_model::handover::Exposure;
+use stillpoint_model::handover::{Exposure, NativeSnapshot, Prepared};
 use stillpoint_model::id::{
     CopyId, DatabaseId, SessionId, SetToken, SnapshotId, SnapshotRef, VolumeRef,
 };
@@ -14,7 +14,7 @@ use stillpoint_storage::Snapshot;
 
 use super::World;
 use super::record::{Breach, CompleteRecord, Ended, FreezeWindow, Violation};
-use super::state::{Event, SetPhase, SimSnapshot};
+use super::state::{Event, Flight, SetPhase, SimSnapshot};
 use crate::call::{CallRecord, Calls};
 use crate::change::Change;
 use crate::damage::Damage;
@@ -122,6 +122,20 @@ impl World {
     pub fn is_frozen(&self, host: &HostId) -> bool {
         let open = |window: &FreezeWindow| window.host == *host && window.ended.is_none();
         self.view().windows.iter().any(open)
+    }
+
+    /// Whether the writes of a copy are held now.
+    pub fn is_held(&self, copy: &CopyId) -> bool {
+        self.view().copies.get(copy).is_some_and(|copy| copy.frozen_by.is_some())
+    }
+
+    /// Gives a database another name; its files stay where they are.
+    pub fn rename(&self, database: DatabaseId, name: &str) {
+        self.edit(|state| {
+            if let Some(known) = state.databases.get_mut(&database) {
+                name.clone_into(&mut known.info.name);
+            }
+        });
     }
 
     /// Freezes that last, or whose end nobody asked for before their limit: they ended by themselves alone.
@@ -333,6 +347,42 @@ impl World {
     pub fn lock_snapshot(&self, snapshot: &SnapshotRef, time: Duration) {
         let until = self.now().plus(time).at;
         self.on_snapshot(snapshot, |snapshot| snapshot.locked_until = Some(until));
+    }
+
+    /// Puts bytes at a path, as somebody does who is no part of Exchange: in the place of what is there.
+    pub fn write(&self, path: &HostPath, bytes: &[u8]) {
+        self.edit(|state| state.write(path, Some(bytes.into())));
+    }
+
+    /// Takes the file at a path away.
+    pub fn remove(&self, path: &HostPath) {
+        self.edit(|state| state.write(path, None));
+    }
+
+    /// Snaps every volume of a prepared set at once, as a hardware provider does inside VSS. What is not prepared, or has
+    /// no room, is left out.
+    pub fn snap_natively(&self, prepared: &Prepared) -> Vec<NativeSnapshot> {
+        self.edit(|state| {
+            let now = state.now;
+            let mut natives = Vec::new();
+            for member in &prepared.members {
+                let token = &prepared.token;
+                if !state.is_prepared(&member.volume.provider, token) {
+                    continue;
+                }
+                state.natives += 1;
+                let name = format!("vss-{:04}", state.natives);
+                let Ok(id) = SnapshotId::new(&name) else { continue };
+                let run = RunId(uuid::Uuid::nil());
+                let flight = Flight { due: now, id, run, native: true };
+                state.flights.insert((member.volume.clone(), token.clone()), flight);
+                state.arrive(&member.volume, token, now);
+                let native =
+                    NativeSnapshot::new(token.clone(), member.volume.clone(), name, now.at);
+                natives.push(native);
+            }
+            natives
+        })
     }
 
     /// Makes a snapshot vanish, as if an administrator had deleted it by hand.

@@ -163,6 +163,12 @@ impl SimVolume {
         join(self.mount_on(host)?, inside)
     }
 
+    /// Whether a snapshot of this id is there that is not of this set.
+    pub(crate) fn holds_another(&self, id: &str, token: &SetToken) -> bool {
+        let mut all = self.snapshots.iter();
+        all.any(|(known, snapshot)| known.as_str() == id && snapshot.token.as_ref() != Some(token))
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         self.limit.is_none_or(|limit| self.snapshots.len() < limit.get() as usize)
     }

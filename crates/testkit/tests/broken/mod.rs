@@ -3,6 +3,7 @@
 pub(crate) mod catalog;
 pub(crate) mod journal;
 pub(crate) mod leases;
+pub(crate) mod table;
 
 use std::task::Poll;
 

@@ -12,7 +12,8 @@ use stillpoint_model::kind::BackupKind;
 use stillpoint_model::point::{PointFact, PointState, Truncation, Trust};
 use uuid::Uuid;
 
-use super::super::frame::{Flaw, Subject, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, same};
 use super::{at, group, job, point, policy, published, refused};
 
 fn points(set: impl FnOnce(&mut PointQuery)) -> PointQuery {

@@ -15,7 +15,8 @@ use stillpoint_model::point::{PointFact, Truncation};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
 
-use super::super::frame::{Flaw, Subject, Works, ensure, pause, poll_and_drop, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, Works, ensure, pause, poll_and_drop, same};
 use super::{at, group, job, point, policy, published, refused};
 
 type Part<T> = BoxFuture<'static, Result<T, Flaw>>;

@@ -2,7 +2,8 @@
 
 use stillpoint_workflow::{FactDraft, Position, Seq, StreamId};
 
-use super::super::frame::{Flaw, Subject, ensure, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, ensure, same};
 use super::{Writer, all, all_facts, append, conflict, fact, note, only, run, stream, topic};
 
 pub(super) async fn a_commit_is_all_or_nothing(subject: Subject) -> Result<(), Flaw> {

@@ -3,7 +3,8 @@
 use stillpoint_context::BoxFuture;
 use stillpoint_workflow::{Fact, FactDraft, Position};
 
-use super::super::frame::{Flaw, Subject, Works, ensure, pause, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, Works, ensure, pause, same};
 use super::{Writer, append, fact, note, run, stream, topic};
 
 pub(super) async fn facts_are_read_by_topic_in_order(subject: Subject) -> Result<(), Flaw> {

@@ -19,8 +19,8 @@ use stillpoint_workflow::{
 };
 use uuid::Uuid;
 
-use super::frame::{self, Flaw, Subject, cases, ensure, same};
-use super::{Case, Report, StoreFactory};
+use super::frame::{self, Flaw, cases, ensure, same};
+use super::{Case, Report, StoreFactory, Subject};
 use append::{
     a_batch_of_facts_alone_is_a_commit, a_commit_is_all_or_nothing,
     an_append_ahead_of_the_head_is_a_conflict, an_append_behind_the_head_is_a_conflict,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use stillpoint_workflow::{Fencing, JournalError, OpenStream, Seq, StreamId};
 
-use super::super::frame::{Flaw, Subject, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, same};
 use super::{Writer, append, ended, fenced, mono, note, only, process, stream, topic};
 
 const TERM: Duration = Duration::from_hours(1);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use stillpoint_context::BoxFuture;
 use stillpoint_workflow::{JournalError, Position, Seq, StreamId};
 
-use super::super::frame::{Flaw, Subject, Works, ensure, pause, poll_and_drop, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, Works, ensure, pause, poll_and_drop, same};
 use super::{Writer, all, all_facts, append, contents, fact, note, only, run, stream, topic};
 
 pub(super) async fn a_reader_never_sees_half_a_commit(subject: Subject) -> Result<(), Flaw> {

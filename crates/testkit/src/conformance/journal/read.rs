@@ -9,7 +9,8 @@ use stillpoint_workflow::{
 };
 use uuid::Uuid;
 
-use super::super::frame::{Flaw, Subject, ensure, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, ensure, same};
 use super::{
     Writer, all, all_facts, append, contents, ended, fact, instant, note, only, run, stream, topic,
 };

@@ -2,7 +2,8 @@
 
 use stillpoint_workflow::{JournalError, Record, StreamId};
 
-use super::super::frame::{Flaw, Subject, ensure, same};
+use super::super::Subject;
+use super::super::frame::{Flaw, ensure, same};
 use super::{Writer, append, conflict, contents, fact, note, only, run, stream, topic};
 
 pub(super) async fn a_repeated_commit_answers_with_its_position(
