@@ -104,8 +104,8 @@ impl SnapshotProvider for Minimal {
 
     async fn find(&self, _: &Cx, token: &SetToken) -> ProviderResult<Found> {
         let sets = lock(&self.sets);
-        let taken = sets.get(token).map(|(_, taken)| taken).filter(|taken| !taken.is_empty());
-        Ok(taken.cloned().map_or(Found::Absent, Found::Complete))
+        let found = sets.get(token).map(|(_, found)| found).filter(|found| !found.is_empty());
+        Ok(found.cloned().map_or(Found::Absent, Found::Complete))
     }
 
     async fn list(&self, _: &Cx, volume: &VolumeRef, page: Option<String>) -> ProviderResult<Listing> {
