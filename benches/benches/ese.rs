@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,23 +93,6 @@ fn scan<R: ReadAt>(file: &R, threads: usize) {
     assert!(report.findings.is_intact());
 }
 
-/// A file that says nothing of what it will be asked for next.
-struct Unannounced<'a>(&'a File);
-
-impl ReadAt for Unannounced<'_> {
-    fn size(&self) -> io::Result<u64> {
-        self.0.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buf)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<u64> {
-        self.0.next_data(offset)
-    }
-}
-
 /// Drops a file from the page cache; false where that cannot be done.
 fn forget(path: &Path) -> bool {
     let file = format!("of={}", path.display());
@@ -151,7 +134,6 @@ fn cold(path: &Path, file: &File, bytes: u64, rounds: usize) {
     let mut ways = [
         Way::new("read alone", || read(file, 2)),
         Way::new("checked", || scan(file, 2)),
-        Way::new("checked, nothing announced", || scan(&Unannounced(file), 2)),
         Way::new("checked, 1 thread", || scan(file, 1)),
     ];
     for round in 0..rounds {

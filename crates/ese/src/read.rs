@@ -1,7 +1,5 @@
 //! Positioned reading, and the one sweep over a file that every scan makes.
 
-#[cfg(target_os = "linux")]
-use std::num::NonZeroU64;
 use std::{fs::File, io, ops::ControlFlow};
 
 use crate::{EseError, lanes::JOBS_A_LANE};
@@ -31,12 +29,6 @@ pub trait ReadAt: Sync {
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         Ok(offset)
     }
-
-    /// Hears which bytes will be read next, so that a reader which can may fetch them meanwhile. Returns
-    /// without waiting for them, and whatever comes of it, they are read all the same.
-    fn will_need(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
-    }
 }
 
 impl ReadAt for File {
@@ -58,18 +50,6 @@ impl ReadAt for File {
             Err(rustix::io::Errno::NXIO) => Ok(self.size()?.max(offset)),
             // The file system knows nothing of holes; if the file cannot be read, reading says so.
             Err(_) => Ok(offset),
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn will_need(&self, offset: u64, len: u64) {
-        let end = offset.saturating_add(len);
-        let mut at = offset;
-        // The kernel takes no more of an advice than what it reads ahead at once, by default this much.
-        while let Some(part) = NonZeroU64::new(end.saturating_sub(at).min(128 << 10)) {
-            // What cannot be had ahead is had when it is read.
-            let _ = rustix::fs::fadvise(self, at, Some(part), rustix::fs::Advice::WillNeed);
-            at += part.get();
         }
     }
 
@@ -115,10 +95,6 @@ impl<T: ReadAt + ?Sized + Send> ReadAt for std::sync::Arc<T> {
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         (**self).next_data(offset)
     }
-
-    fn will_need(&self, offset: u64, len: u64) {
-        (**self).will_need(offset, len);
-    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for &T {
@@ -132,10 +108,6 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
 
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         (**self).next_data(offset)
-    }
-
-    fn will_need(&self, offset: u64, len: u64) {
-        (**self).will_need(offset, len);
     }
 }
 

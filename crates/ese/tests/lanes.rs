@@ -162,53 +162,6 @@ fn a_terabyte_of_holes_is_not_read() {
     assert!(calls < 100, "{calls}");
 }
 
-/// Notes what was announced, and that nothing is read which was not.
-struct Announced {
-    bytes: Vec<u8>,
-    until: AtomicU64,
-    /// The most bytes that were announced and not read yet.
-    most: AtomicU64,
-}
-
-impl ReadAt for Announced {
-    fn size(&self) -> io::Result<u64> {
-        self.bytes.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.bytes.read_at(offset, buf)?;
-        // The headers are read before, to learn the size of pages.
-        let until = self.until.load(Ordering::SeqCst);
-        assert!(until == 0 || offset + read as u64 <= until, "{offset} {until}");
-        Ok(read)
-    }
-
-    fn will_need(&self, offset: u64, len: u64) {
-        // Each byte once and in order.
-        assert_eq!(self.until.swap(offset + len, Ordering::SeqCst), offset);
-        self.most.fetch_max(len, Ordering::SeqCst);
-    }
-}
-
-#[test]
-fn what_is_read_was_announced() {
-    let bytes = database(&DatabaseSpec::new(5).with_pages(900).with_uninitialised(0));
-    for threads in [1, 2, 4] {
-        for wanted in [false, true] {
-            let file = Announced { bytes: bytes.clone(), until: 0.into(), most: AtomicU64::new(0) };
-            let options = options(threads, 1 << 18);
-            let report = if wanted {
-                scan_database(&file, &options, &mut Tape::default()).unwrap()
-            } else {
-                scan_database(&file, &options, &mut ()).unwrap()
-            };
-            assert!(report.findings.is_intact());
-            assert_eq!(file.until.into_inner(), bytes.len() as u64);
-            assert!(file.most.into_inner() <= 8 << 20);
-        }
-    }
-}
-
 #[test]
 fn the_first_read_error_in_the_file_is_the_one_told() {
     let bytes = database(&DatabaseSpec::new(5).with_pages(900).with_uninitialised(0));

@@ -2,8 +2,7 @@
 //!
 //! The file is cut into stretches of whole pages. Lanes read and check them a chunk at a time, so
 //! that what is checked is still in the processor's cache; the caller's thread puts what they found
-//! together in the order of the file, and tells the reader what will be wanted next. Holes of a
-//! sparse file are not read.
+//! together in the order of the file. Holes of a sparse file are not read.
 
 use std::io;
 
@@ -243,21 +242,18 @@ fn sweep<R: ReadAt + ?Sized, O: Observer + ?Sized>(
     let mut at = 0;
     let pool = std::cell::RefCell::new(Vec::new());
     let next = || {
+        let mut stretched = Stretch { at, len: 0, bytes: None };
         if at >= layout.size {
             return Ok(None);
         }
-        let mut stretched = Stretch { at, len: stretch.min(layout.size - at), bytes: None };
-        if at == 0 {
-            file.will_need(at, stretched.len);
-        }
-        at += stretched.len;
         if wants_bytes {
             stretched.bytes = Some(pool.borrow_mut().pop().unwrap_or_default());
-        } else if at < layout.size {
+        } else {
             at += layout.hole_at(file, at)?;
+            stretched.at = at;
         }
-        // While the lanes check what was handed out, the disk is busy with what comes after it.
-        file.will_need(at, stretch.min(layout.size.saturating_sub(at)));
+        stretched.len = stretch.min(layout.size - at);
+        at += stretched.len;
         Ok(Some(stretched))
     };
     let work = |stretch: Stretch, lane: &mut Lane| {
