@@ -588,3 +588,69 @@ fn a_journal_that_fails_while_a_guard_is_open_ends_it_and_launches_nothing_more(
         });
     });
 }
+
+/// A journal of which the first append of such a record fails, and whether that append was written all the same.
+fn fails_once(
+    written: bool,
+    is: impl Fn(&RunRecord) -> bool + Send + Sync + 'static,
+) -> Arc<dyn Journal> {
+    let armed = AtomicBool::new(true);
+    let journal = testing::HookJournal::around(
+        MemoryJournal::new(),
+        move |store: Arc<MemoryJournal>, batch: Batch| {
+            let mut records = batch.appends.iter().flat_map(|append| &append.records);
+            let hit = records.any(|r| matches!(r, Record::Run(record) if is(record)));
+            let fails = hit && armed.swap(false, Ordering::SeqCst);
+            Box::pin(async move {
+                if fails && !written {
+                    return Err(JournalError::Full);
+                }
+                let position = store.commit(batch).await;
+                if fails { Err(JournalError::Io("no answer".into())) } else { position }
+            })
+        },
+    );
+    Arc::new(journal)
+}
+
+#[test]
+fn a_guard_that_has_held_still_has_when_the_append_that_says_so_fails() {
+    for written in [false, true] {
+        for_seeds(40, |sim| {
+            let is = |record: &RunRecord| matches!(record, RunRecord::Guarded { .. });
+            let engine = engine_over(&sim, fails_once(written, is));
+            let trace = Trace::default();
+            let plan = plan(&trace, &Section::default());
+            sim.run(async {
+                let run = engine.submit(Submission::new(plan)).await.unwrap();
+                let report = run.wait().await.unwrap();
+                assert_eq!(verdict(&report).lasted(), Some(Duration::from_millis(30)));
+                assert_eq!(trace.count("exit"), 1, "{:?}", trace.all());
+                assert_eq!(trace.count("commit"), 1, "{:?}", trace.all());
+                // What was to follow was intended in the append that was written after all: it is in doubt as ever.
+                assert_eq!(report.end() == End::Succeeded, !written);
+                replays(&run).await;
+            });
+        });
+    }
+}
+
+#[test]
+fn a_step_that_has_succeeded_still_has_when_the_append_that_says_so_fails() {
+    for_seeds(40, |sim| {
+        let is = |record: &RunRecord| matches!(record, RunRecord::Succeeded { .. });
+        let engine = engine_over(&sim, fails_once(false, is));
+        let trace = Trace::default();
+        // None of them can be probed, or be run again.
+        let mut plan = PlanBuilder::new("steps");
+        let first = plan.step("first", trace.step("first")).add();
+        plan.step("second", trace.step("second")).after(first).add();
+        let plan = plan.build().unwrap();
+        sim.run(async {
+            let run = engine.submit(Submission::new(plan)).await.unwrap();
+            assert_eq!(run.wait().await.unwrap().end(), End::Succeeded);
+            assert_eq!(trace.all(), ["first", "second"]);
+            replays(&run).await;
+        });
+    });
+}

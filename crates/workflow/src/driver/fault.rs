@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   append failed ─▶ nothing more is launched, guards exit, what runs gets token and grace
-//!        │                    what it still says is kept
+//!        │                    what it still says is kept, as is what it said and was not written
 //!        ▼
 //!   journal is back ─▶ state from the log ─▶ what was kept ─▶ the rest as after a crash ─▶ go on
 //! ```
@@ -205,6 +205,7 @@ impl RunTask {
         let elapsed = now.saturating_since(state.seen());
         let fence = state.fence();
         let ended = state.end().is_some();
+        let unwritten = self.unwritten.take(head);
         self.head = head;
         self.unfit = false;
         self.shadow = self.shadow.is_some().then(|| Box::new(state.clone()));
@@ -222,6 +223,9 @@ impl RunTask {
         let kept = kept.into_iter().filter(|mail| !matches!(mail, Mail::Lane { .. }));
         let (asked, told): (Vec<_>, Vec<_>) =
             kept.partition(|mail| matches!(mail, Mail::Ask { .. }));
+        for input in unwritten {
+            self.feed(now, input);
+        }
         for mail in told {
             if let Some(input) = self.open(mail) {
                 self.feed(now, input);

@@ -18,6 +18,7 @@ mod mailbox;
 mod part;
 pub(crate) mod pending;
 mod task;
+mod unwritten;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::attempt::{Attempt, Work};
 use super::fault::Fault;
 use super::guard::{Lane, PreparedLane};
+use super::unwritten::Unwritten;
 use super::{Actions, Address, ArbiterMail, Ask, Mail, Mailbox, RunLink, Shared, Status, pending};
 use crate::engine::{EngineError, Notice, NoticeKind, RunPhase};
 use crate::journal::{Append, Journal, JournalError, Now, Position, Seq, StreamId};
@@ -43,6 +44,8 @@ pub(crate) struct RunTask {
     pub(super) round: Round,
     /// What waits for the append that is under way.
     pub(super) gated: Vec<Command>,
+    /// What it was told and the journal may not have.
+    pub(super) unwritten: Unwritten,
     pub(super) attempts: BTreeMap<NodeNo, Attempt>,
     /// Attempts that were dropped and may still be on a thread, by their number.
     pub(super) dropped: HashMap<u64, (NodeNo, Work)>,
@@ -115,6 +118,7 @@ impl RunTask {
             found: head,
             round: Round::default(),
             gated: Vec::new(),
+            unwritten: Unwritten::default(),
             attempts: BTreeMap::new(),
             dropped: HashMap::new(),
             serial: 0,
@@ -234,6 +238,7 @@ impl RunTask {
 
     /// One input. What is urgent is done before the next one is opened: what it is about is at work until then.
     pub(super) fn feed(&mut self, now: Mono, input: Input) {
+        self.unwritten.keep(&input);
         self.machine.on(now, input, &mut self.round);
         self.hurry();
     }
@@ -304,6 +309,7 @@ impl RunTask {
     /// Starts to append what has gathered; without records the gated commands have nothing to wait for.
     fn begin_write<'j>(&mut self, journal: &'j dyn Journal) -> Option<Writing<'j>> {
         self.gated.append(&mut self.round.gated);
+        self.unwritten.send(self.head);
         if self.round.records.is_empty() {
             self.written(None);
             return None;
@@ -326,6 +332,7 @@ impl RunTask {
 
     /// The records are durable: tells of them, and does what waited for them.
     fn written(&mut self, news: Option<News>) {
+        self.unwritten.forget();
         if let Some(news) = news {
             self.fault = None;
             if let Some(tell) = self.taking.take() {

@@ -39,7 +39,7 @@ use crate::journal::FactDraft;
 use crate::plan::NodeNo;
 
 /// How an attempt ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     Ok(RawDone),
     Failed(Box<Failure>),
@@ -49,14 +49,14 @@ pub(crate) enum Outcome {
 }
 
 /// How an attempt to undo ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum UndoOutcome {
     Ok(Undone),
     Failed(Box<Failure>),
 }
 
 /// What a run is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Input {
     /// All its claims are granted.
     Granted {
@@ -131,6 +131,20 @@ pub(crate) enum Input {
         by: String,
         ticket: Ticket,
     },
+}
+
+impl Input {
+    /// Whether it tells that something is over that was under way.
+    pub(crate) const fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended { .. }
+                | Self::Probed { .. }
+                | Self::UndoEnded { .. }
+                | Self::Closed { .. }
+                | Self::Gone { .. }
+        )
+    }
 }
 
 /// What a run wants done.
