@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod faults;
 mod identity;
 #[path = "../inside/mod.rs"]
