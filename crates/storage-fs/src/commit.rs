@@ -379,7 +379,8 @@ impl Commit {
     pub(crate) fn finish(&self, members: Vec<(usize, TakenMember)>) -> ProviderResult<Vec<Member>> {
         let store = &self.claim.store;
         // That snapshots are there says it; nothing is written while the writes are held.
-        if let Some(found) = store.snapshots_of_plan(&self.claim.folder(), &self.plan)? {
+        let found = store.snapshots_of_plan(&self.claim.folder(), &self.plan);
+        if let Some(found) = found.map_err(|error| self.claim.explain(error))? {
             self.claim.check()?;
             return store.answer_snapshots(&self.plan, &found)?.ok_or_else(|| gone(&self.plan));
         }
