@@ -13,6 +13,7 @@ mod inside;
 mod revert;
 mod sets;
 mod support;
+mod trouble;
 
 /// Makes each of these functions a test that runs on a file system of its own.
 #[macro_export]
