@@ -100,12 +100,64 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Look for what is missing before it is missed. Changes nothing.
     Doctor(FolderArgs),
+    /// Try the side that takes snapshots, before the first backup.
+    #[command(subcommand)]
+    Provider(ProviderCommand),
+    /// Try the side that speaks for Exchange, before the first backup.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Check files of the Extensible Storage Engine by themselves: databases, logs, checkpoints, flush maps.
     ///
     /// Needs no state file and changes nothing. Exit codes of `check` and `logs`: 0 good, 3 usable and something is worth a
     /// look, 4 damaged or not recoverable, 1 nothing could be said of it.
     #[command(subcommand)]
     Ese(EseCommand),
+}
+
+/// What to do with the side that takes snapshots.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderCommand {
+    /// Say what it can and cannot do with a folder, how long a snapshot takes, what is missing, and whether it keeps its contract.
+    ///
+    /// Takes snapshots of the files there, under names of its own in a temporary store beside the real one, looks at them and
+    /// takes them away again. Changes no file of the folder, and needs no state file. Exit codes: 0 good, 3 usable and something is
+    /// worth a look, 1 not usable or interrupted, 2 usage, 4 something was left behind.
+    Check(ProviderCheckArgs),
+}
+
+/// What to do with the side that speaks for Exchange.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Say what it can and cannot do with the databases in a folder, how long a freeze takes to come and go, what is missing, and
+    /// whether it keeps its contract.
+    ///
+    /// Begins sessions, freezes for a moment, thaws and gives them up; completes none. Changes nothing, and needs no state file.
+    /// Exit codes: 0 good, 3 usable and something is worth a look, 1 not usable or interrupted, 2 usage.
+    Check(PluginCheckArgs),
+}
+
+/// Arguments of `provider check`.
+#[derive(Debug, Args)]
+pub(crate) struct ProviderCheckArgs {
+    /// The folder to take snapshots of. [default: the one that the state file knows]
+    pub(crate) dir: Option<PathBuf>,
+    /// How often each call is timed.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// The longest freeze that a snapshot has to fit into; without it that is told for 8s, which VSS leaves of its 10 s, and
+    /// data at rest needs none.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) freeze_limit: Option<Duration>,
+}
+
+/// Arguments of `plugin check`.
+#[derive(Debug, Args)]
+pub(crate) struct PluginCheckArgs {
+    /// The folder with the databases. [default: the one that the state file knows]
+    pub(crate) dir: Option<PathBuf>,
+    /// How often each call is timed.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
 }
 
 /// What to do with files of the Extensible Storage Engine.

@@ -75,7 +75,9 @@ impl Site {
             // Everything that can be wrong is looked at before a file is made.
             let source = places.source.as_deref().ok_or_else(|| no_source(places))?;
             check_source(source)?;
-            check_apart(source, &places.store())?;
+            let store = places.store();
+            check_apart(source, &store)?;
+            check_provider(source, &store, places.storage.unwrap_or_default())?;
         }
         // Journal, leases and catalogue. One command at a time: what one process leaves open the next one carries on.
         let catalog = Arc::new(SqliteStore::open_alone(&places.state)?);
@@ -193,10 +195,7 @@ pub(crate) fn compose(
     state: Option<Arc<SqliteStore>>,
 ) -> Outcome<(Stillpoint, bool)> {
     let plugin = FilesPlugin::new(source, host()?)?;
-    let provider: Arc<dyn SnapshotProvider> = match storage {
-        Storage::Files => Arc::new(over_files(source, store)?),
-        Storage::Btrfs => Arc::new(over_subvolume(source, store)?),
-    };
+    let provider = provider(source, store, storage)?;
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
     if let Some(state) = state {
@@ -207,24 +206,38 @@ pub(crate) fn compose(
     Ok((builder.build()?, clones))
 }
 
-fn over_files(source: &Path, store: &Path) -> Outcome<FsProvider> {
-    let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
-    let provider = ProviderId::new("fs").map_err(|error| unusable(store, &error))?;
-    let mut config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
-    if is_store(store) {
-        config = config.with_existing_store();
-    }
-    Ok(FsProvider::open(&config)?)
+/// What takes snapshots of a folder into a store.
+pub(crate) fn provider(
+    source: &Path,
+    store: &Path,
+    storage: Storage,
+) -> Outcome<Arc<dyn SnapshotProvider>> {
+    Ok(match storage {
+        Storage::Files => Arc::new(FsProvider::open(&of_files(source, store)?)?),
+        Storage::Btrfs => Arc::new(BtrfsProvider::open(&of_subvolume(source, store)?)?),
+    })
 }
 
-fn over_subvolume(source: &Path, store: &Path) -> Outcome<BtrfsProvider> {
-    let provider = ProviderId::new(BTRFS).map_err(|error| unusable(store, &error))?;
-    let mut config =
-        BtrfsConfig::new(provider, host()?, store).with_volume(source).without_revert();
-    if is_store(store) {
-        config = config.with_existing_store();
+/// That there can be such a one, as far as that is seen without making anything.
+pub(crate) fn check_provider(source: &Path, store: &Path, storage: Storage) -> Outcome<()> {
+    match storage {
+        Storage::Files => FsProvider::check(&of_files(source, store)?)?,
+        Storage::Btrfs => BtrfsProvider::check(&of_subvolume(source, store)?)?,
     }
-    Ok(BtrfsProvider::open(&config)?)
+    Ok(())
+}
+
+fn of_files(source: &Path, store: &Path) -> Outcome<FsConfig> {
+    let volume = VolumeId::new(text(source)?).map_err(|error| unusable(source, &error))?;
+    let provider = ProviderId::new("fs").map_err(|error| unusable(store, &error))?;
+    let config = FsConfig::new(provider, host()?, store).with_volume(volume, source);
+    Ok(if is_store(store) { config.with_existing_store() } else { config })
+}
+
+fn of_subvolume(source: &Path, store: &Path) -> Outcome<BtrfsConfig> {
+    let provider = ProviderId::new(BTRFS).map_err(|error| unusable(store, &error))?;
+    let config = BtrfsConfig::new(provider, host()?, store).with_volume(source).without_revert();
+    Ok(if is_store(store) { config.with_existing_store() } else { config })
 }
 
 /// What there is under a folder. Makes nothing, not even a store.

@@ -46,23 +46,16 @@ impl BtrfsProvider {
     /// that the store does not know; `AccessDenied` without the rights of root; `ReadOnly` or `NoSpace` when the store cannot be
     /// written; `Unsupported("stored format")` for the store of a newer program.
     pub fn open(config: &BtrfsConfig) -> ProviderResult<Self> {
-        let mut store = FsConfig::new(config.provider.clone(), config.host.clone(), &config.store);
-        for folder in &config.volumes {
-            let name = folder.to_string_lossy();
-            let name = VolumeId::new(&name).map_err(|error| {
-                ProviderError::new(ProviderErrorKind::Invalid, error.to_string())
-                    .with_source(error)
-                    .without_effect()
-            })?;
-            store = store.with_volume(name, folder);
-        }
-        if !config.make {
-            store = store.with_existing_store();
-        }
-        if !config.revert {
-            store = store.without_revert();
-        }
-        Ok(Self { store: FsProvider::open_over(&store, Arc::new(Btrfs))? })
+        Ok(Self { store: FsProvider::open_over(&over_subvolumes(config)?, Arc::new(Btrfs))? })
+    }
+
+    /// Looks for what [`open`](Self::open) would refuse, and makes nothing. What shows only when the store is written, such as
+    /// a lack of room, is left to `open`. Blocks.
+    ///
+    /// # Errors
+    /// Those of `open` that can be told without a change.
+    pub fn check(config: &BtrfsConfig) -> ProviderResult<()> {
+        FsProvider::check_over(&over_subvolumes(config)?, Arc::new(Btrfs))
     }
 
     /// What the volume is known by whose folder was configured so, or has this real path.
@@ -77,6 +70,26 @@ impl BtrfsProvider {
     pub fn store(&self) -> &Path {
         self.store.store()
     }
+}
+
+fn over_subvolumes(config: &BtrfsConfig) -> ProviderResult<FsConfig> {
+    let mut store = FsConfig::new(config.provider.clone(), config.host.clone(), &config.store);
+    for folder in &config.volumes {
+        let name = folder.to_string_lossy();
+        let name = VolumeId::new(&name).map_err(|error| {
+            ProviderError::new(ProviderErrorKind::Invalid, error.to_string())
+                .with_source(error)
+                .without_effect()
+        })?;
+        store = store.with_volume(name, folder);
+    }
+    if !config.make {
+        store = store.with_existing_store();
+    }
+    if !config.revert {
+        store = store.without_revert();
+    }
+    Ok(store)
 }
 
 #[async_trait]

@@ -29,6 +29,10 @@ const LAST: u64 = u64::MAX - 255;
 pub(crate) struct Btrfs;
 
 impl Subvolumes for Btrfs {
+    fn name(&self) -> &'static str {
+        "btrfs"
+    }
+
     fn identify(&self, folder: &File) -> io::Result<Option<Subvolume>> {
         let metadata = folder.metadata()?;
         if !metadata.is_dir() || metadata.ino() != ROOT_INODE || !is_btrfs(folder)? {

@@ -297,6 +297,7 @@ impl Commit {
         if member.subvolume.is_some() {
             self.check(cx)?;
             store.snap(volume, &base)?;
+            // Until the file system has been asked.
             return Ok(TakenMember { taken_at: cx.now(), files: Vec::new() });
         }
         let mut buffer = buffer();
@@ -377,15 +378,18 @@ impl Commit {
     /// Notes that all members are taken.
     pub(crate) fn finish(&self, members: Vec<(usize, TakenMember)>) -> ProviderResult<Vec<Member>> {
         let store = &self.claim.store;
+        // That snapshots are there says it; nothing is written while the writes are held.
+        let found = store.snapshots_of_plan(&self.claim.folder(), &self.plan);
+        if let Some(found) = found.map_err(|error| self.claim.explain(error))? {
+            self.claim.check()?;
+            return store.answer_snapshots(&self.plan, &found)?.ok_or_else(|| gone(&self.plan));
+        }
         let mut members = members;
         members.sort_by_key(|(index, _)| *index);
         let members: Vec<_> = members.into_iter().map(|(_, member)| member).collect();
         let taken = Taken { nonce: self.plan.nonce.clone(), boot: store.boot.clone(), members };
-        // That snapshots are there says it; nothing is written while the writes are held.
-        if !self.plan.is_snapped() {
-            let path = self.claim.folder().join(TAKEN);
-            format::write(&store.disk, &path, &taken, false).map_err(|e| self.claim.explain(e))?;
-        }
+        let path = self.claim.folder().join(TAKEN);
+        format::write(&store.disk, &path, &taken, false).map_err(|e| self.claim.explain(e))?;
         // Looked at last: a set that was discarded before this is gone, one that is discarded after it goes whole.
         self.claim.check()?;
         let answer = self.plan.members.iter().zip(&taken.members);
@@ -394,6 +398,12 @@ impl Commit {
             answer.map(|(plan, taken)| (&plan.volume, plan.role, taken.taken_at)),
         )
     }
+}
+
+/// A snapshot was taken, and is not there.
+fn gone(plan: &Plan) -> ProviderError {
+    let text = format!("a snapshot of the set {} was removed as soon as it was taken", plan.token);
+    ProviderError::new(ProviderErrorKind::Vanished, text)
 }
 
 fn changed_kind(volume: &Volume, path: &str) -> ProviderError {

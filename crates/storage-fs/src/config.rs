@@ -109,10 +109,19 @@ fn invalid(text: impl Into<String>) -> ProviderError {
     ProviderError::new(ProviderErrorKind::Invalid, text).without_effect()
 }
 
+/// Looks for what opening would refuse, as far as that is seen without a change.
+pub(crate) fn check(config: &FsConfig, disk: &Disk) -> ProviderResult<()> {
+    let volumes = volumes(config)?;
+    let place = find_store(config, &volumes)?;
+    lineage::check_volumes(&volumes, &place, disk)
+}
+
 /// Checks everything and makes the store.
 pub(crate) fn open(config: &FsConfig, disk: Disk) -> ProviderResult<FsProvider> {
     let mut volumes = volumes(config)?;
-    let root = place_store(config, &volumes, &disk)?;
+    let place = find_store(config, &volumes)?;
+    lineage::check_volumes(&volumes, &place, &disk)?;
+    let root = make_store(config, &place, &disk)?;
     let boot = boot_id()?;
     if disk.subvolumes().is_some() {
         lineage::name_volumes(config, &mut volumes, &root, &disk)?;
@@ -202,14 +211,26 @@ fn host_path(host: &HostId, path: &Path) -> ProviderResult<HostPath> {
     Ok(HostPath::from_native(host.clone(), path)?)
 }
 
-/// Finds or makes the store, outside every volume, and shows that it can be written.
-fn place_store(config: &FsConfig, volumes: &[Volume], disk: &Disk) -> ProviderResult<PathBuf> {
-    let doing = |what: &str| format!("{what} the store {}", config.store.display());
+/// Where a store is, or will be.
+#[derive(Debug)]
+pub(crate) struct StorePlace {
+    /// Its folder, with links resolved.
+    pub(crate) root: PathBuf,
+    /// The nearest folder that is there already: it, or one above it.
+    pub(crate) existing: PathBuf,
+}
+
+fn doing(config: &FsConfig, what: &str) -> String {
+    format!("{what} the store {}", config.store.display())
+}
+
+/// Finds the place of the store, outside every volume. Where it will be is decided before anything is made: nothing may be
+/// made inside a volume.
+fn find_store(config: &FsConfig, volumes: &[Volume]) -> ProviderResult<StorePlace> {
     let named = std::path::absolute(&config.store)
         .map_err(|error| ProviderError::io("find the current folder", error).without_effect())?;
-    // Where it will be is decided before anything is made: nothing may be made inside a volume.
     let (existing, missing) = split_existing(&named)
-        .map_err(|error| ProviderError::io(doing("find"), error).without_effect())?;
+        .map_err(|error| ProviderError::io(doing(config, "find"), error).without_effect())?;
     let root = missing.iter().fold(existing.clone(), |path, part| path.join(part));
     for volume in volumes {
         let (store, folder) = (root.display(), volume.path.display());
@@ -233,7 +254,15 @@ fn place_store(config: &FsConfig, volumes: &[Volume], disk: &Disk) -> ProviderRe
             )
             .without_effect());
     }
-    disk.make_dirs(&existing, &root).map_err(|error| ProviderError::io(doing("make"), error))?;
+    Ok(StorePlace { root, existing })
+}
+
+/// Makes the store if it is not there, and shows that it can be written.
+fn make_store(config: &FsConfig, place: &StorePlace, disk: &Disk) -> ProviderResult<PathBuf> {
+    let doing = |what: &str| doing(config, what);
+    let StorePlace { root, existing } = place;
+    let root = root.clone();
+    disk.make_dirs(existing, &root).map_err(|error| ProviderError::io(doing("make"), error))?;
     let mark = root.join(MARK);
     // Read for its version; a store of a newer program is left alone.
     if format::read::<StoreMark>(&mark)?.is_none() {

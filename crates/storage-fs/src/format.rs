@@ -227,6 +227,38 @@ pub(crate) struct SetMember {
     pub(crate) files: Vec<SetFile>,
 }
 
+impl Plan {
+    /// The record of the set that was planned so, with these members.
+    pub(crate) fn settled(self, created_at: DateTime<Utc>, members: Vec<SetMember>) -> SetRecord {
+        let Self { token, nonce, name, tags, .. } = self;
+        SetRecord { token, nonce, name, tags, created_at, members }
+    }
+}
+
+impl PlanMember {
+    /// The member that was planned so and taken: nobody keeps it yet.
+    pub(crate) fn settled(
+        self,
+        taken_at: DateTime<Utc>,
+        subvolume: Option<Uuid>,
+        files: Vec<SetFile>,
+    ) -> SetMember {
+        let Self { volume, role, root, real_root, .. } = self;
+        SetMember {
+            volume,
+            role,
+            root,
+            real_root,
+            taken_at,
+            deleted: false,
+            subvolume,
+            holds: BTreeSet::new(),
+            locked_until: None,
+            files,
+        }
+    }
+}
+
 /// One file of a set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SetFile {

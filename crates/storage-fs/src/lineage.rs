@@ -12,11 +12,11 @@ use stillpoint_model::id::{VolumeId, VolumeRef};
 use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 use uuid::Uuid;
 
-use crate::config::FsConfig;
+use crate::config::{FsConfig, StorePlace};
 use crate::disk::{Disk, Wait, open_folder};
 use crate::format::{self, LineageRecord};
 use crate::store::{Store, text};
-use crate::subvolume::Subvolume;
+use crate::subvolume::{Subvolume, Subvolumes};
 use crate::volume::Volume;
 
 /// What volumes a store knows.
@@ -84,6 +84,103 @@ impl<'a> Lineages<'a> {
     }
 }
 
+/// Refuses, before anything is made, what is not there to be snapped as a subvolume. Over files there is nothing to refuse.
+pub(crate) fn check_volumes(
+    volumes: &[Volume],
+    place: &StorePlace,
+    disk: &Disk,
+) -> ProviderResult<()> {
+    let Some(subvolumes) = disk.subvolumes() else { return Ok(()) };
+    for volume in volumes.iter().filter(|volume| volume.path.is_dir()) {
+        let folder = volume.path.display();
+        let kind = open_folder(&volume.path).and_then(|at| subvolumes.filesystem(&at));
+        let kind = kind.map_err(|error| {
+            ProviderError::io(format_args!("ask for the file system of {folder}"), error)
+                .without_effect()
+        })?;
+        if kind.is_none() {
+            return Err(of_another_kind(subvolumes, &format!("the volume {folder}")));
+        }
+    }
+    let filesystem = file_system(subvolumes, place)?;
+    for volume in volumes {
+        let found = subvolume_of(volume, filesystem, place, disk)?;
+        // One that is gone is known by the records of the store.
+        if found.is_none() && !place.root.join("volumes").is_dir() {
+            return Err(none_at(&volume.path));
+        }
+    }
+    Ok(())
+}
+
+/// The file system on which the store is, or will be.
+fn file_system(subvolumes: &dyn Subvolumes, place: &StorePlace) -> ProviderResult<Uuid> {
+    let root = &place.root;
+    let at_store = |error| {
+        ProviderError::io(format_args!("ask for the file system of {}", root.display()), error)
+            .without_effect()
+    };
+    let store = open_folder(&place.existing).map_err(at_store)?;
+    let Some(filesystem) = subvolumes.filesystem(&store).map_err(at_store)? else {
+        return Err(of_another_kind(subvolumes, &format!("the store {}", root.display())));
+    };
+    // Refused to those who may not look for snapshots, so that they hear it now.
+    let inode = std::os::unix::fs::MetadataExt::ino(&store.metadata().map_err(at_store)?);
+    let _may_look = subvolumes
+        .root(&store)
+        .and_then(|of| subvolumes.path(&store, of, inode))
+        .map_err(at_store)?;
+    Ok(filesystem)
+}
+
+/// The subvolume at a volume's folder, which has to be on this file system; none if the folder is gone.
+fn subvolume_of(
+    volume: &Volume,
+    filesystem: Uuid,
+    place: &StorePlace,
+    disk: &Disk,
+) -> ProviderResult<Option<Subvolume>> {
+    let (folder, named) = (&volume.path, &volume.name);
+    let failed = |error| {
+        ProviderError::io(format_args!("ask what {} is", folder.display()), error).without_effect()
+    };
+    let Some(subvolume) = disk.subvolume_at(folder).map_err(failed)? else {
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let text = format!("the volume {named} at {} is no subvolume", folder.display());
+        let error = ProviderError::new(ProviderErrorKind::Invalid, text).without_effect();
+        return Err(error
+            .with_remedy("Name the root of a subvolume; make one with `btrfs subvolume create`."));
+    };
+    if subvolume.filesystem != filesystem {
+        let text = format!(
+            "the volume {named} at {} lies on another file system than the store {}",
+            folder.display(),
+            place.root.display()
+        );
+        return Err(ProviderError::new(ProviderErrorKind::Invalid, text)
+            .with_remedy("Put the store on the file system of the volumes, outside every volume.")
+            .without_effect());
+    }
+    Ok(Some(subvolume))
+}
+
+fn of_another_kind(subvolumes: &dyn Subvolumes, what: &str) -> ProviderError {
+    let name = subvolumes.name();
+    let text = format!("{what} does not lie on a {name}");
+    ProviderError::new(ProviderErrorKind::Invalid, text)
+        .with_remedy(format!(
+            "It is no {name}: put volumes and store on one, or have files cloned or copied instead."
+        ))
+        .without_effect()
+}
+
+fn none_at(folder: &Path) -> ProviderError {
+    let text = format!("there is no subvolume at {}", folder.display());
+    ProviderError::new(ProviderErrorKind::NotFound, text).without_effect()
+}
+
 /// Names the volumes after their subvolumes.
 pub(crate) fn name_volumes(
     config: &FsConfig,
@@ -92,54 +189,19 @@ pub(crate) fn name_volumes(
     disk: &Disk,
 ) -> ProviderResult<()> {
     let Some(subvolumes) = disk.subvolumes() else { return Ok(()) };
-    let at_store = |error| {
-        ProviderError::io(format_args!("ask for the file system of {}", root.display()), error)
-            .without_effect()
-    };
-    let store = open_folder(root).map_err(at_store)?;
-    let Some(filesystem) = subvolumes.filesystem(&store).map_err(at_store)? else {
-        return Err(elsewhere(format!("the store {} has no subvolumes", root.display())));
-    };
-    // Refused to those who may not look for snapshots, so that they hear it now.
-    let inode = std::os::unix::fs::MetadataExt::ino(&store.metadata().map_err(at_store)?);
-    let _may_look = subvolumes
-        .root(&store)
-        .and_then(|of| subvolumes.path(&store, of, inode))
-        .map_err(at_store)?;
+    // Asked again: it may have been mounted elsewhere since.
+    let place = StorePlace { root: root.to_owned(), existing: root.to_owned() };
+    let filesystem = file_system(subvolumes, &place)?;
     let lineages = Lineages::of(disk, root);
     let lock = disk
         .lock(&root.join(".probe"), Wait::Yes)
         .map_err(|error| ProviderError::io(format_args!("lock {}", root.display()), error))?;
     for index in 0..volumes.len() {
         let Some(volume) = volumes.get(index) else { break };
-        let folder = volume.path.clone();
-        let named = volume.name.clone();
-        let at = disk.subvolume_at(&folder).map_err(|error| {
-            ProviderError::io(format_args!("ask what {} is", folder.display()), error)
-                .without_effect()
-        })?;
-        let id = match at {
-            Some(subvolume) if subvolume.filesystem != filesystem => {
-                let text = format!(
-                    "the volume {named} at {} lies on another file system than the store {}",
-                    folder.display(),
-                    root.display()
-                );
-                return Err(elsewhere(text));
-            }
+        let (folder, named) = (volume.path.clone(), volume.name.clone());
+        let id = match subvolume_of(volume, filesystem, &place, disk)? {
             Some(subvolume) => lineages.volume(&subvolume, &folder)?,
-            None if !folder.is_dir() => lineages.gone(&folder)?.ok_or_else(|| {
-                let text = format!("there is no subvolume at {}", folder.display());
-                ProviderError::new(ProviderErrorKind::NotFound, text).without_effect()
-            })?,
-            None => {
-                let text = format!("the volume {named} at {} is no subvolume", folder.display());
-                return Err(ProviderError::new(ProviderErrorKind::Invalid, text)
-                    .with_remedy(
-                        "Name the root of a subvolume; make one with `btrfs subvolume create`.",
-                    )
-                    .without_effect());
-            }
+            None => lineages.gone(&folder)?.ok_or_else(|| none_at(&folder))?,
         };
         let reference = VolumeRef::new(config.provider.clone(), id);
         if let Some(twin) = volumes.iter().take(index).find(|v| v.reference == reference) {
@@ -154,12 +216,6 @@ pub(crate) fn name_volumes(
         .map_err(|error| ProviderError::io(format_args!("unlock {}", root.display()), error))?;
     drop(lock);
     Ok(())
-}
-
-fn elsewhere(text: String) -> ProviderError {
-    ProviderError::new(ProviderErrorKind::Invalid, text)
-        .with_remedy("Put the store on the file system of the volumes, outside every volume.")
-        .without_effect()
 }
 
 impl Store {

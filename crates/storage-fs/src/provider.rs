@@ -65,6 +65,23 @@ impl FsProvider {
         Ok(opened)
     }
 
+    /// Looks for what [`open`](Self::open) would refuse, and makes nothing. What shows only when the store is written, such as
+    /// a lack of room or of rights, is left to `open`. Blocks.
+    ///
+    /// # Errors
+    /// Those of `open` that can be told without a change.
+    pub fn check(config: &FsConfig) -> ProviderResult<()> {
+        config::check(config, &Disk::default())
+    }
+
+    /// The same of what [`open_over`](Self::open_over) would refuse.
+    ///
+    /// # Errors
+    /// Those of `open_over` that can be told without a change.
+    pub fn check_over(config: &FsConfig, subvolumes: Arc<dyn Subvolumes>) -> ProviderResult<()> {
+        config::check(config, &Disk::default().with_subvolumes(Some(subvolumes)))
+    }
+
     /// The volumes: the name of each in the configuration, what it is known by, and its folder.
     pub fn known_volumes(&self) -> impl Iterator<Item = (&str, &VolumeRef, &std::path::Path)> {
         self.store.volumes.iter().map(|v| (v.name.as_str(), &v.reference, v.path.as_path()))

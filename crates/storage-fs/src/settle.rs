@@ -17,9 +17,7 @@ use uuid::Uuid;
 
 use crate::commit::{Claim, Reached, snapshot_id};
 use crate::copy::{Meter, buffer, pump};
-use crate::format::{
-    self, Method, Plan, PlanFile, SetFile, SetMember, SetRecord, Taken, TakenFile,
-};
+use crate::format::{self, Method, Plan, PlanFile, SetFile, SetRecord, Taken, TakenFile};
 use crate::prepare::expired;
 use crate::snap::taken_at;
 use crate::store::{BEGUN, PLAN, SET, Store, TAKEN, member_folder};
@@ -89,45 +87,28 @@ impl Store {
         cx: &Cx,
         claim: &Claim,
         folder: &Path,
-        plan: Plan,
+        mut plan: Plan,
         taken: Taken,
     ) -> ProviderResult<SetRecord> {
         let mut buffer = buffer();
         let mut members = Vec::new();
         let created_at = taken.members.iter().map(|m| m.taken_at).min().unwrap_or_else(|| cx.now());
-        for (index, (plan, taken)) in plan.members.into_iter().zip(taken.members).enumerate() {
+        let planned = std::mem::take(&mut plan.members);
+        for (index, (planned, taken)) in planned.into_iter().zip(taken.members).enumerate() {
             let base = member_folder(folder, index);
             let mut files = Vec::new();
-            for (planned, file) in plan.files.iter().zip(taken.files) {
+            for (file, taken) in planned.files.iter().zip(taken.files) {
                 cx.check()?;
                 claim.check()?;
-                let path = base.join(&file.path);
-                files.push(self.seal_file(cx, claim, &path, planned.method, file, &mut buffer)?);
+                let path = base.join(&taken.path);
+                files.push(self.seal_file(cx, claim, &path, file.method, taken, &mut buffer)?);
             }
             self.close_folder(&base).map_err(|error| {
                 ProviderError::io(format_args!("sync {}", base.display()), error)
             })?;
-            members.push(SetMember {
-                volume: plan.volume,
-                role: plan.role,
-                root: plan.root,
-                real_root: plan.real_root,
-                taken_at: taken.taken_at,
-                deleted: false,
-                subvolume: None,
-                holds: BTreeSet::new(),
-                locked_until: None,
-                files,
-            });
+            members.push(planned.settled(taken.taken_at, None, files));
         }
-        Ok(SetRecord {
-            token: plan.token,
-            nonce: plan.nonce,
-            name: plan.name,
-            tags: plan.tags,
-            created_at,
-            members,
-        })
+        Ok(plan.settled(created_at, members))
     }
 
     /// Finds the files in snapshots of whole subvolumes. They are durable and read-only already, and are not read: the
@@ -137,48 +118,32 @@ impl Store {
         cx: &Cx,
         claim: &Claim,
         folder: &Path,
-        plan: Plan,
+        mut plan: Plan,
         snapshots: Vec<Subvolume>,
     ) -> ProviderResult<SetRecord> {
         let times = snapshots.iter().map(taken_at);
         let created_at = times.min().unwrap_or_else(|| cx.now());
         let mut members = Vec::new();
-        for (index, (plan, snapshot)) in plan.members.into_iter().zip(snapshots).enumerate() {
+        let planned = std::mem::take(&mut plan.members);
+        for (index, (planned, snapshot)) in planned.into_iter().zip(snapshots).enumerate() {
             cx.check()?;
             claim.check()?;
-            let (base, content) = (member_folder(folder, index), plan.folder(folder, index));
+            let (base, content) = (member_folder(folder, index), planned.folder(folder, index));
             let mut files = Vec::new();
-            for file in &plan.files {
+            for file in &planned.files {
                 files.push(
-                    found_file(&content, file)
-                        .map_err(|error| error.with_volume(self.snapshot_volume(&plan.volume)))?,
+                    found_file(&content, file).map_err(|error| {
+                        error.with_volume(self.snapshot_volume(&planned.volume))
+                    })?,
                 );
             }
             let closed = self.disk.sync_dir(&base).and_then(|()| self.disk.chmod(&base, 0o555));
             closed.map_err(|error| {
                 ProviderError::io(format_args!("sync {}", base.display()), error)
             })?;
-            members.push(SetMember {
-                volume: plan.volume,
-                role: plan.role,
-                root: plan.root,
-                real_root: plan.real_root,
-                taken_at: taken_at(&snapshot),
-                deleted: false,
-                subvolume: Some(snapshot.uuid),
-                holds: BTreeSet::new(),
-                locked_until: None,
-                files,
-            });
+            members.push(planned.settled(taken_at(&snapshot), Some(snapshot.uuid), files));
         }
-        Ok(SetRecord {
-            token: plan.token,
-            nonce: plan.nonce,
-            name: plan.name,
-            tags: plan.tags,
-            created_at,
-            members,
-        })
+        Ok(plan.settled(created_at, members))
     }
 
     fn seal_file(

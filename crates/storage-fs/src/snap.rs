@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use stillpoint_model::handover::Member;
 use stillpoint_model::id::SetToken;
 use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 
@@ -24,7 +25,7 @@ use crate::volume::Volume;
 /// The clock of a file system goes in ticks, 10 ms at most: a snapshot was taken up to one later than it says.
 const TICK: TimeDelta = TimeDelta::milliseconds(10);
 
-/// When a snapshot was taken at the latest, where nobody has looked at the clock.
+/// When a snapshot was taken at the latest, as its own record has it: the same whoever asks, and whenever.
 pub(crate) fn taken_at(subvolume: &Subvolume) -> DateTime<Utc> {
     subvolume.created_at + TICK
 }
@@ -60,11 +61,8 @@ impl Store {
         plan: Plan,
         found: &[Option<Subvolume>],
     ) -> ProviderResult<Begun> {
-        let all: Option<Vec<_>> = found.iter().map(|f| f.as_ref().map(taken_at)).collect();
-        if let Some(taken) = all {
-            let members = plan.members.iter().zip(taken);
-            let members = members.map(|(plan, at)| (&plan.volume, plan.role, at));
-            return Ok(Begun::Before(self.answer_members(&plan.token, members)?));
+        if let Some(members) = self.answer_snapshots(&plan, found)? {
+            return Ok(Begun::Before(members));
         }
         // Asked before the first snapshot: then no transaction is under way for which the answer would have to wait.
         for member in &plan.members {
@@ -96,6 +94,19 @@ impl Store {
             }
         }
         Ok(Begun::Now(Commit::new(claim, plan)))
+    }
+
+    /// What a commit answers whose snapshots are these, if all of them are there.
+    pub(crate) fn answer_snapshots(
+        &self,
+        plan: &Plan,
+        found: &[Option<Subvolume>],
+    ) -> ProviderResult<Option<Vec<Member>>> {
+        let all: Option<Vec<_>> = found.iter().map(|f| f.as_ref().map(taken_at)).collect();
+        let Some(taken) = all else { return Ok(None) };
+        let members = plan.members.iter().zip(taken);
+        let members = members.map(|(plan, at)| (&plan.volume, plan.role, at));
+        self.answer_members(&plan.token, members).map(Some)
     }
 
     /// Whether the snapshot of a settled member is still what was taken. Somebody may have deleted it by hand; of files that

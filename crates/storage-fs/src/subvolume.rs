@@ -52,6 +52,9 @@ pub struct Quota {
 ///
 /// Every call may block. None is made on a file system that is frozen.
 pub trait Subvolumes: Debug + Send + Sync + 'static {
+    /// What the file system is called, such as `btrfs`.
+    fn name(&self) -> &'static str;
+
     /// What an open folder is; none if it is not the root of a subvolume.
     ///
     /// # Errors

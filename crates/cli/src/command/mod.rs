@@ -1,6 +1,7 @@
 //! The commands, one file for each family.
 
 mod backup;
+mod check;
 mod discover;
 mod doctor;
 mod ese;
@@ -14,7 +15,7 @@ mod verify;
 
 use std::io;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, PluginCommand, ProviderCommand};
 use crate::context::{ErrorClass, Failure};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
@@ -31,6 +32,12 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Protect(args) => protect::run(&args, global, talk).await,
         Command::Discover(args) => discover::run(&args, global, out).await,
         Command::Doctor(args) => doctor::run(&args, global, out).await,
+        Command::Provider(ProviderCommand::Check(args)) => {
+            check::provider::run(&args, global, talk).await
+        }
+        Command::Plugin(PluginCommand::Check(args)) => {
+            check::plugin::run(&args, global, talk).await
+        }
         Command::Ese(command) => ese::run(command, talk).await,
         Command::Policy(command) => policy::run(command, &places()?, out).await,
         Command::Group(command) => group::run(command, &places()?, out).await,

@@ -21,12 +21,41 @@ pub(crate) enum Level {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
-struct FindingView {
+pub(super) struct FindingView {
     /// What it is about, such as `store`.
     area: String,
     level: Level,
     message: String,
     remedy: String,
+}
+
+impl FindingView {
+    pub(super) fn new(area: &str, level: Level, message: impl Into<String>, remedy: &str) -> Self {
+        Self { area: area.to_owned(), level, message: message.into(), remedy: remedy.to_owned() }
+    }
+
+    pub(super) fn is_of(&self, area: &str, level: Level) -> bool {
+        self.area == area && self.level == level
+    }
+
+    pub(super) const fn level(&self) -> Level {
+        self.level
+    }
+}
+
+/// Findings in lines.
+pub(super) fn write_findings(text: &mut String, findings: &[FindingView]) {
+    for finding in findings {
+        let level = match finding.level {
+            Level::Ok => "ok",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        let _ = writeln!(text, "{level:8} {}: {}", finding.area, finding.message);
+        if !finding.remedy.is_empty() {
+            let _ = writeln!(text, "         remedy: {}", finding.remedy);
+        }
+    }
 }
 
 /// What `doctor` shows.
@@ -47,8 +76,7 @@ impl DoctorView {
         message: impl Into<String>,
         remedy: &str,
     ) {
-        let (area, message) = (area.to_owned(), message.into());
-        self.findings.push(FindingView { area, level, message, remedy: remedy.to_owned() });
+        self.findings.push(FindingView::new(area, level, message, remedy));
     }
 
     /// What the worst of them is worth.
@@ -65,16 +93,6 @@ impl Report for DoctorView {
     const SCHEMA: &'static str = "stillpoint.doctor/1";
 
     fn text(&self, text: &mut String) {
-        for finding in &self.findings {
-            let level = match finding.level {
-                Level::Ok => "ok",
-                Level::Warning => "warning",
-                Level::Error => "error",
-            };
-            let _ = writeln!(text, "{level:8} {}: {}", finding.area, finding.message);
-            if !finding.remedy.is_empty() {
-                let _ = writeln!(text, "         remedy: {}", finding.remedy);
-            }
-        }
+        write_findings(text, &self.findings);
     }
 }

@@ -8,6 +8,7 @@
 //!                              └─text()─▶ lines for people
 //! ```
 
+mod check;
 mod debris;
 mod doctor;
 mod ese;
@@ -25,6 +26,7 @@ mod topology;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use check::{CheckView, FitView, MeasuredView, Side};
 pub(crate) use debris::DebrisView;
 pub(crate) use doctor::{DoctorView, Level};
 pub(crate) use ese::{EseCheckView, EseHeaderView};

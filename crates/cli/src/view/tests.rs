@@ -405,6 +405,47 @@ fn doctor() {
 }
 
 #[test]
+fn what_a_check_found() {
+    use std::time::Duration;
+    use stillpoint_testkit::conformance::{Outcome, Verdict};
+    let verdict =
+        |name, outcome| Verdict { name, contract: "S3", rule: "`delete` is idempotent.", outcome };
+    let mut view = CheckView::new(Side::Provider, Path::new("/srv/mail"));
+    view.name = Some("btrfs".to_owned());
+    view.store = Some("/srv/store".to_owned());
+    view.storage = Some("btrfs");
+    view.ability("instant", true, "take a snapshot without copying data");
+    view.ability(
+        "replicate",
+        false,
+        "replicate snapshots: copy the store elsewhere by other means",
+    );
+    let times = [7, 4, 5].map(Duration::from_millis);
+    view.time("commit", times.into());
+    view.time("settle", Vec::new());
+    view.measured = Some(MeasuredView { files: 2, bytes: 4096, of_files: 3, of_bytes: 2_097_152 });
+    let (limit, worst) = (Duration::from_secs(8), Duration::from_millis(120));
+    view.freeze =
+        Some(FitView::new(limit, Some(worst), true, "a snapshot fits into a freeze of 8s"));
+    view.case(&verdict("deleting_again_succeeds", Outcome::Passed));
+    view.case(&verdict(
+        "what_is_held_is_refused",
+        Outcome::Skipped("the place cannot hold snapshots"),
+    ));
+    view.add("space", Level::Ok, "8.0 GiB free", "");
+    assert_eq!(view.close(), crate::exit::Exit::Done);
+    check("check_good", &view);
+    view.add("database DB02", Level::Warning, "it is dirty [resource.dirty]", "Find its logs.");
+    assert_eq!(view.close(), crate::exit::Exit::Warnings);
+    let flaw = Outcome::Failed("a call failed: it is gone (storage.not_found)".to_owned());
+    view.case(&verdict("removing_leaves_other_sets", flaw));
+    assert_eq!(view.close(), crate::exit::Exit::Failed);
+    view.left_behind.push("/srv/.stillpoint-check-1: it is busy".to_owned());
+    assert_eq!(view.close(), crate::exit::Exit::Attention);
+    check("check_bad", &view);
+}
+
+#[test]
 fn protect() {
     let view = ProtectView {
         source: "/srv/mail".to_owned(),

@@ -5,6 +5,7 @@ mod tests {
         a_volume_is_its_subvolume_wherever_it_is
         a_subvolume_in_the_place_of_another_is_another_volume
         what_is_no_subvolume_or_lies_elsewhere_is_refused
+        what_is_refused_leaves_nothing_behind
         a_quota_bounds_the_room
     }
 }
@@ -12,10 +13,11 @@ mod tests {
 mod cases {
     use std::fs;
 
+    use stillpoint_context::{Effect, ErrorFacts};
     use stillpoint_storage::{ProviderErrorKind, SnapshotProvider};
     use stillpoint_storage_btrfs::{BtrfsConfig, BtrfsProvider, is_subvolume};
 
-    use crate::support::{Lab, assert_kind, run};
+    use crate::support::{Lab, assert_kind, names, run};
 
     pub(super) fn a_volume_is_its_subvolume_wherever_it_is(lab: &Lab) {
         let known = lab.volume("mail");
@@ -88,6 +90,46 @@ mod cases {
         let mut existing = lab.config().with_existing_store();
         existing.store = lab.path("not-there");
         assert_kind(BtrfsProvider::open(&existing), &ProviderErrorKind::NotFound);
+    }
+
+    pub(super) fn what_is_refused_leaves_nothing_behind(lab: &Lab) {
+        fs::create_dir(lab.path("folder")).unwrap();
+        fs::write(lab.path("file"), b"x").unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let elsewhere = outside.path().join("mail");
+        fs::create_dir(&elsewhere).unwrap();
+        let config = |volume: &std::path::Path, store: &std::path::Path| {
+            BtrfsConfig::new("btrfs".parse().unwrap(), "lab".parse().unwrap(), store)
+                .with_volume(volume)
+        };
+        let (store, other) = (lab.path("deep/store"), outside.path().join("store"));
+        let no_btrfs = [config(&elsewhere, &other), config(&elsewhere, &store)];
+        for config in no_btrfs.into_iter().chain([config(&lab.path("mail"), &other)]) {
+            for refused in [BtrfsProvider::check(&config).err(), BtrfsProvider::open(&config).err()]
+            {
+                let error = refused.expect("it is no btrfs");
+                assert_eq!(*error.kind(), ProviderErrorKind::Invalid);
+                assert_eq!(error.effect(), Effect::None);
+                assert!(error.to_string().ends_with("does not lie on a btrfs"), "{error}");
+                assert!(error.remedy().contains("no btrfs"), "{}", error.remedy());
+            }
+        }
+        for (volume, kind) in [
+            ("folder", ProviderErrorKind::Invalid),
+            ("file", ProviderErrorKind::Invalid),
+            ("gone", ProviderErrorKind::NotFound),
+        ] {
+            let config = config(&lab.path(volume), &store);
+            assert_kind(BtrfsProvider::check(&config), &kind);
+            let error = assert_kind(BtrfsProvider::open(&config), &kind);
+            assert_eq!(error.effect(), Effect::None);
+        }
+        assert_eq!(names(outside.path()), ["mail"]);
+        assert_eq!(names(&elsewhere), Vec::<String>::new());
+        assert_eq!(names(&lab.at), ["file", "folder", "logs", "mail"]);
+        // What is not refused makes nothing by being looked at.
+        BtrfsProvider::check(&config(&lab.path("mail"), &store)).unwrap();
+        assert_eq!(names(&lab.at), ["file", "folder", "logs", "mail"]);
     }
 
     pub(super) fn a_quota_bounds_the_room(lab: &Lab) {

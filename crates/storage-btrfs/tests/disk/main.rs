@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod faults;
 mod identity;
 #[path = "../inside/mod.rs"]
@@ -12,6 +13,7 @@ mod inside;
 mod revert;
 mod sets;
 mod support;
+mod trouble;
 
 /// Makes each of these functions a test that runs on a file system of its own.
 #[macro_export]

@@ -19,6 +19,7 @@ mod cases {
     use std::os::unix::fs::symlink;
     use std::time::Duration;
 
+    use chrono::TimeDelta;
     use stillpoint_storage::{
         Deleted, Discarded, ExposureKey, Found, MemberRole, MemberSpec, PrepareSpec,
         ProviderErrorKind, RestoreKey, RestoredFile, SnapshotId, SnapshotProvider, SnapshotRef,
@@ -41,7 +42,10 @@ mod cases {
             let before = cx.now();
             let members = provider.commit(cx, &prepared).await.unwrap();
             let after = cx.now();
-            assert!(members.iter().all(|m| before <= m.taken_at && m.taken_at <= after));
+            // By the clock of the file system, whose tick is 10 ms at most: taken by then at the latest.
+            let latest = after + TimeDelta::milliseconds(10);
+            assert!(members.iter().all(|m| before <= m.taken_at && m.taken_at <= latest));
+            assert_eq!(provider.commit(cx, &prepared).await.unwrap(), members);
             // Written after the commit: in no snapshot.
             lab.write("mail/DB01.edb", b"overwritten");
             lab.write("mail/new.edb", b"new");

@@ -452,6 +452,10 @@ impl Subvolumes for Pretended {
         }))
     }
 
+    fn name(&self) -> &'static str {
+        "pretended"
+    }
+
     fn filesystem(&self, _: &fs::File) -> io::Result<Option<uuid::Uuid>> {
         Ok(Some(FILE_SYSTEM))
     }

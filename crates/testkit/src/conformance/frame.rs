@@ -53,7 +53,8 @@ pub trait Kit: Sized + 'static {
         false
     }
 
-    /// Takes away what a case may have left, where it lies at a place that outlasts the case.
+    /// Takes away what a case has left that failed, where that lies at a place that outlasts the case. One that passed has
+    /// left nothing: that is part of what it looks for.
     fn tidy(_subject: &Self::Subject) -> BoxFuture<'static, Result<(), Flaw>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -121,9 +122,14 @@ impl<K: Kit> Case<K> {
         // Also after a panic: what was left is at a place that may outlast the case.
         let ended = AssertUnwindSafe((self.run)(subject)).catch_unwind().await;
         let ended = ended.unwrap_or_else(|panic| Err(Flaw(panic_text::<K>(&*panic))));
-        match ended.and(tidy.await) {
-            Ok(()) => Outcome::Passed,
-            Err(flaw) => Outcome::Failed(flaw.0),
+        let Err(flaw) = ended else { return Outcome::Passed };
+        let tidied = AssertUnwindSafe(tidy).catch_unwind().await;
+        match tidied.unwrap_or_else(|panic| Err(Flaw(panic_text::<K>(&*panic)))) {
+            Ok(()) => Outcome::Failed(flaw.0),
+            Err(left) => {
+                let left = left.0;
+                Outcome::Failed(format!("{flaw}; and what the case left stays: {left}"))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use stillpoint_exchange::{Held, PluginErrorKind as Kind, QuiesceLevel, SessionSp
 
 use super::super::frame::{Flaw, ensure, pause, poll_and_drop, same};
 use super::place::Can;
-use super::trial::{Trial, placed, refused};
+use super::trial::{NEWEST, Trial, placed, refused};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -137,7 +137,7 @@ pub(super) async fn a_thaw_ends_no_other_freeze(trial: Trial) -> Result<(), Flaw
 
 pub(super) async fn an_old_token_thaws_nothing(trial: Trial) -> Result<(), Flaw> {
     let spec = trial.spec()?;
-    let (new, old) = (trial.under(9), trial.under(8));
+    let (new, old) = (trial.under(NEWEST), trial.under(NEWEST - 1));
     let plugin = trial.plugin()?;
     plugin.begin(&new, &spec).await?;
     plugin.freeze(&new, spec.id, trial.limit()).await?;
@@ -226,25 +226,56 @@ pub(super) async fn another_process_thaws(trial: Trial) -> Result<(), Flaw> {
     trial.end(&spec).await
 }
 
+/// How often the files are compared within one freeze, at least.
+const LOOKS: u32 = 3;
+/// The longest freeze that is watched, where the plug-in has no limit of its own.
+const LONGEST: Duration = Duration::from_secs(20);
+
 pub(super) async fn nothing_changes_while_it_is_frozen(trial: Trial) -> Result<(), Flaw> {
+    let most = trial.caps.shortest_limit().unwrap_or(LONGEST);
+    let mut limit = SHORT.min(most);
+    // A freeze that is over before its files were read a few times shows nothing: then a longer one does.
+    while watch_freeze(&trial, limit).await? < LOOKS {
+        ensure(limit < most, || {
+            format!("the files cannot be read {LOOKS} times within a freeze of {limit:?}")
+        })?;
+        limit = (limit * 4).min(most);
+    }
+    Ok(())
+}
+
+/// Reads the files of a session over and over for as long as its freeze lasts, which ends by itself. A reading counts that lies
+/// between the freeze and a look that finds it still on, so that time decides nothing: how many those were.
+async fn watch_freeze(trial: &Trial, limit: Duration) -> Result<u32, Flaw> {
     let spec = trial.spec()?;
     let session = trial.begin(&spec).await?;
     let plugin = trial.plugin()?;
-    plugin.freeze(trial.cx(), spec.id, trial.limit()).await?;
-    let mut before = Vec::new();
-    for file in &session.files {
-        before.push(placed("read", trial.place.read(&file.path).await)?);
-    }
-    // What may be called meanwhile.
-    trial.wait(Duration::from_millis(20)).await;
-    trial.state(spec.id).await?;
-    plugin.renew(trial.cx(), spec.id, super::trial::LEASE).await?;
-    for (file, before) in session.files.iter().zip(before) {
-        let after = placed("read", trial.place.read(&file.path).await)?;
-        ensure(after == before, || format!("{} changed while it was frozen", file.path))?;
+    let began = trial.cx().mono();
+    plugin.freeze(trial.cx(), spec.id, Some(limit)).await?;
+    let (mut before, mut looks) = (None, 0);
+    while trial.cx().mono().saturating_since(began) <= limit {
+        let mut now = Vec::new();
+        for file in &session.files {
+            now.push(placed("read", trial.place.read(&file.path).await)?);
+        }
+        if !is_frozen(&trial.state(spec.id).await?) {
+            // That it is on at all, and until its limit, is other rules' affair.
+            let elapsed = trial.cx().mono().saturating_since(began);
+            looks = if looks == 0 && elapsed < limit / 2 { LOOKS } else { looks };
+            break;
+        }
+        // May be called meanwhile, too.
+        plugin.renew(trial.cx(), spec.id, super::trial::LEASE).await?;
+        let before = before.get_or_insert_with(|| now.clone());
+        for ((file, before), now) in session.files.iter().zip(before).zip(&now) {
+            ensure(before == now, || format!("{} changed while it was frozen", file.path))?;
+        }
+        looks += 1;
+        trial.wait(Duration::from_millis(1)).await;
     }
     plugin.thaw(trial.cx(), spec.id).await?;
-    trial.end(&spec).await
+    trial.end(&spec).await?;
+    Ok(looks)
 }
 
 pub(super) async fn what_it_cannot_coordinate_is_refused_by_name(trial: Trial) -> Result<(), Flaw> {

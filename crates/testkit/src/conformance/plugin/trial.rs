@@ -24,12 +24,18 @@ impl From<PluginError> for Flaw {
     }
 }
 
-/// How often a call that is told to come again later is made at most.
-const TRIES: u32 = 200;
+/// How often a call that is told to come again later is made at most. Most of these are a second apart: what counts is that
+/// somebody who is slow comes to an end.
+const TRIES: u32 = 300;
+/// After so many the calls are a second apart.
+const SOON: u32 = 100;
 /// How long a suite waits for what ends by itself, at most.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// A lease that is not to end.
 pub(super) const LEASE: Duration = Duration::from_hours(2);
+
+/// The newest token under which a case calls.
+pub(super) const NEWEST: u64 = 9;
 
 /// The kit of the suite for plug-ins.
 #[derive(Debug)]
@@ -151,6 +157,24 @@ impl Kit for Plugins {
     fn missing(need: Need, _: &Self::Factory<'_>, trial: &Trial) -> Option<&'static str> {
         need.missing(trial)
     }
+
+    fn tidy(trial: &Trial) -> BoxFuture<'static, Result<(), Flaw>> {
+        let (place, ids, cx) =
+            (Arc::clone(&trial.place), Arc::clone(&trial.ids), trial.under(NEWEST));
+        Box::pin(async move {
+            let ids = std::mem::take(&mut *lock(&ids));
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let plugin = opened(&*place).await?;
+            let mut first = Ok(());
+            for id in ids {
+                let ended = plugin.abort(&cx, id).await.map_err(Flaw::from);
+                first = first.and(ended);
+            }
+            first
+        })
+    }
 }
 
 /// A plug-in under test, and the organisation that it speaks for.
@@ -164,7 +188,9 @@ pub struct Trial {
     pub(super) elsewhere: Option<CopyId>,
     can: BTreeSet<Can>,
     cx: Cx,
-    pub(super) place: Box<dyn PluginPlace>,
+    pub(super) place: Arc<dyn PluginPlace>,
+    /// Every session that the case has a name for.
+    ids: Arc<Mutex<Vec<SessionId>>>,
 }
 
 impl Debug for Trial {
@@ -210,7 +236,7 @@ async fn opened(place: &dyn PluginPlace) -> Result<Arc<dyn ExchangePlugin>, Flaw
 
 impl Trial {
     async fn open(factory: &dyn PluginFactory) -> Result<Self, Flaw> {
-        let place = placed("be made", factory.place().await)?;
+        let place: Arc<dyn PluginPlace> = placed("be made", factory.place().await)?.into();
         let plugin = opened(&*place).await?;
         let caps = plugin.caps();
         let seams = factory.seams();
@@ -234,6 +260,7 @@ impl Trial {
             can: factory.can(),
             cx,
             place,
+            ids: Arc::default(),
         })
     }
 
@@ -282,7 +309,9 @@ impl Trial {
     }
 
     pub(super) fn id(&self) -> SessionId {
-        SessionId(self.cx.seams().ids.uuid())
+        let id = SessionId(self.cx.seams().ids.uuid());
+        lock(&self.ids).push(id);
+        id
     }
 
     pub(super) fn uuid(&self) -> Uuid {
@@ -331,7 +360,9 @@ impl Trial {
             return false;
         }
         *tries += 1;
-        self.wait(error.retry_after().unwrap_or(Duration::from_millis(20))).await;
+        let time = error.retry_after().unwrap_or(Duration::from_millis(20));
+        let time = if *tries > SOON { time.max(Duration::from_secs(1)) } else { time };
+        self.wait(time).await;
         true
     }
 

@@ -20,7 +20,8 @@
 //!                               ground: volumes with files, where to expose, where to restore
 //! ```
 //!
-//! What does harm to nothing but its own snapshots can be tried on a system that is in use: [`check`].
+//! What does harm to nothing but its own snapshots can be tried on a system that is in use: [`check`]. A case that fails half
+//! way there takes away what it has left, by its names.
 //!
 //! What a suite cannot see: whether a snapshot would survive a power cut (unless the place [cuts it](Can::CutPower)), and
 //! what happens inside a freeze. That is for tests of your own.
@@ -29,6 +30,7 @@ mod capability;
 mod document;
 mod exposure;
 mod failure;
+mod left;
 mod need;
 mod phases;
 mod place;

@@ -136,4 +136,8 @@ impl Kit for Providers {
     fn missing(need: Need, _: &Self::Factory<'_>, trial: &Trial) -> Option<&'static str> {
         need.missing(trial)
     }
+
+    fn tidy(trial: &Trial) -> BoxFuture<'static, Result<(), Flaw>> {
+        Box::pin(trial.left().clear())
+    }
 }

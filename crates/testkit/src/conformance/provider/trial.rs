@@ -16,6 +16,7 @@ use stillpoint_storage::{
 
 use super::super::frame::{Flaw, ensure, same};
 use super::super::store::BoxError;
+use super::left::Left;
 use super::place::{Can, Ground, ProviderFactory, ProviderPlace, TestVolume};
 
 impl From<ProviderError> for Flaw {
@@ -27,10 +28,13 @@ impl From<ProviderError> for Flaw {
 /// The bytes of files.
 pub(super) type Bytes = BTreeMap<HostPath, Vec<u8>>;
 
-/// How often a call that is told to come again later is made at most.
-const TRIES: u32 = 200;
+/// How often a call that is told to come again later is made at most. Most of these are a second apart: what counts is that
+/// somebody who is slow comes to an end.
+const TRIES: u32 = 300;
+/// After so many the calls are a second apart.
+const SOON: u32 = 100;
 /// How long a suite waits for what is under way, at most.
-const PATIENCE: Duration = Duration::from_mins(15);
+pub(super) const PATIENCE: Duration = Duration::from_mins(15);
 
 /// What a call answers that is made until it is not told any more that somebody else is at it.
 macro_rules! patiently {
@@ -49,8 +53,9 @@ pub(super) use patiently;
 
 /// What is known of the sets of a case.
 #[derive(Debug, Default)]
-struct Known {
-    count: u32,
+pub(super) struct Known {
+    /// How many names there are.
+    pub(super) count: u32,
     natives: BTreeMap<SetToken, Vec<NativeSnapshot>>,
 }
 
@@ -58,13 +63,13 @@ struct Known {
 pub struct Trial {
     // Dropped before the place.
     provider: Mutex<Option<Arc<dyn SnapshotProvider>>>,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
     pub(super) caps: ProviderCaps,
     pub(super) ground: Ground,
     can: BTreeSet<Can>,
     serial: String,
     cx: Cx,
-    pub(super) place: Box<dyn ProviderPlace>,
+    pub(super) place: Arc<dyn ProviderPlace>,
 }
 
 impl Debug for Trial {
@@ -73,7 +78,12 @@ impl Debug for Trial {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A name that a case uses: nobody else's.
+pub(super) fn name(serial: &str, number: u32) -> String {
+    format!("sp-{serial}-{number}")
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -109,7 +119,7 @@ pub(super) fn refused_as<T: Debug>(
 
 impl Trial {
     pub(super) async fn open(factory: &dyn ProviderFactory) -> Result<Self, Flaw> {
-        let place = placed("be made", factory.place().await)?;
+        let place: Arc<dyn ProviderPlace> = placed("be made", factory.place().await)?.into();
         let provider = opened(&*place).await?;
         let (caps, ground) = (provider.caps(), place.ground());
         let seams = factory.seams();
@@ -120,7 +130,7 @@ impl Trial {
         )?;
         Ok(Self {
             provider: Mutex::new(Some(provider)),
-            known: Mutex::default(),
+            known: Arc::default(),
             caps,
             ground,
             can: factory.can(),
@@ -136,6 +146,17 @@ impl Trial {
         let provider = opened(&*self.place).await?;
         *lock(&self.provider) = Some(provider);
         Ok(())
+    }
+
+    /// What the case may leave.
+    pub(super) fn left(&self) -> Left {
+        Left {
+            place: Arc::clone(&self.place),
+            known: Arc::clone(&self.known),
+            volumes: self.ground.volumes.iter().map(|volume| volume.volume.clone()).collect(),
+            serial: self.serial.clone(),
+            cx: self.cx.clone(),
+        }
     }
 
     /// The provider.
@@ -163,7 +184,7 @@ impl Trial {
     pub(super) fn name(&self) -> String {
         let mut known = lock(&self.known);
         known.count += 1;
-        format!("sp-{}-{}", self.serial, known.count)
+        name(&self.serial, known.count)
     }
 
     pub(super) fn token(&self) -> Result<SetToken, Flaw> {
@@ -275,7 +296,9 @@ impl Trial {
             return false;
         }
         *tries += 1;
-        self.wait(error.retry_after().unwrap_or(Duration::from_millis(20))).await;
+        let time = error.retry_after().unwrap_or(Duration::from_millis(20));
+        let time = if *tries > SOON { time.max(Duration::from_secs(1)) } else { time };
+        self.wait(time).await;
         true
     }
 
@@ -448,7 +471,7 @@ fn closed(flaw: &Flaw) -> ProviderError {
     ProviderError::new(ProviderErrorKind::Internal, flaw.to_string())
 }
 
-async fn opened(place: &dyn ProviderPlace) -> Result<Arc<dyn SnapshotProvider>, Flaw> {
+pub(super) async fn opened(place: &dyn ProviderPlace) -> Result<Arc<dyn SnapshotProvider>, Flaw> {
     let failed = |error| Flaw::new(format!("the provider cannot be opened: {error}"));
     place.open().await.map_err(failed)
 }

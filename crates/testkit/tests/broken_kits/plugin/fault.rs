@@ -74,5 +74,6 @@ pub(crate) enum Fault {
     ThawsTheFirst,
     TruncatesCopies,
     VerifiesInWords,
+    WritesLateInTheFreeze,
     WritesWhileFrozen,
 }

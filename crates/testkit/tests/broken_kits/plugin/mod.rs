@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use stillpoint_context::Cx;
-use stillpoint_context::Seams;
+use stillpoint_context::{Cx, Mono, Seams};
 use stillpoint_exchange::{
     BackupKind, Completion, Coordination, CopyId, ExchangePlugin, Exposure, Frozen, Held,
     Inventory, NativeSnapshot, PluginCaps, PluginError, PluginErrorKind as Kind, PluginResult,
@@ -36,8 +35,12 @@ struct Memory {
     thawed: BTreeSet<SessionId>,
     aborted: BTreeSet<SessionId>,
     completed: BTreeSet<SessionId>,
+    frozen: BTreeMap<SessionId, Mono>,
     answers: u32,
 }
+
+/// What writes late in a freeze writes so long after its beginning.
+const LATE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(crate) struct Faulty {
@@ -232,6 +235,14 @@ impl ExchangePlugin for Faulty {
                     self.write_somewhere(id);
                 }
             }
+            Fault::WritesLateInTheFreeze => {
+                let since = self.memory().frozen.get(&id).copied();
+                let late = since.is_some_and(|at| cx.mono().saturating_since(at) > LATE);
+                let state = self.inner.session(cx, id).await?;
+                if late && matches!(state, SessionState::Frozen { .. }) {
+                    self.write_somewhere(id);
+                }
+            }
             Fault::KnowsNoStrangers if !self.memory().sessions.contains_key(&id) => {
                 return refuse(Kind::SessionGone, "there is no such session");
             }
@@ -319,6 +330,9 @@ impl ExchangePlugin for Faulty {
                 frozen.until = frozen.until.map(|until| until + TimeDelta::minutes(1));
             }
             Fault::FreezesAnewEachTime => frozen.at += self.answered(),
+            Fault::WritesLateInTheFreeze => {
+                self.memory().frozen.insert(id, cx.mono());
+            }
             _ => {}
         }
         Ok(frozen)

@@ -183,5 +183,6 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
         ],
     ),
     (Fault::VerifiesInWords, &["what_is_bad_is_a_verdict"]),
+    (Fault::WritesLateInTheFreeze, &["nothing_changes_while_it_is_frozen"]),
     (Fault::WritesWhileFrozen, &["nothing_changes_while_it_is_frozen"]),
 ];

@@ -327,10 +327,8 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::OneSetAtATime,
         &[
-            "a_commit_that_was_dropped_may_be_repeated",
             "a_listing_has_everything_once_in_order",
             "a_listing_tells_what_settling_told",
-            "a_preparation_that_was_dropped_leaves_nothing",
             "a_refused_preparation_leaves_nothing",
             "a_restore_goes_on_after_a_crash",
             "a_restore_that_was_dropped_is_undone",
@@ -361,7 +359,6 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "what_is_staged_can_be_read_and_is_not_at_its_target",
             "what_says_it_did_nothing_did_nothing",
             "what_was_discarded_does_not_come_back",
-            "what_was_discarded_does_not_come_back_after_a_crash",
             "what_was_in_the_way_is_put_back",
             "where_there_is_no_room_it_is_said",
         ],
