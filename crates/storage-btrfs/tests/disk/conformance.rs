@@ -200,9 +200,10 @@ mod cases {
             let (provider, cx) = (self.provider()?.0, Cx::detached(&self.seams));
             let locks = provider.lock().ok_or("it has holds")?;
             let name = "case-17".parse()?;
-            match held {
-                true => locks.hold(&cx, snapshot, &name).await?,
-                false => locks.release(&cx, snapshot, &name).await?,
+            if held {
+                locks.hold(&cx, snapshot, &name).await?;
+            } else {
+                locks.release(&cx, snapshot, &name).await?;
             }
             Ok(())
         }

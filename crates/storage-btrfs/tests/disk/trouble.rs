@@ -202,9 +202,10 @@ mod cases {
             let restore = bench.restore("r1", "t0", "back");
             let side: &dyn SnapshotRestore = &provider;
             let staged = side.stage(cx, &restore).await;
-            let published = match full("staging", &staged) {
-                true => None,
-                false => Some(side.publish(cx, &restore.key).await),
+            let published = if full("staging", &staged) {
+                None
+            } else {
+                Some(side.publish(cx, &restore.key).await)
             };
             let is_back = published.is_some_and(|published| !full("publishing", &published));
             // What is there in part is not published: not a set, and no file at its target.

@@ -57,9 +57,12 @@ async fn setting(global: &Global, dir: Option<&std::path::Path>) -> Outcome<Sett
 /// Notes an error as what is missing.
 fn missing(view: &mut CheckView, area: &str, failure: &Failure) {
     let Failure { code, message, remedy, .. } = failure;
-    let causes = failure.causes.iter().filter(|cause| !message.contains(cause.as_str()));
-    let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-    view.add(area, Level::Error, format!("{message}{causes} [{code}]"), remedy);
+    let mut text = message.clone();
+    for cause in failure.causes.iter().filter(|cause| !message.contains(cause.as_str())) {
+        text.push_str(": ");
+        text.push_str(cause);
+    }
+    view.add(area, Level::Error, format!("{text} [{code}]"), remedy);
 }
 
 /// The same of an error of either side.

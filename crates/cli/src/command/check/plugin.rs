@@ -34,7 +34,7 @@ use crate::view::{self, CheckView, Level, Side};
 /// Files of a set up to this size are read again while it is frozen.
 const READ_MOST: u64 = 64 << 20;
 /// How long a session of a measurement lives if nobody ends it.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 /// Tries the plug-in. It has no sessions but those of this process.
 pub(in crate::command) async fn run(

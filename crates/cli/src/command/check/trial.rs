@@ -22,7 +22,7 @@ const PREFIX: &str = ".stillpoint-check-";
 /// The file by which one is known, locked while its check is at work.
 const LOCK: &str = "check.lock";
 /// How long to wait for what does not end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The store of a check, beside other things that it may make.
 pub(super) struct TrialStore {
