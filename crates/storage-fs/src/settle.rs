@@ -162,13 +162,17 @@ impl Store {
         } else {
             let meter = Meter::new(cx, false);
             let mut seal = SealWriter::new(taken.bytes);
-            let _bytes = pump(&file, buffer, failed, |at, chunk| {
+            let look = |at, chunk: &[u8]| {
                 cx.check()?;
                 claim.check()?;
-                seal.update(chunk);
                 meter.bytes(path, at + chunk.len() as u64, taken.bytes);
                 Ok(())
-            })?;
+            };
+            let hash = |chunk: &[u8]| {
+                seal.update(chunk);
+                Ok(())
+            };
+            let _bytes = pump(&file, taken.bytes, buffer, failed, look, hash)?;
             seal.finish()
         };
         let bytes = file.metadata().map_err(failed)?.len();
