@@ -65,6 +65,7 @@
 //! - [`conformance`]: suites that every journal, every keeper of leases and every catalogue has to pass, every provider and
 //!   every plug-in.
 //! - [`wrap`]: wrappers around any plug-in or provider: faults, recordings that can be replayed, times.
+//! - `strategies` (feature `proptest`): inventories, policies, groups, plans, schedules and faults that are drawn.
 //! - [`Shape`]: how a database was really taken, by its bytes, whatever anybody claims.
 
 #![forbid(unsafe_code)]
@@ -78,6 +79,8 @@ mod exchange;
 mod fault;
 mod moment;
 mod storage;
+#[cfg(feature = "proptest")]
+pub mod strategies;
 mod world;
 pub mod wrap;
 mod writer;
