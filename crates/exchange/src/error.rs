@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize};
 use stillpoint_context::{
     Effect, ErrorClass, ErrorCode, ErrorFacts, Failure, Interrupted, Panicked, PathError, Subject,
 };
@@ -11,12 +12,26 @@ use stillpoint_context::{
 /// The result of a call to a plug-in.
 pub type PluginResult<T> = Result<T, PluginError>;
 
+/// The name of a capability. An alias, as a reference in a field would be taken for one into the text that is read.
+type Capability = &'static str;
+
+/// The names of capabilities in errors of this workspace.
+const CAPABILITIES: [&str; 7] =
+    ["freeze", "kind", "max_databases", "max_volumes", "restore", "snap", "verify"];
+
+/// A name that is read; one that this program does not know is `other`, as the message has it anyway.
+fn capability<'de, D: Deserializer<'de>>(from: D) -> Result<Capability, D::Error> {
+    let name = Cow::<'de, str>::deserialize(from)?;
+    Ok(CAPABILITIES.into_iter().find(|known| *known == name).unwrap_or("other"))
+}
+
 /// What kind of trouble it is, named for what the caller can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PluginErrorKind {
     /// The request is outside the plug-in's capabilities; the name of the one that is missing.
-    Unsupported(&'static str),
+    Unsupported(#[serde(deserialize_with = "capability")] Capability),
     /// The request makes no sense.
     Invalid,
     /// A host, database, copy or file that was named does not exist.

@@ -22,19 +22,24 @@
 //! - [`plugin`] has [`ExchangePlugin`].
 //! - [`restore`] has [`ExchangeRestore`], the optional side that brings databases back into service.
 //! - [`session`]: what the calls take and give.
+//! - [`forward`] has [`ForwardPlugin`], a plug-in around another one, and [`call`] has [`PluginCall`], a call as data.
 //! - [`error`] has [`PluginError`].
 //! - `mock` (feature `mock`): `MockExchangePlugin` and `MockExchangeRestore`, usable from any crate's tests.
 
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod error;
+pub mod forward;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod plugin;
 pub mod restore;
 pub mod session;
 
+pub use call::PluginCall;
 pub use error::{PluginError, PluginErrorKind, PluginResult};
+pub use forward::ForwardPlugin;
 #[cfg(feature = "mock")]
 pub use mock::{MockExchangePlugin, MockExchangeRestore};
 pub use plugin::ExchangePlugin;

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize};
 use stillpoint_context::{
     Effect, ErrorClass, ErrorCode, ErrorFacts, Failure, Interrupted, Panicked, PathError, Subject,
 };
@@ -13,12 +14,38 @@ use stillpoint_model::id::VolumeRef;
 /// The result of a call to a provider.
 pub type ProviderResult<T> = Result<T, ProviderError>;
 
+/// The name of a capability. An alias, as a reference in a field would be taken for one into the text that is read.
+type Capability = &'static str;
+
+/// The names of capabilities in errors of this workspace.
+const CAPABILITIES: [&str; 12] = [
+    "adopt",
+    "atomic_group",
+    "clone",
+    "commit",
+    "documents",
+    "expose",
+    "instant",
+    "lock",
+    "max_volumes",
+    "replicate",
+    "revert",
+    "stored format",
+];
+
+/// A name that is read; one that this program does not know is `other`, as the message has it anyway.
+fn capability<'de, D: Deserializer<'de>>(from: D) -> Result<Capability, D::Error> {
+    let name = Cow::<'de, str>::deserialize(from)?;
+    Ok(CAPABILITIES.into_iter().find(|known| *known == name).unwrap_or("other"))
+}
+
 /// What kind of trouble it is, named for what the caller can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProviderErrorKind {
     /// The request is outside the provider's capabilities; the name of the one that is missing (S5).
-    Unsupported(&'static str),
+    Unsupported(#[serde(deserialize_with = "capability")] Capability),
     /// The request makes no sense.
     Invalid,
     /// What was named does not exist.

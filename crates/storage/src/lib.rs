@@ -24,12 +24,15 @@
 //! - [`restore`] has [`SnapshotRestore`], the optional side that brings files back.
 //! - [`lock`] has [`SnapshotLock`], the optional side that keeps snapshots from being removed.
 //! - [`snapshot`]: what the calls take and give.
+//! - [`forward`] has [`ForwardProvider`], a provider around another one, and [`call`] has [`ProviderCall`], a call as data.
 //! - [`error`] has [`ProviderError`].
 //! - `mock` (feature `mock`): `MockSnapshotProvider` and `MockSnapshotRestore`, usable from any crate's tests.
 
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod error;
+pub mod forward;
 pub mod lock;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -37,7 +40,9 @@ pub mod provider;
 pub mod restore;
 pub mod snapshot;
 
+pub use call::ProviderCall;
 pub use error::{ProviderError, ProviderErrorKind, ProviderResult};
+pub use forward::ForwardProvider;
 pub use lock::{HoldName, Keeps, SnapshotLock};
 #[cfg(feature = "mock")]
 pub use mock::{MockSnapshotProvider, MockSnapshotRestore};

@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use stillpoint_context::{Attempt, Cx, ErrorCode, ErrorFacts, FencingToken, RunId, StepName};
 
 use crate::moment::Moment;
 
 /// The side that a call goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The Exchange plug-in.
     Exchange,
@@ -69,6 +71,9 @@ pub const PROVIDER_RESTORE_CALLS: [&str; 7] = [
     "restore.revert",
 ];
 
+/// The calls of `SnapshotLock`.
+pub const PROVIDER_LOCK_CALLS: [&str; 4] = ["lock.hold", "lock.release", "lock.lock", "lock.keeps"];
+
 /// The name as the lists above have it, if it is in one of them.
 pub(crate) fn known(name: &str) -> Option<&'static str> {
     PLUGIN_CALLS
@@ -76,6 +81,7 @@ pub(crate) fn known(name: &str) -> Option<&'static str> {
         .chain(PLUGIN_RESTORE_CALLS)
         .chain(PROVIDER_CALLS)
         .chain(PROVIDER_RESTORE_CALLS)
+        .chain(PROVIDER_LOCK_CALLS)
         .find(|known| *known == name)
 }
 
@@ -136,7 +142,7 @@ impl fmt::Display for CallRecord {
     }
 }
 
-/// Every call to a [`World`](crate::World), in the order in which they began. Cheap to clone; all clones are one record.
+/// Every call to a [`World`](crate::World), or through a [wrapper](crate::wrap) that keeps a record, in the order in which they began. Cheap to clone; all clones are one record.
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
     records: Arc<Mutex<Vec<CallRecord>>>,
@@ -231,6 +237,11 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Which record it is.
+    pub(crate) fn entered(&self) -> u64 {
+        self.entered
+    }
+
     fn close(&mut self, outcome: Outcome) {
         self.open = false;
         let (left, now) = (self.calls.tick(), Moment::of(&self.cx));

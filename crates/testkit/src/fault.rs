@@ -12,10 +12,12 @@
 //! faults.on("thaw").step("undo").inject(Fault::Hang);
 //! ```
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stillpoint_context::{ErrorFacts, Interrupted};
+use stillpoint_context::{Cx, ErrorFacts, Interrupted};
 use stillpoint_exchange::{PluginError, PluginErrorKind};
 use stillpoint_storage::{ProviderError, ProviderErrorKind};
 
@@ -123,6 +125,35 @@ impl Fault {
     pub fn fail(trouble: impl Into<Trouble>) -> Self {
         Self::Fail(trouble.into())
     }
+
+    /// Lets a call suffer what is about the call alone; `None` for what is about its effect, its side or the world.
+    pub(crate) async fn befall<E: SideError>(&self, cx: &Cx, call: &str) -> Option<Result<(), E>> {
+        Some(match self {
+            Self::Slow(time) => cx.sleep(*time).await.map_err(E::from),
+            Self::Hang => {
+                cx.cancel().cancelled().await;
+                Err(E::from(Interrupted::Cancelled))
+            }
+            Self::Deaf => pending().await,
+            Self::Fail(trouble) => Err(E::of_trouble(trouble, call)),
+            Self::Panic => resume_unwind(Box::new(format!("{call} panicked (injected)"))),
+            Self::BlockThread(time) => {
+                block_thread(*time);
+                Ok(())
+            }
+            Self::LateArrival(_) | Self::Lie(_) | Self::Die | Self::Change(_) => return None,
+        })
+    }
+}
+
+/// What these calls start goes on by itself, also when nobody waits for it any more.
+pub(crate) fn flies(call: &str) -> bool {
+    matches!(call, "commit" | "snap")
+}
+
+#[allow(clippy::disallowed_methods, reason = "to block the thread is the fault that was asked for")]
+fn block_thread(time: Duration) {
+    std::thread::sleep(time);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +252,14 @@ pub(crate) struct Injected {
     pub(crate) after: bool,
 }
 
-/// The faults of a [`World`](crate::World). Cheap to clone; all clones are one set of rules.
+impl Injected {
+    /// As a record tells it.
+    pub(crate) fn told(&self) -> String {
+        format!("{:?} {} the effect", self.fault, if self.after { "after" } else { "before" })
+    }
+}
+
+/// The faults of a [`World`](crate::World) or of a [`Faulty`](crate::wrap::Faulty) side. Cheap to clone; all clones are one set of rules.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Mutex<Rules>>);
 
@@ -389,6 +427,9 @@ impl FaultRule {
 /// What the errors of both sides have in common.
 pub(crate) trait SideError: ErrorFacts + From<Interrupted> + Send + 'static {
     fn of_trouble(trouble: &Trouble, call: &str) -> Self;
+
+    /// What is asked of the test kit cannot be done.
+    fn defect(message: String) -> Self;
 }
 
 impl SideError for PluginError {
@@ -396,12 +437,20 @@ impl SideError for PluginError {
         let error = Self::new(trouble.exchange.clone(), format!("{call} failed (injected)"));
         if trouble.without_effect { error.without_effect() } else { error }
     }
+
+    fn defect(message: String) -> Self {
+        Self::new(PluginErrorKind::Internal, message).without_effect()
+    }
 }
 
 impl SideError for ProviderError {
     fn of_trouble(trouble: &Trouble, call: &str) -> Self {
         let error = Self::new(trouble.storage.clone(), format!("{call} failed (injected)"));
         if trouble.without_effect { error.without_effect() } else { error }
+    }
+
+    fn defect(message: String) -> Self {
+        Self::new(ProviderErrorKind::Internal, message).without_effect()
     }
 }
 

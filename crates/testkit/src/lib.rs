@@ -64,6 +64,8 @@
 //! - [`ese`]: damage to files of the Extensible Storage Engine, with a word on what was done.
 //! - [`conformance`]: suites that every journal, every keeper of leases and every catalogue has to pass, every provider and
 //!   every plug-in.
+//! - [`wrap`]: wrappers around any plug-in or provider: faults, recordings that can be replayed, times.
+//! - `strategies` (feature `proptest`): inventories, policies, groups, plans, schedules and faults that are drawn.
 //! - [`Shape`]: how a database was really taken, by its bytes, whatever anybody claims.
 
 #![forbid(unsafe_code)]
@@ -77,12 +79,15 @@ mod exchange;
 mod fault;
 mod moment;
 mod storage;
+#[cfg(feature = "proptest")]
+pub mod strategies;
 mod world;
+pub mod wrap;
 mod writer;
 
 pub use call::{
     CallRecord, Calls, Outcome, PLUGIN_CALLS, PLUGIN_RESTORE_CALLS, PROVIDER_CALLS,
-    PROVIDER_RESTORE_CALLS, Side,
+    PROVIDER_LOCK_CALLS, PROVIDER_RESTORE_CALLS, Side,
 };
 pub use change::Change;
 pub use damage::Damage;

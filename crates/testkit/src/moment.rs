@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use stillpoint_context::{Clock, Cx, Mono};
 
 /// An instant on both clocks: limits and order go by `mono`, what is reported by `at`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Moment {
     /// The monotonic time.
     pub mono: Mono,

@@ -1,7 +1,5 @@
 //! A world: a small Exchange organisation and the storage it lies on, in one shared state.
 
-use std::future::pending;
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +7,7 @@ use stillpoint_context::{Clock, Cx, Interrupted};
 
 use crate::call::{Calls, Side, Ticket};
 use crate::change::Change;
-use crate::fault::{Fault, Faults, Injected, Lie, SideError, Trouble};
+use crate::fault::{Fault, Faults, Injected, Lie, SideError, Trouble, flies};
 use crate::moment::Moment;
 
 pub(crate) mod array;
@@ -66,21 +64,7 @@ pub(crate) struct Entered<'a> {
     ticket: Ticket,
 }
 
-/// What these calls start goes on by itself, also when nobody waits for it any more.
-fn flies(name: &str) -> bool {
-    matches!(name, "commit" | "snap")
-}
-
-#[allow(clippy::disallowed_methods, reason = "to block the thread is the fault that was asked for")]
-fn block_thread(time: Duration) {
-    std::thread::sleep(time);
-}
-
 impl Entered<'_> {
-    fn interrupted<E: SideError>() -> E {
-        E::from(Interrupted::Cancelled)
-    }
-
     fn unreachable<E: SideError>(&self) -> E {
         E::of_trouble(&Trouble::unreachable(), self.name)
     }
@@ -124,29 +108,20 @@ impl Entered<'_> {
     }
 
     async fn suffer<E: SideError>(&self, fault: &Fault) -> Result<(), E> {
+        if let Some(suffered) = fault.befall(self.cx, self.name).await {
+            return suffered;
+        }
         match fault {
-            Fault::Slow(time) => Ok(self.cx.sleep(*time).await?),
-            Fault::Hang => {
-                self.cx.cancel().cancelled().await;
-                Err(Self::interrupted())
-            }
-            Fault::Deaf => pending().await,
-            Fault::Fail(trouble) => Err(E::of_trouble(trouble, self.name)),
-            Fault::Panic => resume_unwind(Box::new(format!("{} panicked (injected)", self.name))),
             Fault::Die => {
                 self.world.happen(self.cx, &Change::Die(self.side));
                 Err(self.unreachable())
-            }
-            Fault::BlockThread(time) => {
-                block_thread(*time);
-                Ok(())
             }
             Fault::Change(change) => {
                 self.world.happen(self.cx, change);
                 Ok(())
             }
-            // Both are about the effect itself and were dealt with there.
-            Fault::LateArrival(_) | Fault::Lie(_) => Ok(()),
+            // What is about the effect itself was dealt with there.
+            _ => Ok(()),
         }
     }
 
@@ -193,9 +168,7 @@ impl World {
     ) -> Entered<'a> {
         self.meet(cx);
         let injected = self.0.faults.pick(name, cx.step().as_str(), &about);
-        let fault = injected.as_ref().map(|hit| {
-            format!("{:?} {} the effect", hit.fault, if hit.after { "after" } else { "before" })
-        });
+        let fault = injected.as_ref().map(Injected::told);
         let ticket = self.0.calls.enter(cx, side, name, about, fault);
         Entered { world: self, cx, side, name, injected, ticket }
     }
