@@ -1,5 +1,7 @@
 //! The wrappers keep the contract of what they are around, and do what they are for.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
+#![allow(clippy::clone_on_ref_ptr, reason = "`.clone()` may become a trait object on the way")]
+#![allow(clippy::many_single_char_names, reason = "short rows of calls")]
 
 mod common;
 
