@@ -6,21 +6,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use serde_json::Value;
 use stillpoint::context::Cx;
 use stillpoint::exchange::{
-    Completion, ExchangePlugin, ExchangeRestore, Frozen, PluginError, PluginErrorKind,
-    PluginResult, Scope, Session, SessionSpec, SessionState, Truncation, VerifyReport, VerifySpec,
+    Completion, ExchangePlugin, ForwardPlugin, PluginError, PluginErrorKind, PluginResult,
 };
 use stillpoint::exchange_files::FilesPlugin;
-use stillpoint::model::capability::PluginCaps;
-use stillpoint::model::handover::Exposure;
 use stillpoint::model::id::{CopyId, SessionId, VolumeId};
-use stillpoint::model::inventory::Inventory;
 use stillpoint::model::job::JobState;
 use stillpoint::model::request::BackupRequest;
 use stillpoint::storage_fs::{FsConfig, FsProvider};
@@ -45,48 +39,13 @@ impl Failing {
 }
 
 #[async_trait]
-impl ExchangePlugin for Failing {
-    fn caps(&self) -> PluginCaps {
-        self.inner.caps()
-    }
-    async fn inventory(&self, cx: &Cx, scope: &Scope) -> PluginResult<Inventory> {
-        self.inner.inventory(cx, scope).await
-    }
-    async fn begin(&self, cx: &Cx, spec: &SessionSpec) -> PluginResult<Session> {
-        self.inner.begin(cx, spec).await
-    }
-    async fn session(&self, cx: &Cx, id: SessionId) -> PluginResult<SessionState> {
-        self.inner.session(cx, id).await
-    }
-    async fn renew(&self, cx: &Cx, id: SessionId, lease: Duration) -> PluginResult<()> {
-        self.inner.renew(cx, id, lease).await
-    }
-    async fn freeze(
-        &self,
-        cx: &Cx,
-        id: SessionId,
-        limit: Option<Duration>,
-    ) -> PluginResult<Frozen> {
-        self.inner.freeze(cx, id, limit).await
+impl ForwardPlugin for Failing {
+    fn inner(&self) -> &dyn ExchangePlugin {
+        &self.inner
     }
     async fn thaw(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {
         self.fails("thaw")?;
         self.inner.thaw(cx, id).await
-    }
-    async fn evidence(
-        &self,
-        cx: &Cx,
-        id: SessionId,
-    ) -> PluginResult<stillpoint::model::evidence::SetOutcome> {
-        self.inner.evidence(cx, id).await
-    }
-    async fn verify(
-        &self,
-        cx: &Cx,
-        exposure: &Exposure,
-        spec: &VerifySpec,
-    ) -> PluginResult<VerifyReport> {
-        self.inner.verify(cx, exposure, spec).await
     }
     async fn complete(
         &self,
@@ -96,20 +55,6 @@ impl ExchangePlugin for Failing {
     ) -> PluginResult<BTreeMap<CopyId, Completion>> {
         self.fails("complete")?;
         self.inner.complete(cx, id, verdicts).await
-    }
-    async fn abort(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {
-        self.inner.abort(cx, id).await
-    }
-    async fn truncation(
-        &self,
-        cx: &Cx,
-        copy: &CopyId,
-        since: DateTime<Utc>,
-    ) -> PluginResult<Truncation> {
-        self.inner.truncation(cx, copy, since).await
-    }
-    fn restore(&self) -> Option<&dyn ExchangeRestore> {
-        self.inner.restore()
     }
 }
 

@@ -347,21 +347,18 @@ impl Commit {
                 let meter = Meter::new(cx, self.plan.limit_ms.is_some());
                 let mut seal = SealWriter::new(bytes);
                 let unread = |error| volume.trouble(&file.path, error);
-                let write = |at, chunk: &[u8]| {
+                let hash = |at, chunk: &[u8]| {
                     self.check(cx)?;
                     let done = at + chunk.len() as u64;
                     if done > bytes {
                         return Err(changed(volume, &file.path, bytes, done));
                     }
-                    disk.write(&to, &target, chunk).map_err(failed)?;
+                    seal.update(chunk);
                     meter.bytes(&target, done, bytes);
                     Ok(())
                 };
-                let hash = |chunk: &[u8]| {
-                    seal.update(chunk);
-                    Ok(())
-                };
-                let read = pump(&source.file, bytes, buffer, unread, write, hash)?;
+                let write = |chunk: &[u8]| disk.write(&to, &target, chunk).map_err(failed);
+                let read = pump(&source.file, bytes, buffer, unread, hash, write)?;
                 if read != bytes {
                     return Err(changed(volume, &file.path, bytes, read));
                 }

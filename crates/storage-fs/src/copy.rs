@@ -1,11 +1,11 @@
 //! Moving bytes: read once, hashed while they pass, stoppable between chunks.
 //!
 //! ```text
-//!   free ─▶ read ─▶ here: written, counted ─▶ beside, on another thread: hashed ─▶ free
+//!   free ─▶ read ─▶ here: hashed ─▶ beside, on another thread: written ─▶ free
 //! ```
 //!
-//! Hashing takes about half as long as reading and writing. The thread beside sees the very bytes that are written, in their
-//! order, and has seen them all before anything is said of them.
+//! Writing takes about as long as reading and hashing do. The very bytes that were hashed are written, in their order, and all of
+//! them have been before anything is said of them.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -18,7 +18,7 @@ use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
-/// Chunks under way: one is read, one is hashed, one is between the two.
+/// Chunks under way: one is here, one is beside, one is between the two.
 const CHUNKS: usize = 3;
 /// Below this a thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 4 << 20;
@@ -72,16 +72,16 @@ fn pump_with_thread(
         done.send(buffer()).ok()?;
     }
     thread::scope(|scope| {
-        let hash = move || {
+        let work = move || {
             for (buffer, read) in chunks {
                 beside(buffer.get(..read).unwrap_or_default())?;
-                // At the end of the file nobody wants it any more, and others may still wait to be hashed.
+                // At the end of the file nobody wants it any more, and others may still wait for their turn.
                 let _unwanted = done.send(buffer);
             }
             Ok(())
         };
-        let hashing = thread::Builder::new().spawn_scoped(scope, hash).ok()?;
-        let mut copy = move || {
+        let worker = thread::Builder::new().spawn_scoped(scope, work).ok()?;
+        let mut read_all = move || {
             let mut at = 0;
             // Without a free chunk, the other has failed, and says why below.
             while let Ok(mut buffer) = free.recv() {
@@ -97,13 +97,13 @@ fn pump_with_thread(
             }
             Ok(at)
         };
-        let copied = copy();
+        let bytes = read_all();
         // The other has had the last chunk when it finds that no more come.
-        drop(copy);
-        let hashed = hashing.join().unwrap_or_else(|_| {
-            Err(ProviderError::new(ProviderErrorKind::Internal, "hashing a file panicked"))
+        drop(read_all);
+        let copied = worker.join().unwrap_or_else(|_| {
+            Err(ProviderError::new(ProviderErrorKind::Internal, "copying a file panicked"))
         });
-        Some(copied.and_then(|bytes| hashed.map(|()| bytes)))
+        Some(bytes.and_then(|bytes| copied.map(|()| bytes)))
     })
 }
 

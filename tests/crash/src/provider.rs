@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stillpoint::storage::{
-    Deleted, Discarded, DocName, Found, Listing, PrepareSpec, ProviderError, ProviderErrorKind,
-    ProviderResult, Snapshot, SnapshotProvider, SnapshotRestore,
+    Discarded, DocName, ForwardProvider, PrepareSpec, ProviderError, ProviderErrorKind,
+    ProviderResult, Snapshot, SnapshotProvider,
 };
-use stillpoint_context::{Cx, HostId, HostPath};
+use stillpoint_context::{Cx, HostId};
 use stillpoint_model::capability::{ProviderCaps, VolumeFacts};
 use stillpoint_model::handover::{Exposure, Member, Prepared};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
-use stillpoint_model::placement::Placement;
 
 use crate::stops::Stops;
 
@@ -49,15 +48,15 @@ impl TinyFiles {
 }
 
 #[async_trait]
-impl SnapshotProvider for TinyFiles {
+impl ForwardProvider for TinyFiles {
+    fn inner(&self) -> &dyn SnapshotProvider {
+        &*self.inner
+    }
+
     fn caps(&self) -> ProviderCaps {
         let mut caps = self.inner.caps();
         caps.instant = true;
         caps
-    }
-
-    async fn resolve(&self, cx: &Cx, files: &[HostPath]) -> ProviderResult<Vec<Placement>> {
-        self.inner.resolve(cx, files).await
     }
 
     async fn volumes(&self, cx: &Cx, volumes: &[VolumeRef]) -> ProviderResult<Vec<VolumeFacts>> {
@@ -91,23 +90,6 @@ impl SnapshotProvider for TinyFiles {
         self.at("discard", self.inner.discard(cx, token)).await
     }
 
-    async fn find(&self, cx: &Cx, token: &SetToken) -> ProviderResult<Found> {
-        self.inner.find(cx, token).await
-    }
-
-    async fn list(
-        &self,
-        cx: &Cx,
-        volume: &VolumeRef,
-        page: Option<String>,
-    ) -> ProviderResult<Listing> {
-        self.inner.list(cx, volume, page).await
-    }
-
-    async fn delete(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Deleted> {
-        self.inner.delete(cx, snapshot).await
-    }
-
     async fn expose(
         &self,
         cx: &Cx,
@@ -122,27 +104,11 @@ impl SnapshotProvider for TinyFiles {
         self.at("unexpose", self.inner.unexpose(cx, key)).await
     }
 
-    async fn exposures(&self, cx: &Cx) -> ProviderResult<Vec<Exposure>> {
-        self.inner.exposures(cx).await
-    }
-
     async fn put_doc(&self, cx: &Cx, name: &DocName, bytes: &[u8]) -> ProviderResult<()> {
         self.at("put_doc", self.inner.put_doc(cx, name, bytes)).await
     }
 
-    async fn get_doc(&self, cx: &Cx, name: &DocName) -> ProviderResult<Option<Vec<u8>>> {
-        self.inner.get_doc(cx, name).await
-    }
-
-    async fn list_docs(&self, cx: &Cx) -> ProviderResult<Vec<DocName>> {
-        self.inner.list_docs(cx).await
-    }
-
     async fn delete_doc(&self, cx: &Cx, name: &DocName) -> ProviderResult<()> {
         self.at("delete_doc", self.inner.delete_doc(cx, name)).await
-    }
-
-    fn restore(&self) -> Option<&dyn SnapshotRestore> {
-        self.inner.restore()
     }
 }

@@ -295,23 +295,27 @@ impl Store {
         let mut check = item.facts.seal.as_ref().map(Seal::check);
         // A clone is read where it is staged: those are the bytes that will be published.
         let from = if cloned { &target } else { &source };
-        let write = |at, chunk: &[u8]| {
+        let look = |at, chunk: &[u8]| {
             cx.check()?;
             if !nothing_at(&stop)? {
                 let text = format!("the restore {key} was taken back");
                 return Err(ProviderError::new(ProviderErrorKind::Cancelled, text));
             }
-            if !cloned {
-                self.disk.write(&target, staged, chunk).map_err(failed)?;
-            }
             meter.bytes(&item.place, at + chunk.len() as u64, item.facts.bytes);
             Ok(())
         };
-        let compare = |chunk: &[u8]| match &mut check {
+        let mut compare = |chunk: &[u8]| match &mut check {
             Some(check) => check.update(chunk).map_err(|error| damaged(item, &error)),
             None => Ok(()),
         };
-        let read = pump(from, item.facts.bytes, buffer, unread, write, compare)?;
+        let bytes = item.facts.bytes;
+        let read = if cloned {
+            pump(from, bytes, buffer, unread, look, compare)?
+        } else {
+            let write = |chunk: &[u8]| self.disk.write(&target, staged, chunk).map_err(failed);
+            let look = |at, chunk: &[u8]| look(at, chunk).and_then(|()| compare(chunk));
+            pump(from, bytes, buffer, unread, look, write)?
+        };
         if let Some(check) = check {
             check.finish().map_err(|error| damaged(item, &error))?;
         } else if read != item.facts.bytes {
