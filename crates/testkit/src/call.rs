@@ -58,6 +58,9 @@ pub const PROVIDER_CALLS: [&str; 17] = [
     "delete_doc",
 ];
 
+/// The calls of `SnapshotLock`.
+pub const PROVIDER_LOCK_CALLS: [&str; 4] = ["lock.hold", "lock.release", "lock.lock", "lock.keeps"];
+
 /// The calls of `SnapshotRestore`.
 pub const PROVIDER_RESTORE_CALLS: [&str; 7] = [
     "restore.stage",
@@ -75,6 +78,7 @@ pub(crate) fn known(name: &str) -> Option<&'static str> {
         .into_iter()
         .chain(PLUGIN_RESTORE_CALLS)
         .chain(PROVIDER_CALLS)
+        .chain(PROVIDER_LOCK_CALLS)
         .chain(PROVIDER_RESTORE_CALLS)
         .find(|known| *known == name)
 }

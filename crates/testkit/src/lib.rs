@@ -82,7 +82,7 @@ mod writer;
 
 pub use call::{
     CallRecord, Calls, Outcome, PLUGIN_CALLS, PLUGIN_RESTORE_CALLS, PROVIDER_CALLS,
-    PROVIDER_RESTORE_CALLS, Side,
+    PROVIDER_LOCK_CALLS, PROVIDER_RESTORE_CALLS, Side,
 };
 pub use change::Change;
 pub use damage::Damage;
