@@ -12,7 +12,7 @@ use stillpoint_model::id::{PointId, PolicyId, ProviderId, SnapshotRef};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::retention::{Protected, PruneOrder};
-use stillpoint_storage::{Deleted, Found};
+use stillpoint_storage::{Deleted, Found, Snapshot};
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
 use crate::backup::points::doc_name;
@@ -231,7 +231,7 @@ impl Delete {
         for provider in providers(point) {
             match self.0.provider(&provider)?.find(cx, &point.set).await? {
                 Found::Partial(found) | Found::Complete(found) => {
-                    there.extend(found.iter().map(|snapshot| snapshot.reference()));
+                    there.extend(found.iter().map(Snapshot::reference));
                 }
                 _ => {}
             }

@@ -14,7 +14,7 @@ use stillpoint_model::job::JobState;
 use stillpoint_model::manifest::{Manifest, document_name};
 use stillpoint_model::point::{PointState, RestorePoint};
 use stillpoint_model::policy::{Policy, Retention, Verification};
-use stillpoint_storage::{DocName, SnapshotProvider as _};
+use stillpoint_storage::{DocName, Snapshot, SnapshotProvider as _};
 use stillpoint_workflow::testing::{Scenario, Sim};
 use stillpoint_workflow::{ActionRegistry, End, MemoryJournal, Plan};
 
@@ -73,7 +73,7 @@ impl Kept {
     /// Whether each point is whole, or on its way, or gone.
     async fn check_each(&self, this: &Stillpoint, points: &[RestorePoint]) -> Result<(), String> {
         let snapshots: BTreeSet<_> =
-            self.lab.world.snapshots().iter().map(|shot| shot.reference()).collect();
+            self.lab.world.snapshots().iter().map(Snapshot::reference).collect();
         for point in points {
             let there = point.members.iter().filter(|member| snapshots.contains(&member.snapshot));
             let whole = there.count() == point.members.len();
