@@ -217,6 +217,20 @@ fn a_point_needs_no_logs_of_others_that_it_has_itself() {
 }
 
 #[test]
+fn logs_that_bring_nothing_new_go_with_their_point() {
+    // A database at rest: each backup brings the same logs once more.
+    let mut case = Case::new((1..=5).map(|number| point(number, 3..=8)).collect());
+    assert_eq!(going(&case.order()), [(1, false), (2, false), (3, false)]);
+    // The oldest that is held needs none of the copies in between either.
+    let holds = ["h".to_owned()].into();
+    case.protected.insert(id(1), Protected { holds, ..Protected::default() });
+    assert_eq!(going(&case.order()), [(2, false), (3, false)]);
+    let order = case.order();
+    case.carry_out(&order);
+    assert!(case.order().is_empty());
+}
+
+#[test]
 fn logs_follow_the_fulls_of_the_policy_that_says_so() {
     // Two policies in turn; the one keeps the logs of its own last three fulls, the other those of none.
     let mut case = Case::new(chain(8));

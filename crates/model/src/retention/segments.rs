@@ -131,6 +131,9 @@ fn rolled_through(
         let stream = streams.get(&logs.signature).map_or(&[][..], Vec::as_slice);
         // From the point's own logs on; one that needs none begins with the first that is younger.
         let mut last = logs.required.as_ref().or(logs.range.as_ref()).map(|range| *range.end());
+        let mut until = point.taken_at;
+        // Logs that were stored once more show that nothing came after them: only the last time counts.
+        let mut again = None;
         for segment in stream {
             let is_behind = last.is_some_and(|last| *segment.range.end() < last);
             let is_before = last.is_none() && segment.taken_at < point.taken_at;
@@ -140,9 +143,16 @@ fn rolled_through(
             if last.is_some_and(|last| !follows(last, *segment.range.start())) {
                 break;
             }
-            through.insert(segment.id, point.id);
-            last = last.max(Some(*segment.range.end())).or(Some(Generation(0)));
+            if last.is_none_or(|last| last < *segment.range.end()) {
+                through.insert(segment.id, point.id);
+                last = Some(*segment.range.end());
+                again = again.filter(|_| segment.taken_at < until);
+            } else if until < segment.taken_at {
+                again = Some(segment.id);
+            }
+            until = until.max(segment.taken_at);
         }
+        through.extend(again.map(|segment| (segment, point.id)));
     }
     through
 }
