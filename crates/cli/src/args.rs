@@ -172,6 +172,9 @@ pub(crate) struct BackupArgs {
     /// Another kind than the policy's, this once.
     #[arg(long, short)]
     pub(crate) kind: Option<Kind>,
+    /// Delete afterwards what the policy lets go, unless a database came out badly.
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// Show the plan and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

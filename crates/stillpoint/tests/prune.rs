@@ -359,3 +359,45 @@ fn a_storage_that_is_away_keeps_its_points_with_that_as_the_reason() {
         assert_eq!(why, "lock_unknown");
     });
 }
+
+#[test]
+fn a_backup_may_prune_afterwards_but_not_if_a_database_failed() {
+    let (sim, world) = (Sim::new(10), World::one_server(5));
+    sim.run(async {
+        let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
+        backed_up(&this, 2).await;
+        assert_eq!(points(&this).await.len(), 10);
+        let back_up = async |name: &str| {
+            pause(this.seams(), Duration::from_hours(1)).await;
+            let mut request = request(name);
+            request.prune = true;
+            let job = this.backup(request).await.unwrap();
+            end_of(&this, &job).await.unwrap()
+        };
+        // Scenario 52: four of five came out well, so nothing of the policy is deleted.
+        let mut verified = policy();
+        verified.retention = Retention::count(1);
+        verified.log_retention = LogRetention::None;
+        this.save_policy(&this.policy(verified.id).await.unwrap().unwrap().edit(verified).unwrap())
+            .await
+            .unwrap();
+        world.damage().database(&world.active("DB03"));
+        let job = back_up("partial").await;
+        assert_eq!((job.state(), job.tally()), (JobState::SucceededWithWarnings, (4, 5)));
+        assert!(job.warnings.iter().any(|warning| warning.code == "prune.not_done"), "{job:#?}");
+        assert!(job.runs.iter().all(|run| !run.follow_up));
+        assert_eq!(points(&this).await.len(), 15);
+    });
+    let (sim, world) = (Sim::new(11), two_arrays(2));
+    sim.run(async {
+        let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
+        backed_up(&this, 2).await;
+        let mut request = request("whole");
+        request.prune = true;
+        let job = this.backup(request).await.unwrap();
+        let job = end_of(&this, &job).await.unwrap();
+        assert_eq!((job.state(), job.tally()), (JobState::Succeeded, (2, 2)), "{job:#?}");
+        assert_eq!(job.runs.iter().filter(|run| run.follow_up).count(), 2);
+        assert_eq!(states(&this).await, [PointState::Available; 2]);
+    });
+}

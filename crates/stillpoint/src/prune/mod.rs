@@ -18,9 +18,10 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{ErrorClass, Failure, IdempotencyKey, RunId};
 use stillpoint_model::id::{DatabaseId, PointId, PolicyId, SetToken, SnapshotRef};
-use stillpoint_model::job::{Job, JobKind, JobMember, JobRun};
+use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
 use stillpoint_model::request::Trigger;
 use stillpoint_model::retention::PruneOrder;
+use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{Action, Out, Plan, PlanBuilder};
 use uuid::Uuid;
 
@@ -155,6 +156,42 @@ impl Stillpoint {
             });
         }
         Ok(())
+    }
+
+    /// The follow-up of a backup: what its policy lets go of its databases. Not where any of them came out badly: what is there
+    /// of it may be all that there is.
+    pub(crate) async fn prune_after(&self, live: &Arc<LiveJob>, policy: PolicyId) {
+        let job = live.snapshot();
+        let (good, all) = job.tally();
+        let members = || job.runs.iter().flat_map(|run| &run.members);
+        let is_bad = |member: &JobMember| {
+            matches!(
+                member.end,
+                Some(MemberEnd::Failed { .. } | MemberEnd::Point { suspect: true, .. })
+            )
+        };
+        // The verification that follows on a backup may have found what the backup did not look for.
+        let follows = job.runs.iter().filter(|run| run.follow_up).flat_map(|run| &run.members);
+        let left_out = if live.cancel_token().is_cancelled() {
+            Some("the job was cancelled".to_owned())
+        } else if good < all || all == 0 {
+            Some(format!("{good} of {all} databases came out well"))
+        } else if follows.into_iter().any(is_bad) {
+            Some("a verification found something".to_owned())
+        } else {
+            let databases = members().map(|member| member.database).collect();
+            let scope = PruneScope::Databases(databases);
+            let target = PruneTarget { scope, policy: Some(policy) };
+            self.prune_for(live, &target, true).await.err().map(|error| error.to_string())
+        };
+        if let Some(why) = left_out {
+            let warning = Warning::new(
+                "prune.not_done",
+                format!("nothing was pruned: {why}"),
+                "Prune once the backup is good.",
+            );
+            live.change(|job| job.warnings.push(warning));
+        }
     }
 
     async fn prune_database(
