@@ -130,7 +130,9 @@ fn rolled_through(
         let Some(logs) = &point.logs else { continue };
         let stream = streams.get(&logs.signature).map_or(&[][..], Vec::as_slice);
         // From the point's own logs on; one that needs none begins with the first that is younger.
-        let mut last = logs.required.as_ref().or(logs.range.as_ref()).map(|range| *range.end());
+        // Its own stay with it, so that another's are needed only beyond them.
+        let own = logs.range.as_ref().map(|range| *range.end());
+        let mut last = logs.required.as_ref().map(|range| *range.end()).max(own);
         let mut until = point.taken_at;
         // Logs that were stored once more show that nothing came after them: only the last time counts.
         let mut again = None;
