@@ -1,5 +1,6 @@
 //! The trait that a store implements.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Debug};
 use std::num::NonZeroU32;
 
@@ -8,9 +9,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{JobId, ProcessId, RunId, StepName};
 use stillpoint_model::group::ResourceGroup;
-use stillpoint_model::id::{ExposureKey, GroupId, PointId, PolicyId, SessionId, SetToken};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{
+    ExposureKey, GroupId, HoldName, PointId, PolicyId, SessionId, SetToken,
+};
 use stillpoint_model::job::Job;
-use stillpoint_model::point::{PointFact, RestorePoint};
+use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::policy::Policy;
 
 use crate::error::CatalogError;
@@ -119,6 +123,19 @@ impl Debris {
     pub const fn maybe(mut self, possible: bool) -> Self {
         self.possible = possible;
         self
+    }
+}
+
+/// Whether a hold may be put on a point that is as the catalogue knows it: for whoever implements
+/// [`Catalog::put_hold`].
+///
+/// # Errors
+/// [`CatalogError::NotFound`] if it is not there, [`CatalogError::Expiring`] if it is being deleted.
+pub fn may_hold(id: PointId, known: Option<&RestorePoint>) -> Result<(), CatalogError> {
+    match known.map(|point| point.state) {
+        None => Err(CatalogError::NotFound { kind: "restore point", id: id.to_string() }),
+        Some(PointState::Expiring) => Err(CatalogError::Expiring { point: id }),
+        Some(_) => Ok(()),
     }
 }
 
@@ -249,6 +266,21 @@ pub trait Catalog: Debug + Send + Sync + 'static {
 
     /// Forgets debris that was removed.
     async fn remove_debris(&self, key: &str) -> Result<(), CatalogError>;
+
+    /// Stores a hold as it is now. Looks at its points and stores in one step: once a point is seen as
+    /// [expiring](PointState::Expiring), no hold is put on it any more, so whoever deletes it looks at the holds after that
+    /// and knows them all.
+    ///
+    /// # Errors
+    /// For a point that the hold of this name did not have before: [`CatalogError::NotFound`] if it is not there,
+    /// [`CatalogError::Expiring`] if it is being deleted.
+    async fn put_hold(&self, hold: &Hold) -> Result<(), CatalogError>;
+
+    /// Every hold, also those that are over, by name.
+    async fn holds(&self) -> Result<Vec<Hold>, CatalogError>;
+
+    /// Takes a hold off.
+    async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError>;
 }
 
 /// Sugar over any catalogue. Not to be implemented.
@@ -287,6 +319,17 @@ pub trait CatalogExt: Catalog {
         let wanted = crate::query::fold(name);
         let policies = self.policies().await?;
         Ok(policies.into_iter().find(|policy| crate::query::fold(&policy.name) == wanted))
+    }
+
+    /// The names of the holds that keep a point at this time.
+    async fn held_by(
+        &self,
+        point: PointId,
+        now: DateTime<Utc>,
+    ) -> Result<BTreeSet<HoldName>, CatalogError> {
+        let holds = self.holds().await?.into_iter();
+        let keeps = holds.filter(|hold| hold.is_on(now) && hold.points.contains(&point));
+        Ok(keeps.map(|hold| hold.name).collect())
     }
 
     /// The group of this name, case ignored.

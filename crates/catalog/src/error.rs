@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use stillpoint_context::{
     Effect, ErrorClass, ErrorCode, ErrorFacts, IdempotencyKey, JobId, ProcessId, Subject,
 };
-use stillpoint_model::id::{GroupId, PolicyId};
+use stillpoint_model::id::{GroupId, PointId, PolicyId};
 use stillpoint_model::point::FactError;
 
 /// What has a unique name.
@@ -70,6 +70,12 @@ pub enum CatalogError {
         /// The groups.
         groups: Vec<GroupId>,
     },
+    /// A restore point is being deleted, so that nothing can keep it any more.
+    #[error("restore point {point} is being deleted")]
+    Expiring {
+        /// The point.
+        point: PointId,
+    },
     /// Something that is referred to does not exist.
     #[error("{kind} {id} does not exist")]
     NotFound {
@@ -123,6 +129,7 @@ impl ErrorFacts for CatalogError {
             Self::NameTaken { what: Named::Group, .. } => "group.name_taken".into(),
             Self::Version { .. } => "policy.version_conflict".into(),
             Self::PolicyInUse { .. } => "policy.in_use".into(),
+            Self::Expiring { .. } => "hold.too_late".into(),
             Self::NotFound { .. } => "catalog.not_found".into(),
             Self::Fenced { .. } => "catalog.fenced".into(),
             Self::Corrupt { .. } => "state.corrupt".into(),
@@ -137,6 +144,7 @@ impl ErrorFacts for CatalogError {
             | Self::NameTaken { .. }
             | Self::Version { .. }
             | Self::PolicyInUse { .. }
+            | Self::Expiring { .. }
             | Self::Fenced { .. } => ErrorClass::Conflict,
             Self::NotFound { .. } => ErrorClass::Invalid,
             Self::Corrupt { .. } => ErrorClass::Integrity,
@@ -161,6 +169,7 @@ impl ErrorFacts for CatalogError {
                 let groups = groups.iter().map(|group| Subject::new("group", group));
                 std::iter::once(Subject::new("policy", id)).chain(groups).collect()
             }
+            Self::Expiring { point } => vec![Subject::new("restore point", point)],
             Self::NotFound { kind, id } => vec![Subject::new(kind, id)],
             Self::Fenced { owner, .. } => vec![Subject::new("process", owner)],
             Self::NameTaken { .. } | Self::Corrupt { .. } | Self::Unavailable { .. } => Vec::new(),
@@ -174,6 +183,7 @@ impl ErrorFacts for CatalogError {
             Self::NameTaken { .. } => "Choose another name.",
             Self::Version { .. } => "Read the policy again and edit its newest version.",
             Self::PolicyInUse { .. } => "Take the policy out of these groups first.",
+            Self::Expiring { .. } => "Hold another point: some of this one may be gone.",
             Self::NotFound { .. } => "List what exists and choose from that.",
             Self::Fenced { .. } => "Stop this process; its jobs are carried on by another.",
             Self::Corrupt { .. } => {

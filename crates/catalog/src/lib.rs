@@ -1,4 +1,4 @@
-//! The catalogue of restore points and of what leads to them: policies, groups, jobs, debris.
+//! The catalogue of restore points and of what leads to them: policies, groups, jobs, holds, debris.
 //!
 //! ```
 //! use stillpoint_catalog::{Catalog, MemoryCatalog, Page, PointQuery};
@@ -15,7 +15,7 @@
 //! ```text
 //!  journal ──facts──► apply ──► restore points ──► point, points
 //!  façade  ──────────► begin_job, put_job ───────► job, jobs
-//!                     put_policy, put_group, put_debris …
+//!                     put_policy, put_group, put_hold, put_debris …
 //! ```
 //!
 //! - [`Catalog`] is what a store implements; its docs are the contract.
@@ -30,7 +30,7 @@ mod error;
 mod memory;
 mod query;
 
-pub use catalog::{Begun, Catalog, CatalogExt, Cursor, Debris, DebrisKind};
+pub use catalog::{Begun, Catalog, CatalogExt, Cursor, Debris, DebrisKind, may_hold};
 pub use error::{CatalogError, Named};
 pub use memory::MemoryCatalog;
 pub use query::{JobQuery, Listing, Page, PageToken, PointQuery, order_key};

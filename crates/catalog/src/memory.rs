@@ -8,13 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use stillpoint_context::{IdempotencyKey, JobId};
 use stillpoint_model::group::ResourceGroup;
-use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
 
-use crate::catalog::{Begun, Catalog, Cursor, Debris};
+use crate::catalog::{Begun, Catalog, Cursor, Debris, may_hold};
 use crate::error::{CatalogError, Named};
 use crate::query::{JobQuery, Listing, Page, PageToken, PointQuery, fold, order_key};
 
@@ -33,6 +34,7 @@ struct State {
     policies: BTreeMap<PolicyId, BTreeMap<NonZeroU32, Policy>>,
     groups: BTreeMap<GroupId, ResourceGroup>,
     debris: BTreeMap<String, Debris>,
+    holds: BTreeMap<HoldName, Hold>,
 }
 
 impl MemoryCatalog {
@@ -266,6 +268,27 @@ impl Catalog for MemoryCatalog {
 
     async fn remove_debris(&self, key: &str) -> Result<(), CatalogError> {
         self.state().debris.remove(key);
+        Ok(())
+    }
+
+    async fn put_hold(&self, hold: &Hold) -> Result<(), CatalogError> {
+        let mut state = self.state();
+        let before = state.holds.get(&hold.name);
+        let new =
+            hold.points.iter().filter(|id| before.is_none_or(|hold| !hold.points.contains(id)));
+        for id in new {
+            may_hold(*id, state.points.get(id))?;
+        }
+        state.holds.insert(hold.name.clone(), hold.clone());
+        Ok(())
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, CatalogError> {
+        Ok(self.state().holds.values().cloned().collect())
+    }
+
+    async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {
+        self.state().holds.remove(name);
         Ok(())
     }
 }

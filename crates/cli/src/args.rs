@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, NaiveDate, Utc};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Application-consistent snapshot backup of Exchange databases.
@@ -98,6 +99,13 @@ pub(crate) enum Command {
     Topology,
     /// Check the bytes of restore points.
     Verify(VerifyArgs),
+    /// Delete the restore points and logs that the policies let go.
+    ///
+    /// Shows every restore point and log segment with its verdict, and the rule and the point or policy that it comes from.
+    Prune(PruneArgs),
+    /// Keep restore points whatever their policies say.
+    #[command(subcommand)]
+    Hold(HoldCommand),
     /// Look for what is missing before it is missed. Changes nothing.
     Doctor(FolderArgs),
     /// Try the side that takes snapshots, before the first backup.
@@ -216,6 +224,9 @@ pub(crate) struct BackupArgs {
     /// Another kind than the policy's, this once.
     #[arg(long, short)]
     pub(crate) kind: Option<Kind>,
+    /// Delete afterwards what the policy lets go, unless a database came out badly.
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// Show the plan and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -311,6 +322,57 @@ pub(crate) struct VerifyArgs {
     /// All there are.
     #[arg(long, conflicts_with = "points")]
     pub(crate) all: bool,
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Only of these databases, by name or id.
+    #[arg(long, short, value_name = "NAME", num_args = 1..)]
+    pub(crate) database: Vec<String>,
+    /// Only restore points that were made under this policy, by name or id.
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// One restore point, whatever its policy says: the beginning of its id. Refused where it is held or locked, or the newest
+    /// good one of its database.
+    #[arg(long, value_name = "POINT", conflicts_with_all = ["database", "policy"])]
+    pub(crate) point: Option<String>,
+    /// Show what would be deleted, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What to do with holds.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// Put a hold on restore points: none of them is deleted until it is removed, or over. One of the same name is replaced.
+    Add(HoldArgs),
+    /// Take a hold off.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Show all, also those that are over.
+    List,
+}
+
+/// Arguments of `hold add`.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// What it is to be known by, such as the number of a case: letters, digits, `.`, `_` and `-`.
+    pub(crate) name: String,
+    /// Restore points: the beginning of an id, or latest:NAME.
+    #[arg(value_name = "POINT", required = true)]
+    pub(crate) points: Vec<String>,
+    /// What it is for.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Who puts it on. [default: the operator]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// When it is over, such as 2027-01-31 or 2027-01-31T12:00:00Z. [default: never by itself]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub(crate) until: Option<DateTime<Utc>>,
 }
 
 /// What to do with policies.
@@ -498,6 +560,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     .ok_or_else(|| "that is too long".to_owned())
 }
 
+/// A day, which means its beginning in UTC, or an instant.
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        return Ok(day.and_time(chrono::NaiveTime::MIN).and_utc());
+    }
+    text.parse().map_err(|_| {
+        "write a day or an instant, such as 2027-01-31 or 2027-01-31T12:00:00Z".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -515,6 +587,18 @@ mod tests {
         assert_eq!(duration("4h"), Ok(Duration::from_hours(4)));
         for bad in ["", "4", "h", "4 h", "-4h", "99999999999999999999s", "18446744073709551615d"] {
             assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ends_are_days_or_instants() {
+        assert_eq!(instant("2027-01-31").unwrap().to_rfc3339(), "2027-01-31T00:00:00+00:00");
+        assert_eq!(
+            instant("2027-01-31T12:00:00+02:00").unwrap().to_rfc3339(),
+            "2027-01-31T10:00:00+00:00"
+        );
+        for bad in ["", "tomorrow", "2027-02-30", "2027-01-31T12:00:00"] {
+            assert!(instant(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -121,6 +121,16 @@ pub(crate) fn point(topology: &Topology, text: &str) -> Outcome<PointId> {
         })
 }
 
+/// A database that has restore points, also one that is not there any more.
+pub(crate) fn known_database(topology: &Topology, text: &str) -> Outcome<DatabaseId> {
+    let all = topology.databases.iter();
+    one(
+        Words { remedy: "`stillpoint topology` lists the databases.", ..DATABASE },
+        text,
+        all.map(|known| (known.database, known.database.to_string(), known.name.clone())),
+    )
+}
+
 /// A job by the beginning of its id.
 pub(crate) fn job<'a>(jobs: &'a [Job], text: &str) -> Outcome<&'a Job> {
     one(JOB, text, jobs.iter().map(|job| (job, job.id.to_string(), String::new())))

@@ -95,6 +95,10 @@ fn every_document_has_its_form() {
     check("restore", 0, &["restore", "latest:DB02", "--to", "back"]);
     check("verify", 0, &["verify", "latest:DB01"]);
     check("jobs", 0, &["jobs"]);
+    check("policy_edit", 0, &["policy", "edit", "default", "--keep-count", "1"]);
+    check("hold_add", 0, &["hold", "add", "case-7", "latest:DB02", "--reason", "a case"]);
+    check("prune_dry_run", 0, &["prune", "--dry-run"]);
+    check("prune", 0, &["prune", "--database", "DB01"]);
     check("topology", 0, &["topology"]);
 }
 
@@ -395,4 +399,67 @@ fn an_interrupt_cancels_the_job_and_leaves_nothing() {
         }
     }
     panic!("no interrupt came in time");
+}
+
+#[test]
+fn what_policies_let_go_is_deleted_and_what_is_held_is_not() {
+    let lab = Lab::new();
+    lab.mail(&["DB01", "DB02"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    for _ in 0..2 {
+        assert_eq!(lab.run(["backup"]).code, 0);
+    }
+    let points = |name: &str| {
+        let (_, shown) = lab.json(["topology"]);
+        let points = list(database(&shown, name), "points").to_vec();
+        // Logs may outlive their databases.
+        let whole = points.iter().filter(|point| point["state"] != "logs_only");
+        whole.map(|point| text(point, "point").to_owned()).collect::<Vec<_>>()
+    };
+    let before = [points("DB01"), points("DB02")];
+    assert_eq!(before.each_ref().map(Vec::len), [3, 3]);
+    // The default policy keeps all.
+    let (code, shown) = lab.json(["prune"]);
+    assert_eq!((code, list(&shown["job"], "runs").len()), (0, 0), "{shown:#}");
+    assert_eq!(lab.run(["policy", "edit", "default", "--keep-count", "1"]).code, 0);
+    let oldest = &before[0][2];
+    let add = ["hold", "add", "case-7", oldest, "--reason", "a case", "--until", "2999-01-01"];
+    let (code, shown) = lab.json(add);
+    assert_eq!((code, text(&list(&shown, "holds")[0], "by")), (0, "the operator"), "{shown:#}");
+    let stored = files(&lab.path("state.store"));
+    let (code, shown) = lab.json(["prune", "--dry-run"]);
+    assert_eq!((code, &shown["job"]), (0, &Value::Null), "{shown:#}");
+    let verdicts = |name: &str| {
+        let points = list(database(&shown, name), "points");
+        points.iter().map(|point| text(point, "verdict").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts("DB01"), ["keep", "delete", "keep"]);
+    assert_eq!(verdicts("DB02"), ["keep", "delete", "delete"]);
+    assert_eq!(files(&lab.path("state.store")), stored);
+    // One that is named.
+    let refused = |point: &str| {
+        let (code, shown) = lab.json(["prune", "--point", point]);
+        assert_eq!(code, 1, "{shown:#}");
+        text(&shown["error"], "code").to_owned()
+    };
+    assert_eq!(refused(oldest), "prune.held");
+    assert_eq!(refused("latest:DB01"), "prune.last_good");
+    assert_eq!(lab.run(["prune", "--point", &before[1][1]]).code, 0);
+    assert_eq!(points("DB02"), [before[1][0].clone(), before[1][2].clone()]);
+    // The rest of one database, then of the other.
+    let plain = lab.run(["prune", "--database", "DB02"]);
+    assert_eq!(plain.code, 0, "{plain:?}");
+    assert!(plain.stdout.contains("number 1 of the newest 1 (policy default)"), "{}", plain.stdout);
+    assert_eq!((points("DB01").len(), points("DB02").len()), (3, 1));
+    assert_eq!(lab.run(["prune", "--policy", "default"]).code, 0);
+    assert_eq!(points("DB01"), [before[0][0].clone(), before[0][2].clone()]);
+    // Once it is not held, it goes; twice it cannot be taken off.
+    assert_eq!(lab.run(["hold", "remove", "case-7"]).code, 0);
+    let (code, shown) = lab.json(["hold", "remove", "case-7"]);
+    assert_eq!((code, text(&shown["error"], "code")), (1, "hold.unknown"), "{shown:#}");
+    assert_eq!(lab.run(["prune"]).code, 0);
+    assert_eq!(points("DB01"), [before[0][0].clone()]);
+    assert_eq!(lab.run(["verify", "--all"]).code, 0);
+    assert_eq!(lab.run(["restore", "latest:DB01", "--to", "back"]).code, 0);
+    assert!(lab.path("back").exists());
 }

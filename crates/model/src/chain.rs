@@ -38,8 +38,12 @@ pub struct LogSegment {
 }
 
 impl LogSegment {
-    /// The segment that a point brings with it, if it brings logs. Its id follows from the point's.
+    /// The segment that a point brings with it, if it brings logs that are not being deleted. Its id follows from the point's,
+    /// and it may outlive the point's database.
     pub fn of(point: &RestorePoint) -> Option<Self> {
+        if !point.has_segment() {
+            return None;
+        }
         let logs = point.logs.as_ref()?;
         Some(Self {
             id: SegmentId(point.id.0),

@@ -83,6 +83,11 @@ text_id! {
     ExposureKey, "exposure key", |text| plain(text, 128)
 }
 text_id! {
+    /// What somebody keeps a restore point or a snapshot by, such as the number of a case: 1 to 100 characters of
+    /// `[A-Za-z0-9._-]`.
+    HoldName, "name of a hold", |text| plain(text, 100)
+}
+text_id! {
     /// What an inventory was taken of: two inventories of one epoch have the same databases,
     /// copies, roles and places. 1 to 128 characters of `[A-Za-z0-9._-]`.
     InventoryEpoch, "inventory epoch", |text| plain(text, 128)

@@ -30,7 +30,7 @@
 //! - What passes between plug-in and provider: [`handover`].
 //! - What happened: [`quiesce`] and [`evidence`] of the freeze, [`verdict`]s of the verification,
 //!   [`seal`]s of the bytes.
-//! - What is kept, and for how long ([`retention`]): [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
+//! - What is kept, and for how long ([`retention`], [`hold`]): [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
 //!   of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
 
 #![forbid(unsafe_code)]
@@ -41,6 +41,7 @@ pub mod chain;
 pub mod evidence;
 pub mod group;
 pub mod handover;
+pub mod hold;
 pub mod id;
 pub mod inventory;
 pub mod job;

@@ -1,8 +1,10 @@
 //! Restore points: what one backup of one copy left behind, and how far it can be trusted.
 //!
 //! ```text
-//!   published            completed
-//!  ───────────► provisional ───────────► available
+//!   published            completed             expiring               removed
+//!  ───────────► provisional ───────────► available ─────────► expiring ─────────► (gone)
+//!                                            ▲                │      │ reduced              expiring, removed
+//!                                            └─────── spared ─┘      └────────► logs only ────────────────────► (gone)
 //!
 //!        unverified ──► verified ◄──► suspect        (beside it; the latest check counts)
 //! ```
@@ -24,9 +26,11 @@ use crate::seal::Seal;
 use crate::verdict::Finding;
 
 mod fact;
+mod state;
 
 pub use crate::handover::MemberRole;
 pub use fact::{FactError, PointFact};
+pub use state::{Expiry, PointState};
 
 /// A snapshot that a point needs. Data members live and die together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,25 +136,6 @@ impl PointEvidence {
             thawed_at: outcome.thawed_at,
             log_state: outcome.copies.get(copy).and_then(|evidence| evidence.log_state.clone()),
         }
-    }
-}
-
-/// How far a point has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PointState {
-    /// Published; Exchange has not been told yet, or has not answered.
-    Provisional,
-    /// The session is over.
-    Available,
-}
-
-impl fmt::Display for PointState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Provisional => "provisional",
-            Self::Available => "available",
-        })
     }
 }
 
@@ -295,6 +280,9 @@ pub struct RestorePoint {
     pub evidence: PointEvidence,
     /// How far it has come.
     pub state: PointState,
+    /// How its deletion stands, if one was ever begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Expiry>,
     /// How far it can be trusted.
     pub trust: Trust,
     /// What is known about truncation.
@@ -355,6 +343,7 @@ impl RestorePoint {
             files: Vec::new(),
             evidence,
             state: PointState::Provisional,
+            expiry: None,
             trust: Trust::Unverified,
             truncation: Truncation::NotRequested,
             truncation_at: None,
@@ -367,8 +356,8 @@ impl RestorePoint {
         self.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add)
     }
 
-    /// Whether it holds the database (else only logs).
+    /// Whether it holds the database: it took it (else only logs), and its deletion has not begun.
     pub fn has_database(&self) -> bool {
-        self.kind.takes_database()
+        self.state.is_whole() && self.kind.takes_database()
     }
 }

@@ -184,7 +184,7 @@ pub enum LogRetention {
     /// As long as any restore point is kept that they can roll forward.
     #[default]
     AsFulls,
-    /// Those since the last so many fulls.
+    /// Those since the last so many fulls of the policy; of any, for a policy of log backups.
     FollowFulls(u32),
     /// Those of the last so many days.
     Days(u32),

@@ -65,6 +65,9 @@ pub struct BackupRequest {
     pub kind: Option<BackupKind>,
     /// Another selection than the policy's, this once.
     pub selection: Option<CopySelection>,
+    /// Afterwards, if every database came out well, what the policy lets go of them is deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prune: bool,
 }
 
 impl BackupRequest {
@@ -82,6 +85,7 @@ impl BackupRequest {
             policy,
             kind: None,
             selection: None,
+            prune: false,
         }
     }
 }

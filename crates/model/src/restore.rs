@@ -132,6 +132,12 @@ pub enum RestoreError {
         /// The point.
         point: PointId,
     },
+    /// The point is to be deleted, and some of it may be gone.
+    #[error("restore point {point} is being deleted")]
+    Expiring {
+        /// The point.
+        point: PointId,
+    },
     /// The point holds no database, only logs.
     #[error("restore point {point} holds only logs")]
     LogsOnly {
@@ -166,6 +172,7 @@ impl ErrorFacts for RestoreError {
         ErrorCode::new(match self {
             Self::Suspect { .. } => "restore.suspect",
             Self::Provisional { .. } => "restore.provisional",
+            Self::Expiring { .. } => "restore.expiring",
             Self::LogsOnly { .. } => "restore.logs_only",
             Self::NoFiles { .. } => "restore.no_files",
             Self::PointOnly { .. } => "restore.point_only",
@@ -177,7 +184,7 @@ impl ErrorFacts for RestoreError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Suspect { .. } => ErrorClass::Integrity,
-            Self::Provisional { .. } => ErrorClass::Conflict,
+            Self::Provisional { .. } | Self::Expiring { .. } => ErrorClass::Conflict,
             _ => ErrorClass::Invalid,
         }
     }
@@ -190,6 +197,7 @@ impl ErrorFacts for RestoreError {
         match self {
             Self::Suspect { point, .. }
             | Self::Provisional { point }
+            | Self::Expiring { point }
             | Self::LogsOnly { point }
             | Self::NoFiles { point }
             | Self::PointOnly { point } => vec![Subject::new("restore point", point)],
@@ -206,6 +214,7 @@ impl ErrorFacts for RestoreError {
             Self::Provisional { .. } => {
                 "Wait for the backup to end or resolve it, or accept the point as it is."
             }
+            Self::Expiring { .. } => "Choose another point: some of this one may be gone.",
             Self::LogsOnly { .. } => "Choose a point that holds the database.",
             Self::NoFiles { .. } => "Read the point again from its manifest.",
             Self::PointOnly { .. } => "Ask for the point itself.",
@@ -219,7 +228,7 @@ impl ErrorFacts for RestoreError {
 /// Plans a restore of `point`. Pure: nothing is looked at but the arguments.
 ///
 /// # Errors
-/// [`RestoreError`] by kind: a suspect or provisional point without its override, a point without
+/// [`RestoreError`] by kind: a point that is being deleted, a suspect or provisional point without its override, a point without
 /// a database or without files, files that would meet in one path.
 pub fn plan_restore(
     request: &RestoreRequest,
@@ -227,6 +236,9 @@ pub fn plan_restore(
 ) -> Result<RestorePlan, RestoreError> {
     let id = point.id;
     let mut warnings = Vec::new();
+    if point.state == PointState::Expiring {
+        return Err(RestoreError::Expiring { point: id });
+    }
     if let Trust::Suspect { reason, .. } = &point.trust {
         if !request.accept_suspect {
             return Err(RestoreError::Suspect { point: id, reason: reason.clone() });

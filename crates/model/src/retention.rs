@@ -24,6 +24,7 @@
 //! two neighbours no more time counts than half of what is kept. So an outage, however long, and a clock that jumps for a while
 //! make nothing go that would have stayed without.
 
+mod order;
 mod points;
 mod segments;
 #[cfg(test)]
@@ -42,6 +43,8 @@ use crate::point::RestorePoint;
 use crate::policy::Policy;
 use crate::schedule::Zone;
 
+pub use order::{Going, PruneError, PruneOrder};
+
 /// What keeps a point whatever the rules say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protected {
@@ -49,6 +52,18 @@ pub struct Protected {
     pub holds: BTreeSet<String>,
     /// It is locked by the storage until then.
     pub locked_until: Option<DateTime<Utc>>,
+    /// Why the storage could not be asked whether it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+}
+
+impl Protected {
+    /// Whether it keeps a point now.
+    pub fn keeps(&self, now: DateTime<Utc>) -> bool {
+        !self.holds.is_empty()
+            || self.unknown.is_some()
+            || self.locked_until.is_some_and(|until| until > now)
+    }
 }
 
 /// What is decided upon.
@@ -84,8 +99,27 @@ impl RetentionInputs<'_> {
 pub enum Fate {
     /// It stays.
     Keep,
+    /// It would go, but the storage has locked it: it stays until then.
+    Defer,
     /// It may go.
     Delete,
+}
+
+impl Fate {
+    /// The word that stored forms use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Defer => "defer",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
 }
 
 /// Why a point or a segment stays or goes.
@@ -103,6 +137,15 @@ pub enum Why {
         /// Until then.
         until: DateTime<Utc>,
     },
+    /// The storage could not be asked whether it is locked.
+    LockUnknown {
+        /// Why not.
+        why: String,
+    },
+    /// Its deletion has begun.
+    Expiring,
+    /// Somebody wants it deleted.
+    Wanted,
     /// Its backup is not over.
     NotOver,
     /// It is from the future: the clock is wrong, or was.
@@ -191,6 +234,48 @@ pub enum Why {
     NotNeeded,
 }
 
+impl Why {
+    /// The word for it that stored forms use.
+    pub fn word(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        let named = value.as_object().and_then(|object| object.keys().next().cloned());
+        named.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// The policy that it comes from.
+    pub const fn policy(&self) -> Option<PolicyId> {
+        match self {
+            Self::KeepsAll { policy }
+            | Self::Count { policy, .. }
+            | Self::Within { policy, .. }
+            | Self::Grid { policy, .. }
+            | Self::Least { policy, .. }
+            | Self::NoRule { policy }
+            | Self::RollsForward { policy, .. }
+            | Self::LogDays { policy, .. } => Some(*policy),
+            _ => None,
+        }
+    }
+
+    /// The point that it comes from.
+    pub const fn point(&self) -> Option<PointId> {
+        match self {
+            Self::Required { point }
+            | Self::RollsForward { point, .. }
+            | Self::PointProtected { point } => Some(*point),
+            _ => None,
+        }
+    }
+
+    /// When it is over, for a lock.
+    pub const fn until(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Locked { until } => Some(*until),
+            _ => None,
+        }
+    }
+}
+
 /// A stretch of a grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -225,6 +310,9 @@ impl fmt::Display for Why {
         match self {
             Self::Held { name } => write!(f, "held: {name}"),
             Self::Locked { until } => write!(f, "locked until {until}"),
+            Self::LockUnknown { why } => write!(f, "maybe locked: {why}"),
+            Self::Expiring => f.write_str("its deletion has begun"),
+            Self::Wanted => f.write_str("somebody wants it deleted"),
             Self::NotOver => f.write_str("its backup is not over"),
             Self::Future => f.write_str("it is from the future"),
             Self::NoPolicy => f.write_str("no policy says how long"),
@@ -261,18 +349,21 @@ pub struct Decision<T> {
 }
 
 impl<T> Decision<T> {
-    /// It stays if there is anything that keeps it.
+    /// It stays if there is anything that keeps it, and for a while if that is nothing but a lock.
     fn of(what: T, keeps: Vec<Why>, otherwise: Why) -> Self {
         if keeps.is_empty() {
-            Self { what, fate: Fate::Delete, reasons: vec![otherwise] }
-        } else {
-            Self { what, fate: Fate::Keep, reasons: keeps }
+            return Self { what, fate: Fate::Delete, reasons: vec![otherwise] };
         }
+        if keeps.iter().all(|why| matches!(why, Why::Locked { .. })) {
+            let reasons = keeps.into_iter().chain([otherwise]).collect();
+            return Self { what, fate: Fate::Defer, reasons };
+        }
+        Self { what, fate: Fate::Keep, reasons: keeps }
     }
 
     /// Whether it stays.
     pub const fn is_kept(&self) -> bool {
-        matches!(self.fate, Fate::Keep)
+        !matches!(self.fate, Fate::Delete)
     }
 }
 
@@ -289,14 +380,34 @@ pub struct Decisions {
     pub snapshots: BTreeSet<SnapshotRef>,
 }
 
-/// Decides what of one database is kept and what may go.
+impl Decisions {
+    /// When the first of the locks is over that alone keep something.
+    pub fn next_due(&self) -> Option<DateTime<Utc>> {
+        let deferred = self.points.iter().filter(|decision| decision.fate == Fate::Defer);
+        let locks = deferred.flat_map(|decision| &decision.reasons).filter_map(|why| match why {
+            Why::Locked { until } => Some(*until),
+            _ => None,
+        });
+        locks.min()
+    }
+}
+
+/// Decides what of one database is kept and what may go. A point that is expiring counts for nothing, and is deleted.
 ///
 /// Pure: the same inputs give the same decisions, and once they are carried out, the same again.
 ///
 /// # Complexity
 /// O(n log n) for n points and segments, times the number of policies.
 pub fn decide(inputs: &RetentionInputs<'_>) -> Decisions {
+    decide_without(inputs, None)
+}
+
+/// The same where somebody wants one point deleted, whatever its rules say.
+fn decide_without(inputs: &RetentionInputs<'_>, wanted: Option<PointId>) -> Decisions {
     let mut points = points::decide(inputs);
+    if let Some(point) = points.iter_mut().find(|point| Some(point.what) == wanted) {
+        *point = Decision { what: point.what, fate: Fate::Delete, reasons: vec![Why::Wanted] };
+    }
     let kept: BTreeSet<PointId> =
         points.iter().filter(|point| point.is_kept()).map(|point| point.what).collect();
     let segments = segments::decide(inputs, &kept);

@@ -39,6 +39,7 @@ pub(crate) enum Concern {
     Backup,
     Verification { point: PointId },
     Restore,
+    Prune,
 }
 
 impl Brief {
@@ -83,7 +84,8 @@ impl Concern {
                     });
                 }
             }
-            Self::Restore => {
+            // What could not be deleted is in its warnings, and still in the catalogue.
+            Self::Restore | Self::Prune => {
                 for member in &mut run.members {
                     member.end = Some(match report.failure() {
                         Some(failure) => MemberEnd::Failed { failure: failure.clone() },

@@ -21,6 +21,7 @@ use crate::backup::session::{Begin, Complete, Confirm, Evidence, Freeze, Snap, T
 use crate::backup::snapshots::{Adopt, Commit, Prepare, Settle};
 use crate::error::Error;
 use crate::exposure::{Check, Expose, Unexpose};
+use crate::prune::steps::{Decide, Delete};
 use crate::pump::Pump;
 use crate::restore::steps::{CheckStaged, Finish, Open, Place, Release, Stage};
 use crate::services::Services;
@@ -236,6 +237,8 @@ pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error
         registry.register(Release(shared()))?;
         registry.register(Load(shared()))?;
         registry.register(Record)?;
+        registry.register(Decide(shared()))?;
+        registry.register(Delete(shared()))?;
         Ok(())
     };
     add().map_err(|error| Error::Configuration(error.to_string()))?;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use stillpoint_catalog::CatalogError;
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Failure, Subject};
 use stillpoint_exchange::PluginError;
+use stillpoint_model::hold::HoldError;
 use stillpoint_model::id::PointId;
 use stillpoint_model::planning::PlanError;
 use stillpoint_model::restore::RestoreError;
+use stillpoint_model::retention::PruneError;
 use stillpoint_storage::ProviderError;
 use stillpoint_workflow::EngineError;
 
@@ -31,6 +33,12 @@ pub enum Error {
     /// A restore cannot be planned.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// Something must not be deleted.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    /// A hold makes no sense.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// The engine did not take or carry out what it was asked.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -62,6 +70,8 @@ impl Error {
             Self::Provider(error) => Some(error),
             Self::Plan(error) => Some(error),
             Self::Restore(error) => Some(error),
+            Self::Prune(error) => Some(error),
+            Self::Hold(error) => Some(error),
             Self::Engine(error) => Some(error),
             Self::Failed(failure) => Some(failure),
             Self::NotFound { .. } | Self::Configuration(_) => None,

@@ -88,7 +88,8 @@
 //! ```
 //!
 //! - [`Stillpoint`]: [`discover`](Stillpoint::discover), [`plan`](Stillpoint::plan), [`backup`](Stillpoint::backup),
-//!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`jobs`](Stillpoint::jobs),
+//!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`retention`](Stillpoint::retention),
+//!   [`prune`](Stillpoint::prune), [`put_hold`](Stillpoint::put_hold), [`jobs`](Stillpoint::jobs),
 //!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
 //! - For whoever operates it: [`parked`](Stillpoint::parked) runs, to be [resumed](Stillpoint::resume),
@@ -113,14 +114,17 @@ mod debris;
 mod doctor;
 mod error;
 mod exposure;
+mod holds;
 mod inventory;
 mod job;
 mod locks;
 mod objects;
 mod parked;
+mod prune;
 mod pump;
 mod recover;
 mod restore;
+mod retention;
 mod runs;
 mod services;
 mod survey;
@@ -144,7 +148,9 @@ pub use error::Error;
 pub use job::{JobEvent, JobHandle, Watch};
 pub use locks::{Lock, Waiter};
 pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
+pub use prune::{PruneRequest, PruneScope, PruneTarget};
 pub use pump::TOPIC;
+pub use retention::{DatabaseRetention, RetentionTable};
 pub use survey::Discovery;
 pub use timeouts::Timeouts;
 pub use verify::VerifyRequest;

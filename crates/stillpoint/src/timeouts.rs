@@ -36,9 +36,11 @@ pub struct Timeouts {
     pub publish: Duration,
     /// Completing a session.
     pub complete: Duration,
+    /// Deleting the snapshots of a restore point.
+    pub delete: Duration,
     /// Copying back for a restore.
     pub restore: Duration,
-    /// How long the undo of a set waits for a snapshot that may still appear.
+    /// How long the undo of a set waits for a snapshot that may still appear, and a deletion for one that goes later.
     pub late: Duration,
     /// How long a step that is told to stop may take to do so.
     pub grace: Duration,
@@ -62,6 +64,7 @@ impl Default for Timeouts {
             verify: minutes(12 * 60),
             publish: minutes(5),
             complete: minutes(10),
+            delete: minutes(30),
             restore: minutes(24 * 60),
             late: minutes(5),
             grace: Duration::from_secs(5),

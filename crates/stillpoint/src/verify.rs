@@ -14,8 +14,9 @@ use stillpoint_exchange::{RequiredFile, VerifyFile, VerifyReport, VerifySpec};
 use stillpoint_model::id::{CopyId, ExposureKey, PointId, ProviderId};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun};
 use stillpoint_model::planning::{Claim, Mode};
-use stillpoint_model::point::{PointFact, RestorePoint, Trust};
+use stillpoint_model::point::{PointFact, PointState, RestorePoint, Trust};
 use stillpoint_model::request::Trigger;
+use stillpoint_model::restore::RestoreError;
 use stillpoint_model::verdict::Verdict;
 use stillpoint_workflow::{Action, Done, EffectKind, Plan, PlanBuilder};
 use uuid::Uuid;
@@ -180,6 +181,12 @@ impl Action for Load {
                 .with_effect(Effect::None)
                 .with_remedy("List the restore points and choose one that exists.")
         })?;
+        if point.state == PointState::Expiring
+            || (point.kind.takes_database() && !point.has_database())
+        {
+            // A prune was here first.
+            return Err(Failure::of(&RestoreError::Expiring { point: *id }));
+        }
         Ok(Done::new(inspection(&point)))
     }
 }

@@ -6,22 +6,11 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{Cx, text_id};
+use stillpoint_context::Cx;
+pub use stillpoint_model::id::HoldName;
 use stillpoint_model::id::SnapshotRef;
 
 use crate::error::ProviderResult;
-
-text_id! {
-    /// Who holds a snapshot and why, such as the number of a case: 1 to 100 characters of `A-Z a-z 0-9 . _ -`.
-    HoldName, "name of a hold", |text| {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if text.is_empty() || text.len() > 100 || !text.bytes().all(legal) {
-            Err("it is not 1 to 100 of A-Z a-z 0-9 . _ -")
-        } else {
-            Ok(())
-        }
-    }
-}
 
 /// What keeps a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,17 +78,4 @@ pub trait SnapshotLock: Debug + Send + Sync {
     /// # Errors
     /// `NotFound` for a snapshot that is not there, or is not ours.
     async fn keeps(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Keeps>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_hold_is_one_plain_word() {
-        assert!(HoldName::new("case-2026_17.b").is_ok());
-        for bad in ["", "a b", "a/b", "ä", &"x".repeat(101)] {
-            assert!(HoldName::new(bad).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -9,13 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stillpoint_catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, Named, Page, PageToken,
-    PointQuery, order_key,
+    PointQuery, may_hold, order_key,
 };
 use stillpoint_context::{JobId, ProcessId};
 use stillpoint_model::group::ResourceGroup;
-use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
-use stillpoint_model::point::{PointFact, PointState, RestorePoint};
+use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
 
@@ -116,13 +117,6 @@ impl Filter {
     }
 }
 
-fn state_word(state: PointState) -> &'static str {
-    match state {
-        PointState::Provisional => "provisional",
-        PointState::Available => "available",
-    }
-}
-
 fn point(db: &Connection, id: PointId) -> Result<Option<RestorePoint>, CatalogError> {
     one(db, "SELECT body FROM point WHERE id = ?", [blob(id.0)])
 }
@@ -142,7 +136,7 @@ fn put_point(db: &Connection, point: &RestorePoint) -> Result<(), CatalogError> 
             blob(point.run.0),
             point.set.as_str(),
             point.kind.word(),
-            state_word(point.state),
+            point.state.word(),
             body(point)?,
         ],
     )
@@ -331,6 +325,23 @@ fn put_job(db: &Connection, job: &Job) -> Result<(), CatalogError> {
     }
 }
 
+fn put_hold(db: &Connection, hold: &Hold) -> Result<(), CatalogError> {
+    let before: Option<Hold> =
+        one(db, "SELECT body FROM hold WHERE name = ?", [hold.name.as_str()])?;
+    let new = hold
+        .points
+        .iter()
+        .filter(|id| before.as_ref().is_none_or(|hold| !hold.points.contains(id)));
+    for id in new {
+        may_hold(*id, point(db, *id)?.as_ref())?;
+    }
+    execute(
+        db,
+        "INSERT OR REPLACE INTO hold (name, body) VALUES (?, ?)",
+        params![hold.name.as_str(), body(hold)?],
+    )
+}
+
 #[async_trait]
 impl Catalog for SqliteStore {
     async fn apply(&self, facts: &[PointFact], to: Option<Cursor>) -> Result<(), CatalogError> {
@@ -365,7 +376,7 @@ impl Catalog for SqliteStore {
             filter.and("run = ?", query.run.map(|id| blob(id.0)));
             filter.and("set_token = ?", query.set.map(|token| token.as_str().to_owned().into()));
             filter.and("kind = ?", query.kind.map(|kind| kind.word().to_owned().into()));
-            filter.and("state = ?", query.state.map(|state| state_word(state).to_owned().into()));
+            filter.and("state = ?", query.state.map(|state| state.word().to_owned().into()));
             filter.and("taken_at >= ?", query.from.map(|from| order_key(from).into()));
             filter.and("taken_at <= ?", query.until.map(|until| order_key(until).into()));
             let found = filter.list(db, "point", "taken_at", &page)?;
@@ -523,5 +534,19 @@ impl Catalog for SqliteStore {
     async fn remove_debris(&self, key: &str) -> Result<(), CatalogError> {
         let key = key.to_owned();
         self.write(move |db| execute(db, "DELETE FROM debris WHERE key = ?", [key])).await
+    }
+
+    async fn put_hold(&self, hold: &Hold) -> Result<(), CatalogError> {
+        let hold = hold.clone();
+        self.write(move |db| put_hold(db, &hold)).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, CatalogError> {
+        self.read(|db| many(db, "SELECT body FROM hold ORDER BY name", [])).await
+    }
+
+    async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {
+        let name = name.clone();
+        self.write(move |db| execute(db, "DELETE FROM hold WHERE name = ?", [name.as_str()])).await
     }
 }

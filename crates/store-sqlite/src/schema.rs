@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub const APPLICATION_ID: i64 = 0x5374_696c;
 
 /// The format that this version writes, and the newest that it reads: SQLite's `user_version`.
-pub const FORMAT: i64 = 2;
+pub const FORMAT: i64 = 3;
 
 /// What format 1 has: the catalogue. Instants are microseconds since 1970, ids are 16 bytes, bodies are JSON in the
 /// stored form of the model; the other columns repeat what listings choose and order by.
@@ -105,6 +105,12 @@ CREATE TABLE lease (
 CREATE UNIQUE INDEX lease_held ON lease (process) WHERE until IS NOT NULL;
 ";
 
+/// What format 3 adds: holds. In a file of format 3 a point may be `expiring` or `logs_only`, which readers of older ones do
+/// not know.
+const HOLDS: &str = "
+CREATE TABLE hold (name TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
 /// Brings a file from the format that it has to this version's: an empty one has 0.
 ///
 /// One transaction, so that a crash leaves the old or the new.
@@ -128,6 +134,9 @@ fn steps(connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch(JOURNAL)?;
         // It counted in a journal elsewhere. This file's begins at 0; facts that are told again change nothing.
         connection.execute_batch("DELETE FROM cursor")?;
+    }
+    if format < 3 {
+        connection.execute_batch(HOLDS)?;
     }
     if format < FORMAT {
         connection.pragma_update(None, "user_version", FORMAT)?;

@@ -14,7 +14,8 @@ use rusqlite::Connection;
 use stillpoint_catalog::{Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery};
 use stillpoint_context::{Effect, ErrorFacts, IdempotencyKey, JobId, RunId};
 use stillpoint_model::group::{ResourceGroup, Selector};
-use stillpoint_model::id::{GroupId, PolicyId};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{GroupId, HoldName, PolicyId};
 use stillpoint_model::job::{Job, JobKind};
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -39,6 +40,11 @@ fn published(number: u128) -> PointFact {
     PointFact::Published(Box::new(point(number, 1, i64::try_from(number).unwrap()).unwrap()))
 }
 
+fn hold() -> Hold {
+    let name = HoldName::new("case-7").unwrap();
+    Hold::new(name, [published(1).point()].into(), "a case", "legal", at(7)).until(at(1000))
+}
+
 /// Something of everything that is stored.
 async fn fill(store: &SqliteStore) {
     store.apply(&[published(1), published(2)], Some(Cursor(u64::MAX))).await.unwrap();
@@ -56,6 +62,10 @@ async fn fill(store: &SqliteStore) {
     let kind = DebrisKind::Other("a clone".into());
     let debris = Debris::new("d", RunId(Uuid::from_u128(6)), kind, "left behind", at(2));
     store.put_debris(&debris).await.unwrap();
+    let expiring =
+        PointFact::Expiring { point: published(1).point(), at: at(8), turn: 1, keeps_logs: true };
+    store.put_hold(&hold()).await.unwrap();
+    store.apply(&[expiring], None).await.unwrap();
     let old = store.acquire(process(8), support::at(1), TERM).await.unwrap();
     let lease = store.acquire(process(7), support::at(100), TERM).await.unwrap();
     let mut first = batch(
@@ -83,9 +93,18 @@ async fn everything(store: &SqliteStore) -> String {
     let policies = store.policies().await.unwrap();
     let groups = store.groups().await.unwrap();
     let debris = store.debris().await.unwrap();
-    let cursor = store.cursor().await.unwrap();
+    let (holds, cursor) = (store.holds().await.unwrap(), store.cursor().await.unwrap());
     assert!(!points.is_empty() && !jobs.is_empty() && !policies.is_empty() && !groups.is_empty());
-    format!("{points:?}{jobs:?}{policies:?}{groups:?}{debris:?}{cursor:?}")
+    format!("{points:?}{jobs:?}{policies:?}{groups:?}{debris:?}{holds:?}{cursor:?}")
+}
+
+/// What an older format does not have, so that a file that was brought up can be compared with a fresh one.
+async fn add_what_is_new(store: &SqliteStore) {
+    assert!(store.holds().await.unwrap().is_empty());
+    store.put_hold(&hold()).await.unwrap();
+    let expiring =
+        PointFact::Expiring { point: published(1).point(), at: at(8), turn: 1, keeps_logs: true };
+    store.apply(&[expiring], None).await.unwrap();
 }
 
 #[tokio::test]
@@ -153,7 +172,8 @@ fn dump(path: &Path) -> String {
 }
 
 const GOLDEN_1: &str = include_str!("golden/state-1.sql");
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-2.sql");
+const GOLDEN_2: &str = include_str!("golden/state-2.sql");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-3.sql");
 
 #[tokio::test]
 async fn the_stored_form_is_what_it_always_was() {
@@ -188,6 +208,7 @@ async fn a_file_of_format_1_is_brought_up() {
     // The cursor counted in another journal than the one that is here now.
     assert_eq!(store.cursor().await.unwrap(), None);
     store.apply(&[], Some(Cursor(u64::MAX))).await.unwrap();
+    add_what_is_new(&store).await;
     assert_eq!(everything(&store).await, everything(&fresh).await);
     assert!(store.open(None, 9).await.unwrap().is_empty());
     store.check().await.unwrap();
@@ -201,7 +222,33 @@ async fn a_file_of_format_1_is_brought_up() {
 }
 
 #[tokio::test]
-async fn a_file_of_format_2_can_be_read() {
+async fn a_file_of_format_2_is_brought_up() {
+    let (_folder, path) = folder();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(GOLDEN_2).unwrap();
+    drop(db);
+    let store = SqliteStore::open(&path).unwrap();
+    let (_fresh, other) = folder();
+    let fresh = SqliteStore::open(&other).unwrap();
+    fill(&fresh).await;
+    add_what_is_new(&store).await;
+    assert_eq!(everything(&store).await, everything(&fresh).await);
+    for stream in [StreamId::Arbiter, StreamId::Run(run(1)), StreamId::Run(run(2))] {
+        let read = async |store: &SqliteStore| {
+            Journal::read(store, &stream, stillpoint_workflow::Seq(0), 9).await.unwrap()
+        };
+        assert_eq!(read(&store).await, read(&fresh).await);
+        assert!(!read(&store).await.is_empty());
+    }
+    assert_eq!(store.open(None, 9).await.unwrap(), fresh.open(None, 9).await.unwrap());
+    assert_eq!(store.leases().await.unwrap(), fresh.leases().await.unwrap());
+    store.check().await.unwrap();
+    drop((store, fresh));
+    assert_eq!(schema(&dump(&path)), schema(&dump(&other)));
+}
+
+#[tokio::test]
+async fn a_file_of_format_3_can_be_read() {
     let (_folder, path) = folder();
     let db = Connection::open(&path).unwrap();
     db.execute_batch(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();

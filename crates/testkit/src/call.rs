@@ -60,6 +60,9 @@ pub const PROVIDER_CALLS: [&str; 17] = [
     "delete_doc",
 ];
 
+/// The calls of `SnapshotLock`.
+pub const PROVIDER_LOCK_CALLS: [&str; 4] = ["lock.hold", "lock.release", "lock.lock", "lock.keeps"];
+
 /// The calls of `SnapshotRestore`.
 pub const PROVIDER_RESTORE_CALLS: [&str; 7] = [
     "restore.stage",
@@ -70,9 +73,6 @@ pub const PROVIDER_RESTORE_CALLS: [&str; 7] = [
     "restore.collateral",
     "restore.revert",
 ];
-
-/// The calls of `SnapshotLock`.
-pub const PROVIDER_LOCK_CALLS: [&str; 4] = ["lock.hold", "lock.release", "lock.lock", "lock.keeps"];
 
 /// The name as the lists above have it, if it is in one of them.
 pub(crate) fn known(name: &str) -> Option<&'static str> {

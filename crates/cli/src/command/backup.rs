@@ -75,5 +75,6 @@ async fn request(site: &Site, args: &BackupArgs) -> Outcome<BackupRequest> {
     };
     let mut request = BackupRequest::new(site.key("backup")?, target, policy);
     request.kind = args.kind.map(BackupKind::from);
+    request.prune = args.prune;
     Ok(request)
 }

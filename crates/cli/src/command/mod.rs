@@ -6,9 +6,11 @@ mod discover;
 mod doctor;
 mod ese;
 mod group;
+mod hold;
 mod operate;
 mod policy;
 mod protect;
+mod prune;
 mod restore;
 mod show;
 mod verify;
@@ -44,6 +46,8 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Backup(args) => backup::run(&args, &places()?, talk).await,
         Command::Restore(args) => restore::run(&args, &places()?, talk).await,
         Command::Verify(args) => verify::run(&args, &places()?, talk).await,
+        Command::Prune(args) => prune::run(&args, &places()?, talk).await,
+        Command::Hold(command) => hold::run(command, &places()?, out).await,
         Command::Jobs(args) => show::jobs(&args, &places()?, out).await,
         Command::Parked(args) => operate::parked(args.command, &places()?, talk).await,
         Command::Debris(args) => operate::debris(&args, &places()?, out).await,

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use stillpoint::catalog::{Debris, DebrisKind};
 use stillpoint::workflow::{Claim, ClaimKey, NodeProgress};
+use stillpoint::{DatabaseRetention, RetentionTable};
 use stillpoint::{JobAccount, Lock, ParkedRun, ParkedStep, RunSteps, StepAccount, Stuck, Waiter};
 use uuid::Uuid;
 
@@ -18,11 +19,13 @@ use crate::context::{
 };
 use crate::model::availability::{Availability, Reason};
 use crate::model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
+use crate::model::chain::LogSegment;
 use crate::model::evidence::EvidenceGrain;
 use crate::model::group::{ResourceGroup, Selector};
+use crate::model::hold::Hold;
 use crate::model::id::{
-    CopyId, DatabaseId, GroupId, PointId, PolicyId, ProviderId, SetToken, SnapshotId, SnapshotRef,
-    VolumeId, VolumeRef,
+    CopyId, DatabaseId, GroupId, HoldName, PointId, PolicyId, ProviderId, SetToken, SnapshotId,
+    SnapshotRef, VolumeId, VolumeRef,
 };
 use crate::model::inventory::{
     CopyFile, CopyRole, CopyStatus, Database, DatabaseCopy, DatabaseSignature, FileRole,
@@ -33,13 +36,14 @@ use crate::model::kind::BackupKind;
 use crate::model::placement::{CopyPlacement, PlacementMap};
 use crate::model::planning::{Inputs, plan_backup};
 use crate::model::point::{
-    MemberRole, NewPoint, PointEvidence, PointFile, PointLogs, PointMember, PointState,
+    MemberRole, NewPoint, PointEvidence, PointFact, PointFile, PointLogs, PointMember, PointState,
     RestorePoint, Truncation, Trust,
 };
 use crate::model::policy::{CopySelection, FrequencyClass, Policy, Retention, Verification};
 use crate::model::quiesce::{Held, QuiesceLevel};
 use crate::model::request::Trigger;
 use crate::model::restore::{RestoreRequest, RestoreTarget, plan_restore};
+use crate::model::retention::{Protected, RetentionInputs};
 use crate::model::topology::Topology;
 use crate::model::verdict::{Finding, FindingKind};
 use crate::model::warning::Warning;
@@ -341,6 +345,49 @@ fn verify() {
     let topology = Topology::of(None, &points());
     let checked = PointView::some(&topology, &[PointId(uuid(62))]);
     check("verify", &VerifyView::of(&job(), checked));
+}
+
+#[test]
+fn prune() {
+    // Two that the rules let go, of which the storage has locked one, one that is held, one on its way, and those that stay.
+    let mut points: Vec<RestorePoint> = (61..67)
+        .map(|number| point(number, 60 * (i64::try_from(number).unwrap() - 60), Trust::Unverified))
+        .collect();
+    let mut policy = policy();
+    policy.retention = Retention::count(2);
+    for point in &mut points {
+        point.kind = BackupKind::FullAndLog;
+        point.policy = Some(policy.reference());
+    }
+    let expiring =
+        PointFact::Expiring { point: points[2].id, at: time(400), turn: 1, keeps_logs: false };
+    points[2] = expiring.apply(Some(points[2].clone())).unwrap().unwrap();
+    points[1].policy = None;
+    let locked = Protected { locked_until: Some(time(10_000)), ..Protected::default() };
+    let held = Protected { holds: ["case-7".to_owned()].into(), ..Protected::default() };
+    let protected = BTreeMap::from([(points[0].id, locked), (points[1].id, held)]);
+    let segments: Vec<LogSegment> = points.iter().filter_map(LogSegment::of).collect();
+    let policies = [policy];
+    let mut inputs = RetentionInputs::new(time(500));
+    inputs.points = &points;
+    inputs.segments = &segments;
+    inputs.policies = &policies;
+    inputs.protected = &protected;
+    let known = DatabaseRetention::of(DatabaseId(uuid(1)), "DB01", &inputs);
+    let names = BTreeMap::from([(policies[0].id, policies[0].name.clone())]);
+    let table = RetentionTable::new(time(500), vec![known], names);
+    check("prune_plan", &PruneView::of(&table, None));
+    check("prune_job", &PruneView::of(&table, Some(&job())));
+}
+
+#[test]
+fn holds() {
+    let hold = |name: &str, points: &[u128]| {
+        let points = points.iter().map(|number| PointId(uuid(*number))).collect();
+        Hold::new(HoldName::new(name).unwrap(), points, "a case", "legal", time(0))
+    };
+    let holds = [hold("audit", &[61]).until(time(10)), hold("case-7", &[61, 62]).until(time(1000))];
+    check("hold", &HoldsView::of(&holds, time(100)));
 }
 
 #[test]

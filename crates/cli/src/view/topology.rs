@@ -152,8 +152,8 @@ impl PointView {
             self.trust,
             text::bytes(self.bytes),
         );
-        if self.state == PointState::Provisional {
-            text.push_str(", provisional");
+        if self.state != PointState::Available {
+            let _ = write!(text, ", {}", self.state);
         }
         text.push('\n');
         if in_detail {

@@ -5,6 +5,8 @@
 //! | `db/<guid>/live` | one backup, restore or reseed of a database at a time |
 //! | `db/<guid>/point/<id>` | read by restores and verifications, removed by pruning |
 //! | `db/<guid>/segment/<id>` | the same for log segments |
+//! | `db/<guid>/prune` | one prune of a database at a time: what one decides, another does not change |
+//! | `set/<token>` | the snapshots of a set are deleted by one prune at a time, whatever databases lie in them |
 //! | `host/<id>/freeze` | one freeze at a time on a server; released at the thaw |
 //! | `volume/<id>` | shared by snapshots, exclusive for a revert |
 
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::HostId;
 
 use super::plan::{SetMember, SnapshotPlan};
-use crate::id::{DatabaseId, PointId, SegmentId, VolumeRef};
+use crate::id::{DatabaseId, PointId, SegmentId, SetToken, VolumeRef};
 
 /// How a key is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +68,16 @@ impl Claim {
     /// A log segment.
     pub fn segment(database: DatabaseId, segment: SegmentId, mode: Mode) -> Self {
         Self::new(format!("db/{database}/segment/{segment}"), mode)
+    }
+
+    /// The deletion of a database's points, exclusively.
+    pub fn prune(database: DatabaseId) -> Self {
+        Self::new(format!("db/{database}/prune"), Mode::Exclusive)
+    }
+
+    /// The deletion of a set's snapshots, exclusively.
+    pub fn set(set: &SetToken) -> Self {
+        Self::new(format!("set/{}", part(set.as_str())), Mode::Exclusive)
     }
 
     /// The freeze of a server, exclusively, until the thaw.

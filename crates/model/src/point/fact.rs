@@ -43,6 +43,37 @@ pub enum PointFact {
         /// What.
         truncation: Truncation,
     },
+    /// It is to be deleted: told before anything of it is.
+    Expiring {
+        /// Which point.
+        point: PointId,
+        /// When.
+        at: DateTime<Utc>,
+        /// Which [turn](super::Expiry) this is of its deletion.
+        turn: u32,
+        /// Its logs stay, as other points need them.
+        keeps_logs: bool,
+    },
+    /// It stays after all, and nothing of it was deleted.
+    Spared {
+        /// Which point.
+        point: PointId,
+        /// When.
+        at: DateTime<Utc>,
+        /// The turn that ends so.
+        turn: u32,
+    },
+    /// Its database is gone, and its logs stay.
+    Reduced {
+        /// Which point.
+        point: PointId,
+        /// When.
+        at: DateTime<Utc>,
+        /// The turn that ends so.
+        turn: u32,
+        /// BLAKE3 of the manifest that tells of its logs alone, as hexadecimal text.
+        manifest_digest: Option<String>,
+    },
     /// It is gone: undone before anybody could rely on it, or pruned.
     Removed {
         /// Which point.
@@ -113,6 +144,9 @@ impl PointFact {
             Self::Completed { point, .. }
             | Self::Checked { point, .. }
             | Self::Truncated { point, .. }
+            | Self::Expiring { point, .. }
+            | Self::Spared { point, .. }
+            | Self::Reduced { point, .. }
             | Self::Removed { point, .. } => *point,
         }
     }
@@ -151,6 +185,21 @@ impl PointFact {
             Self::Truncated { at, truncation, .. } => {
                 let mut point = before.ok_or(unknown)?;
                 learn(&mut point, *at, truncation);
+                Ok(Some(point))
+            }
+            Self::Expiring { at, turn, keeps_logs, .. } => {
+                let mut point = before.ok_or(unknown)?;
+                point.expire(*turn, *at, *keeps_logs);
+                Ok(Some(point))
+            }
+            Self::Spared { turn, .. } => {
+                let mut point = before.ok_or(unknown)?;
+                point.spare(*turn);
+                Ok(Some(point))
+            }
+            Self::Reduced { turn, manifest_digest, .. } => {
+                let mut point = before.ok_or(unknown)?;
+                point.reduce(*turn, manifest_digest.as_ref());
                 Ok(Some(point))
             }
             Self::Removed { .. } => Ok(None),

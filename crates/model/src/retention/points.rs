@@ -32,12 +32,22 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
             if let Some(until) = protected.locked_until.filter(|until| *until > inputs.now) {
                 keep(point.id, Why::Locked { until });
             }
+            if let Some(why) = &protected.unknown {
+                keep(point.id, Why::LockUnknown { why: why.clone() });
+            }
+        }
+        if point.state == PointState::Expiring {
+            continue;
         }
         if point.state == PointState::Provisional {
             keep(point.id, Why::NotOver);
         }
         if point.taken_at > inputs.now {
             keep(point.id, Why::Future);
+        }
+        if point.state == PointState::LogsOnly {
+            // Its rules have let it go. It is nothing but its logs.
+            continue;
         }
         match policy_of(point) {
             None => keep(point.id, Why::NoPolicy),
@@ -66,7 +76,9 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
         }
     }
     let decision = |point: &RestorePoint| {
-        let otherwise = if point.has_database() {
+        let otherwise = if point.state == PointState::Expiring {
+            Why::Expiring
+        } else if point.has_database() {
             point.policy.as_ref().map_or(Why::NoPolicy, |policy| Why::NoRule { policy: policy.id })
         } else {
             Why::SegmentGoes
@@ -178,7 +190,8 @@ pub(super) fn follow_segments(
     decisions: &mut [Decision<PointId>],
 ) {
     for (point, decision) in inputs.points.iter().zip(decisions) {
-        if !point.has_database() && kept.contains(&SegmentId(point.id.0)) && !decision.is_kept() {
+        let is_its_logs = !point.has_database() && point.state != PointState::Expiring;
+        if is_its_logs && kept.contains(&SegmentId(point.id.0)) && !decision.is_kept() {
             decision.fate = Fate::Keep;
             decision.reasons = vec![Why::SegmentStays];
         }

@@ -9,7 +9,7 @@ use crate::chain::LogSegment;
 use crate::id::{PointId, SegmentId};
 use crate::inventory::{Generation, LogSignature};
 use crate::point::{PointLogs, RestorePoint};
-use crate::policy::LogRetention;
+use crate::policy::{LogRetention, Policy};
 
 pub(super) fn decide(
     inputs: &RetentionInputs<'_>,
@@ -19,8 +19,8 @@ pub(super) fn decide(
     let mut keep = |segment: SegmentId, why| keeps.entry(segment).or_default().push(why);
     let points: Vec<_> = inputs.points.iter().filter(|point| kept.contains(&point.id)).collect();
     for segment in inputs.segments {
-        for (point, required) in required(&points, segment) {
-            if overlap(required, segment) {
+        for (point, logs) in required(&points, segment) {
+            if point == segment.point || is_missing(logs, segment) {
                 keep(segment.id, Why::Required { point });
             }
         }
@@ -42,7 +42,7 @@ pub(super) fn decide(
                 }
             }
             LogRetention::FollowFulls(count) => {
-                let newest = newest(&points, count);
+                let newest = newest(&points, policy, count);
                 for (segment, point) in rolled_through(inputs.segments, &newest) {
                     keep(segment, Why::RollsForward { point, policy: policy.id });
                 }
@@ -63,10 +63,7 @@ pub(super) fn decide(
 }
 
 fn is_protected(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> bool {
-    inputs.protected.get(&point.id).is_some_and(|protected| {
-        !protected.holds.is_empty()
-            || protected.locked_until.is_some_and(|until| until > inputs.now)
-    })
+    inputs.protected.get(&point.id).is_some_and(|protected| protected.keeps(inputs.now))
 }
 
 /// The points that need logs of a segment's stream to be recovered to their own instant.
@@ -80,15 +77,35 @@ fn required<'a>(
     })
 }
 
-fn overlap(logs: &PointLogs, segment: &LogSegment) -> bool {
-    logs.required.as_ref().is_some_and(|required| {
-        required.start() <= segment.range.end() && segment.range.start() <= required.end()
-    })
+/// Whether a segment has something that a point needs and has not itself. Its own logs are those of its range and the open one
+/// after that, which is no generation yet.
+fn is_missing(logs: &PointLogs, segment: &LogSegment) -> bool {
+    let Some(required) = &logs.required else { return false };
+    let overlap = |first: Generation, last: Generation| {
+        first <= last && first <= *segment.range.end() && *segment.range.start() <= last
+    };
+    let (first, last) = (*required.start(), *required.end());
+    match &logs.range {
+        None => overlap(first, last),
+        Some(own) => {
+            let before = Generation(own.start().0.saturating_sub(1));
+            let behind = Generation(own.end().0.saturating_add(2));
+            (first < *own.start() && overlap(first, last.min(before)))
+                || overlap(first.max(behind), last)
+        }
+    }
 }
 
-/// The newest so many that hold the database.
-fn newest<'a>(points: &[&'a RestorePoint], count: u32) -> Vec<&'a RestorePoint> {
-    let mut points: Vec<_> = points.iter().copied().filter(|point| point.has_database()).collect();
+/// The newest so many of a policy's own points that hold the database; of all, for one that takes none itself.
+fn newest<'a>(points: &[&'a RestorePoint], of: &Policy, count: u32) -> Vec<&'a RestorePoint> {
+    let is_own = |point: &RestorePoint| {
+        point.policy.as_ref().is_some_and(|made_under| made_under.id == of.id)
+    };
+    let mut points: Vec<_> = points
+        .iter()
+        .copied()
+        .filter(|point| point.has_database() && (!of.kind.takes_database() || is_own(point)))
+        .collect();
     points.sort_by_key(|point| std::cmp::Reverse((point.taken_at, point.id)));
     points.truncate(count as usize);
     points
@@ -113,7 +130,12 @@ fn rolled_through(
         let Some(logs) = &point.logs else { continue };
         let stream = streams.get(&logs.signature).map_or(&[][..], Vec::as_slice);
         // From the point's own logs on; one that needs none begins with the first that is younger.
-        let mut last = logs.required.as_ref().or(logs.range.as_ref()).map(|range| *range.end());
+        // Its own stay with it, so that another's are needed only beyond them.
+        let own = logs.range.as_ref().map(|range| *range.end());
+        let mut last = logs.required.as_ref().map(|range| *range.end()).max(own);
+        let mut until = point.taken_at;
+        // Logs that were stored once more show that nothing came after them: only the last time counts.
+        let mut again = None;
         for segment in stream {
             let is_behind = last.is_some_and(|last| *segment.range.end() < last);
             let is_before = last.is_none() && segment.taken_at < point.taken_at;
@@ -123,9 +145,16 @@ fn rolled_through(
             if last.is_some_and(|last| !follows(last, *segment.range.start())) {
                 break;
             }
-            through.insert(segment.id, point.id);
-            last = last.max(Some(*segment.range.end())).or(Some(Generation(0)));
+            if last.is_none_or(|last| last < *segment.range.end()) {
+                through.insert(segment.id, point.id);
+                last = Some(*segment.range.end());
+                again = again.filter(|_| segment.taken_at < until);
+            } else if until < segment.taken_at {
+                again = Some(segment.id);
+            }
+            until = until.max(segment.taken_at);
         }
+        through.extend(again.map(|segment| (segment, point.id)));
     }
     through
 }

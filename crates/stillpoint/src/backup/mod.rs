@@ -174,6 +174,9 @@ impl Stillpoint {
                 if survey.policy.verification == Verification::AfterCompletion {
                     self.verify_after(live).await;
                 }
+                if request.prune {
+                    self.prune_after(live, survey.policy.id).await;
+                }
                 return Ok(());
             }
         }

@@ -11,7 +11,8 @@ use stillpoint::catalog::{
 };
 use stillpoint::context::{BoxFuture, JobId};
 use stillpoint::model::group::ResourceGroup;
-use stillpoint::model::id::{GroupId, PointId, PolicyId};
+use stillpoint::model::hold::Hold;
+use stillpoint::model::id::{GroupId, HoldName, PointId, PolicyId};
 use stillpoint::model::job::Job;
 use stillpoint::model::point::{PointFact, RestorePoint};
 use stillpoint::model::policy::Policy;
@@ -116,5 +117,14 @@ impl Catalog for Hooked {
     }
     async fn remove_debris(&self, key: &str) -> Answer<()> {
         self.around("remove_debris", self.inner.remove_debris(key)).await
+    }
+    async fn put_hold(&self, hold: &Hold) -> Answer<()> {
+        self.around("put_hold", self.inner.put_hold(hold)).await
+    }
+    async fn holds(&self) -> Answer<Vec<Hold>> {
+        self.around("holds", self.inner.holds()).await
+    }
+    async fn remove_hold(&self, name: &HoldName) -> Answer<()> {
+        self.around("remove_hold", self.inner.remove_hold(name)).await
     }
 }

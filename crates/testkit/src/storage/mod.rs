@@ -10,7 +10,8 @@ use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_model::placement::Placement;
 use stillpoint_storage::{
     Deleted, Discarded, DocName, Found, Listing, PrepareSpec, ProviderCaps, ProviderError,
-    ProviderErrorKind, ProviderResult, Snapshot, SnapshotProvider, SnapshotRestore, VolumeFacts,
+    ProviderErrorKind, ProviderResult, Snapshot, SnapshotLock, SnapshotProvider, SnapshotRestore,
+    VolumeFacts,
 };
 
 use crate::call::Side;
@@ -19,6 +20,7 @@ use crate::world::array::{Behaviour, refuse};
 use crate::world::builder::provider;
 use crate::world::state::{Entry, State};
 
+mod lock;
 mod restore;
 
 /// A provider of a [`World`]'s volumes: instant snapshots, commit and adopt, exposure, documents, restore by clone.
@@ -353,5 +355,9 @@ impl SnapshotProvider for SimStorage {
 
     fn restore(&self) -> Option<&dyn SnapshotRestore> {
         (self.caps.clone || self.caps.revert).then_some(self)
+    }
+
+    fn lock(&self) -> Option<&dyn SnapshotLock> {
+        self.caps.lock.then_some(self)
     }
 }

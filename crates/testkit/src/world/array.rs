@@ -304,7 +304,7 @@ impl State {
             tags: std::collections::BTreeMap::new(),
             settled: false,
             native: flight.native,
-            held: false,
+            holds: std::collections::BTreeSet::new(),
             locked_until: None,
             going: false,
         };
@@ -445,7 +445,7 @@ impl State {
         if snapshot.token.is_none() {
             return refused(ProviderErrorKind::Invalid, "is not ours");
         }
-        if snapshot.held {
+        if !snapshot.holds.is_empty() {
             return refused(ProviderErrorKind::Held, "is held");
         }
         if let Some(until) = snapshot.locked_until.filter(|until| *until > now) {

@@ -1,13 +1,13 @@
 //! What a test asks a world, and what it does to it by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use stillpoint_context::{HostId, HostPath, RunId};
 use stillpoint_exchange::RequiredFile;
 use stillpoint_model::handover::{Exposure, NativeSnapshot, Prepared};
 use stillpoint_model::id::{
-    CopyId, DatabaseId, SessionId, SetToken, SnapshotId, SnapshotRef, VolumeRef,
+    CopyId, DatabaseId, HoldName, SessionId, SetToken, SnapshotId, SnapshotRef, VolumeRef,
 };
 use stillpoint_model::inventory::CopyRole;
 use stillpoint_storage::Snapshot;
@@ -312,7 +312,7 @@ impl World {
                     tags: BTreeMap::new(),
                     settled: true,
                     native: false,
-                    held: false,
+                    holds: BTreeSet::new(),
                     locked_until: None,
                     going: false,
                 };
@@ -337,7 +337,16 @@ impl World {
     /// # Panics
     /// When it is not there.
     pub fn hold(&self, snapshot: &SnapshotRef, held: bool) {
-        self.on_snapshot(snapshot, |snapshot| snapshot.held = held);
+        let name = HoldName::new("by-hand");
+        assert!(name.is_ok(), "the name of a hold");
+        let name = name.unwrap_or_else(|_| unreachable!("asserted"));
+        self.on_snapshot(snapshot, |snapshot| {
+            if held {
+                snapshot.holds.insert(name);
+            } else {
+                snapshot.holds.clear();
+            }
+        });
     }
 
     /// Locks a snapshot for this long from now.

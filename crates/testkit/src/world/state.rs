@@ -14,7 +14,7 @@ use stillpoint_context::{FencingToken, HostId, HostPath, PathFlavor, RunId};
 use stillpoint_exchange::{Completion, RestoreSpec, Session};
 use stillpoint_model::handover::{Exposure, NativeSnapshot, PreparedMember};
 use stillpoint_model::id::{
-    CopyId, DagId, DatabaseId, ExposureKey, ProviderId, SessionId, SetToken, SnapshotId,
+    CopyId, DagId, DatabaseId, ExposureKey, HoldName, ProviderId, SessionId, SetToken, SnapshotId,
     SnapshotRef, VolumeRef,
 };
 use stillpoint_model::inventory::{CopyRole, CopyStatus, Dag, Database, Host, LogState};
@@ -126,7 +126,7 @@ pub(crate) struct SimSnapshot {
     pub(crate) settled: bool,
     /// Made inside the plug-in and not adopted yet.
     pub(crate) native: bool,
-    pub(crate) held: bool,
+    pub(crate) holds: BTreeSet<HoldName>,
     pub(crate) locked_until: Option<DateTime<Utc>>,
     pub(crate) going: bool,
 }

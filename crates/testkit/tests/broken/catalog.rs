@@ -10,9 +10,10 @@ use stillpoint_catalog::{
 };
 use stillpoint_context::{JobId, ProcessId};
 use stillpoint_model::group::ResourceGroup;
-use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
-use stillpoint_model::point::{PointFact, RestorePoint};
+use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_testkit::conformance::{BoxError, Place, Store, StoreFactory};
 use stillpoint_workflow::{Leases, MemoryJournal};
@@ -52,6 +53,14 @@ pub(crate) enum Fault {
     ForgetsDebrisOnly,
     IgnoresTheLease,
     LooksAtTheLeaseThenPuts,
+    IgnoresIntents,
+    ForgetsHolds,
+    ForgetsHoldsOnly,
+    AddsToHolds,
+    ListsHoldsBackwards,
+    HoldsWhatIsGoing,
+    HoldsHalf,
+    LooksThenHolds,
 }
 
 /// Which cases see it.
@@ -59,7 +68,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::OneFactAtATime, &["calls_at_once_are_each_whole", "facts_are_all_or_nothing"]),
     (Fault::KeepsTheCursorOfRefusedFacts, &["facts_are_all_or_nothing"]),
     (Fault::IgnoresChecks, &["facts_are_all_or_nothing", "points_follow_their_facts"]),
-    (Fault::ForgetsRemovals, &["removed_points_stay_removed"]),
+    (Fault::ForgetsRemovals, &["points_go_in_turns", "removed_points_stay_removed"]),
     (Fault::CursorGoesBack, &["the_cursor_never_goes_back"]),
     (
         Fault::RefusesOldCursors,
@@ -120,6 +129,31 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::ForgetsDebrisOnly, &["everything_is_there_after_opening_again"]),
     (Fault::IgnoresTheLease, &["who_was_taken_over_stores_no_job"]),
     (Fault::LooksAtTheLeaseThenPuts, &["who_was_taken_over_stores_no_job"]),
+    (
+        Fault::IgnoresIntents,
+        &[
+            "a_hold_is_known_to_who_sees_the_intent",
+            "nothing_holds_what_goes",
+            "points_go_in_turns",
+        ],
+    ),
+    (
+        Fault::ForgetsHolds,
+        &[
+            "a_hold_is_known_to_who_sees_the_intent",
+            "holds_are_kept_until_taken_off",
+            "nothing_holds_what_goes",
+        ],
+    ),
+    (Fault::ForgetsHoldsOnly, &["everything_is_there_after_opening_again"]),
+    (Fault::AddsToHolds, &["holds_are_kept_until_taken_off"]),
+    (Fault::ListsHoldsBackwards, &["holds_are_kept_until_taken_off"]),
+    (
+        Fault::HoldsWhatIsGoing,
+        &["a_hold_is_known_to_who_sees_the_intent", "nothing_holds_what_goes"],
+    ),
+    (Fault::HoldsHalf, &["nothing_holds_what_goes"]),
+    (Fault::LooksThenHolds, &["a_hold_is_known_to_who_sees_the_intent"]),
 ];
 
 #[derive(Debug)]
@@ -174,6 +208,11 @@ impl Catalog for Faulty {
             Fault::ForgetsRemovals => {
                 let facts = facts.iter().filter(|fact| !matches!(fact, PointFact::Removed { .. }));
                 self.1.apply(&facts.cloned().collect::<Vec<_>>(), cursor).await
+            }
+            Fault::IgnoresIntents => {
+                let intent = |fact: &&PointFact| !matches!(fact, PointFact::Expiring { .. });
+                let facts = facts.iter().filter(intent).cloned().collect::<Vec<_>>();
+                self.1.apply(&facts, cursor).await
             }
             Fault::RefusesOldCursors if cursor.is_some() && cursor < self.1.cursor().await? => {
                 Err(CatalogError::NotFound { kind: "cursor", id: "old".into() })
@@ -319,6 +358,78 @@ impl Catalog for Faulty {
     async fn remove_debris(&self, key: &str) -> Result<(), CatalogError> {
         self.1.remove_debris(key).await
     }
+    async fn put_hold(&self, hold: &Hold) -> Result<(), CatalogError> {
+        match self.0 {
+            Fault::ForgetsHolds => {
+                self.1.put_hold(hold).await?;
+                self.1.remove_hold(&hold.name).await
+            }
+            Fault::AddsToHolds => {
+                let mut more = hold.clone();
+                let holds = self.1.holds().await?;
+                if let Some(known) = holds.into_iter().find(|known| known.name == hold.name) {
+                    more.points.extend(known.points);
+                }
+                self.1.put_hold(&more).await
+            }
+            Fault::HoldsWhatIsGoing => match self.1.put_hold(hold).await {
+                Err(CatalogError::Expiring { .. }) => force(&self.1, hold).await,
+                done => done,
+            },
+            Fault::HoldsHalf => {
+                let mut half = hold.clone();
+                half.points = hold.points.iter().take(1).copied().collect();
+                self.1.put_hold(&half).await?;
+                self.1.put_hold(hold).await
+            }
+            Fault::LooksThenHolds => {
+                let before = self.1.holds().await?;
+                let before = before.into_iter().find(|known| known.name == hold.name);
+                let before = before.map(|known| known.points).unwrap_or_default();
+                for point in hold.points.difference(&before) {
+                    let known = self.1.point(*point).await?;
+                    stillpoint_catalog::may_hold(*point, known.as_ref())?;
+                }
+                pause().await;
+                force(&self.1, hold).await
+            }
+            _ => self.1.put_hold(hold).await,
+        }
+    }
+    async fn holds(&self) -> Result<Vec<Hold>, CatalogError> {
+        let mut holds = self.1.holds().await?;
+        if self.is(Fault::ListsHoldsBackwards) {
+            holds.reverse();
+        }
+        Ok(holds)
+    }
+    async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {
+        self.1.remove_hold(name).await
+    }
+}
+
+/// Stores a hold, whatever its points are: puts each back to what it was for that.
+async fn force(catalog: &MemoryCatalog, hold: &Hold) -> Result<(), CatalogError> {
+    let mut spared = Vec::new();
+    let before = catalog.holds().await?.into_iter().find(|known| known.name == hold.name);
+    let before = before.map(|known| known.points).unwrap_or_default();
+    for id in hold.points.difference(&before) {
+        let Some(known) = catalog.point(*id).await? else { continue };
+        if known.state == PointState::Expiring {
+            spared.push((*id, known.turn()));
+        }
+    }
+    for (point, turn) in &spared {
+        let at = hold.since;
+        catalog.apply(&[PointFact::Spared { point: *point, at, turn: *turn }], None).await?;
+    }
+    catalog.put_hold(hold).await?;
+    for (point, turn) in spared {
+        let again =
+            PointFact::Expiring { point, at: hold.since, turn: turn + 1, keeps_logs: false };
+        catalog.apply(&[again], None).await?;
+    }
+    Ok(())
 }
 
 /// A catalogue that has been told what another lists, some of it left out.
@@ -346,6 +457,9 @@ async fn told_again(known: &MemoryCatalog, fault: Fault) -> Result<MemoryCatalog
     }
     for debris in known.debris().await? {
         new.put_debris(&debris).await?;
+    }
+    for hold in known.holds().await? {
+        new.put_hold(&hold).await?;
     }
     Ok(new)
 }
@@ -376,6 +490,11 @@ impl Place for Kept {
             Fault::ForgetsDebrisOnly => {
                 for debris in kept.debris().await? {
                     kept.remove_debris(&debris.key).await?;
+                }
+            }
+            Fault::ForgetsHoldsOnly => {
+                for hold in kept.holds().await? {
+                    kept.remove_hold(&hold.name).await?;
                 }
             }
             _ => {}

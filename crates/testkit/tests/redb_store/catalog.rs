@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use stillpoint_catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, Named, Page, PageToken,
-    PointQuery, order_key,
+    PointQuery, may_hold, order_key,
 };
 use stillpoint_context::{Effect, JobId, ProcessId};
 use stillpoint_model::group::ResourceGroup;
-use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -26,6 +27,7 @@ const KEY: TableDefinition<'_, &str, u128> = TableDefinition::new("key");
 const GROUP: Bodies = Bodies::new("group");
 const POLICY: TableDefinition<'_, (u128, u32), &[u8]> = TableDefinition::new("policy");
 const DEBRIS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("debris");
+const HOLD: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("hold");
 
 type Answer<T> = Result<T, Stop<CatalogError>>;
 
@@ -37,6 +39,7 @@ pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), redb::Ta
     transaction.open_table(KEY)?;
     transaction.open_table(POLICY)?;
     transaction.open_table(DEBRIS)?;
+    transaction.open_table(HOLD)?;
     Ok(())
 }
 
@@ -352,6 +355,39 @@ impl Catalog for RedbStore {
     async fn remove_debris(&self, key: &str) -> Result<(), CatalogError> {
         Ok(self.write(|transaction| {
             transaction.open_table(DEBRIS)?.remove(key)?;
+            Ok::<_, Stop<CatalogError>>(())
+        })?)
+    }
+
+    async fn put_hold(&self, hold: &Hold) -> Result<(), CatalogError> {
+        Ok(self.write(|transaction| {
+            let points = transaction.open_table(POINT)?;
+            let mut holds = transaction.open_table(HOLD)?;
+            let name = hold.name.as_str();
+            let before = holds.get(name)?.map(|body| serde_json::from_slice::<Hold>(body.value()));
+            let before = before.transpose()?.map(|hold| hold.points).unwrap_or_default();
+            for id in hold.points.difference(&before) {
+                let known = get(&points, id.0.as_u128())?;
+                may_hold(*id, known.as_ref()).map_err(Stop::Answer)?;
+            }
+            holds.insert(name, &*serde_json::to_vec(hold)?)?;
+            Ok::<_, Stop<CatalogError>>(())
+        })?)
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, CatalogError> {
+        Ok(self.read(|transaction| {
+            let mut holds = Vec::new();
+            for row in transaction.open_table(HOLD)?.iter()? {
+                holds.push(serde_json::from_slice(row?.1.value())?);
+            }
+            Ok::<_, Stop<CatalogError>>(holds)
+        })?)
+    }
+
+    async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {
+        Ok(self.write(|transaction| {
+            transaction.open_table(HOLD)?.remove(name.as_str())?;
             Ok::<_, Stop<CatalogError>>(())
         })?)
     }

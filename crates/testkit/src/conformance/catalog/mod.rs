@@ -1,6 +1,7 @@
 //! What every [`Catalog`](stillpoint_catalog::Catalog) has to do.
 
 mod calls;
+mod deletion;
 mod together;
 
 use std::fmt::Debug;
@@ -10,7 +11,8 @@ use stillpoint_catalog::CatalogError;
 use stillpoint_context::{ErrorFacts, HostId, IdempotencyKey, JobId, RunId};
 use stillpoint_model::evidence::EvidenceGrain;
 use stillpoint_model::group::{ResourceGroup, Selector};
-use stillpoint_model::id::{CopyId, DatabaseId, GroupId, PointId, PolicyId, SetToken};
+use stillpoint_model::hold::Hold;
+use stillpoint_model::id::{CopyId, DatabaseId, GroupId, HoldName, PointId, PolicyId, SetToken};
 use stillpoint_model::job::{Job, JobKind};
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::point::{NewPoint, PointEvidence, PointFact, RestorePoint};
@@ -27,6 +29,10 @@ use calls::{
     pages_show_everything_once, points_follow_their_facts, policies_keep_their_versions,
     queries_choose, removed_points_stay_removed, the_cursor_never_goes_back,
 };
+use deletion::{
+    a_hold_is_known_to_who_sees_the_intent, holds_are_kept_until_taken_off,
+    nothing_holds_what_goes, points_go_in_turns,
+};
 use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
     everything_is_there_after_opening_again, one_of_many_requests_of_a_key_begins,
@@ -40,6 +46,7 @@ pub fn cases() -> &'static [Case] {
         points_follow_their_facts: "A restore point is what its facts say; facts that have been seen are ignored.";
         facts_are_all_or_nothing: "The facts of one call are taken in all or not at all, and the cursor with them.";
         removed_points_stay_removed: "Facts about a point that was removed are ignored for ever.";
+        points_go_in_turns: "The deletion of a point follows its facts, turn by turn; what is told of earlier turns is ignored.";
         the_cursor_never_goes_back: "The cursor is moved, never back.";
         pages_show_everything_once: "Entries are listed newest first, then by id, each exactly once over all pages.";
         queries_choose: "A query chooses the entries of which all its conditions hold.";
@@ -49,6 +56,9 @@ pub fn cases() -> &'static [Case] {
         names_are_unique: "A name belongs to one policy, and to one group, case ignored.";
         a_policy_in_use_stays: "A policy cannot be removed while a group has it.";
         debris_is_kept_until_removed: "Debris is listed under its key, oldest first, until it is removed.";
+        holds_are_kept_until_taken_off: "Holds are listed by name, each as it was last put, until they are taken off.";
+        nothing_holds_what_goes: "No hold is put on a point that is being deleted or is not there, and none in part.";
+        a_hold_is_known_to_who_sees_the_intent: "Who looks at the holds after the intent to delete sees all there will be.";
         calls_at_once_are_each_whole: "Each call takes effect whole or not at all; no reader sees half of it.";
         the_cursor_comes_with_its_facts: "The cursor and the facts of one call are seen together.";
         one_of_many_requests_of_a_key_begins: "Of requests under one key at the same time one begins the job.";
@@ -116,4 +126,10 @@ fn group(number: u128, name: &str, policies: &[&Policy]) -> ResourceGroup {
     let mut group = ResourceGroup::new(id, name, vec![Selector::Everything]);
     group.policies = policies.iter().map(|policy| policy.id).collect();
     group
+}
+
+fn hold(name: &str, points: &[u128]) -> Result<Hold, Flaw> {
+    let name = HoldName::new(name).map_err(|error| Flaw(error.to_string()))?;
+    let points = points.iter().map(|number| PointId(Uuid::from_u128(*number))).collect();
+    Ok(Hold::new(name, points, "a case", "legal", at(0)))
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, Works, ensure, pause, poll_and_drop, same};
-use super::{at, group, job, point, policy, published, refused};
+use super::{at, group, hold, job, point, policy, published, refused};
 
 type Part<T> = BoxFuture<'static, Result<T, Flaw>>;
 
@@ -243,6 +243,9 @@ pub(super) async fn everything_is_there_after_opening_again(
     catalog.put_debris(&debris("a")).await?;
     catalog.put_debris(&debris("b")).await?;
     catalog.remove_debris("b").await?;
+    catalog.put_hold(&hold("case-1", &[1])?).await?;
+    catalog.put_hold(&hold("case-2", &[1])?).await?;
+    catalog.remove_hold(&hold("case-2", &[1])?.name).await?;
     let before = everything(&*catalog).await?;
     drop(catalog);
     for _ in 0..2 {
@@ -272,5 +275,6 @@ async fn everything(catalog: &dyn Catalog) -> Result<String, Flaw> {
     let jobs = catalog.all_jobs(&JobQuery::all()).await?;
     let (policies, groups) = (catalog.policies().await?, catalog.groups().await?);
     let (debris, cursor) = (catalog.debris().await?, catalog.cursor().await?);
-    Ok(format!("{points:?}\n{jobs:?}\n{policies:?}\n{groups:?}\n{debris:?}\n{cursor:?}"))
+    let holds = catalog.holds().await?;
+    Ok(format!("{points:?}\n{jobs:?}\n{policies:?}\n{groups:?}\n{debris:?}\n{holds:?}\n{cursor:?}"))
 }
