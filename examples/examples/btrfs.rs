@@ -42,7 +42,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("It makes {} itself, and that is there already.", place.display());
         return Ok(());
     }
-    fs::create_dir(&place)?;
+    if let Err(error) = fs::create_dir(&place) {
+        println!("It needs a folder on a mounted btrfs, and root: {}: {error}.", place.display());
+        return Ok(());
+    }
     let done = match ready(&place) {
         Ok(()) => protect(&place).await,
         Err(why) => {

@@ -25,10 +25,9 @@ use crate::session::{Scope, SessionSpec, VerifySpec};
 ///
 /// ```
 /// use stillpoint_exchange::{PluginCall, SessionId};
-/// use uuid::Uuid;
 ///
-/// let call = PluginCall::Thaw { id: SessionId(Uuid::nil()) };
-/// assert_eq!(call.to_string(), "thaw 00000000-0000-0000-0000-000000000000");
+/// let id: SessionId = "6f9619ff-8b86-d011-b42d-00c04fc964ff".parse().unwrap();
+/// assert_eq!(PluginCall::Thaw { id }.to_string(), "thaw 6f9619ff-8b86-d011-b42d-00c04fc964ff");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
