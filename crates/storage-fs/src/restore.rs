@@ -7,6 +7,8 @@
 //!       │      unstage       │         │  └──── failed ─────┤            │ retract
 //!       └────────────────────┴─────────┘                    ▼            ▼
 //!       └──────────────────── unstage ◀── retracted ◀─── retracting ◀────┘
+//!                                             ▲
+//!                 staging, staged ── retract ─┘     whatever publication may still begin finds nothing to publish
 //!
 //!   <target's folder>/.stillpoint-restore-<key>/     the nearest folder that exists, so on the target's file system
 //!     ├── new/<n>/<name>                             staged files; <n> stands for the folder of the original

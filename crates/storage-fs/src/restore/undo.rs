@@ -43,7 +43,9 @@ impl Store {
     pub(crate) fn retract(&self, key: &RestoreKey) -> ProviderResult<Undone> {
         self.undo(key, |record, _lock| match record.phase {
             Phase::Publishing | Phase::Published | Phase::Retracting => self.retract_all(record),
-            Phase::Staging | Phase::Staged | Phase::Retracted => Ok(()),
+            // A publication that was dropped before it had a thread may still begin: it must not find anything to publish.
+            Phase::Staging | Phase::Staged => self.write_phase(record, Phase::Retracted),
+            Phase::Retracted => Ok(()),
         })
     }
 

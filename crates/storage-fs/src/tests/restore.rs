@@ -290,3 +290,23 @@ fn in_place_is_the_same_with_the_original_kept() {
     });
     assert_eq!(tree(&lab.path("data")), good);
 }
+
+/// A call that was dropped before it had a thread begins when it has one, perhaps after what undid it.
+#[test]
+fn a_publication_that_begins_after_its_undo_finds_nothing_to_publish() {
+    let lab = Lab::new();
+    let provider = lab.provider();
+    lab.take(&provider, "t1");
+    let spec = lab.restore_spec("r1", "t1", "target");
+    lab.run(async {
+        side(&provider).stage(&lab.cx, &spec).await.unwrap();
+        side(&provider).retract(&lab.cx, &spec.key).await.unwrap();
+        let late = side(&provider).publish(&lab.cx, &spec.key).await;
+        assert_kind(late, &ProviderErrorKind::NotFound);
+        side(&provider).retract(&lab.cx, &spec.key).await.unwrap();
+        side(&provider).unstage(&lab.cx, &spec.key).await.unwrap();
+        let late = side(&provider).publish(&lab.cx, &spec.key).await;
+        assert_kind(late, &ProviderErrorKind::NotFound);
+    });
+    assert_eq!(names(&lab.path("target")), Vec::<String>::new());
+}
