@@ -182,7 +182,10 @@ impl Suffering<'_> {
         &self,
         mut flight: Flight<Result<AnyAnswer, E>>,
     ) -> Result<AnyAnswer, E> {
-        let Some(handle) = &mut flight.0 else { unreachable!("it is taken only when dropped") };
+        // It is taken only when the flight is dropped.
+        let Some(handle) = &mut flight.0 else {
+            return Err(E::defect(format!("`{}` is not under way", self.name)));
+        };
         let impatience = pin!(self.cx.sleep(PATIENCE));
         match select(handle, impatience).await {
             Either::Left((answer, _)) => answer,
