@@ -45,6 +45,8 @@ pub struct Known {
     pub refused: Option<u64>,
     /// Whether it was refused again when it tried.
     pub refused_again: bool,
+    /// Whether its driver let it go: it may have been refused in the very moment and owes no further try.
+    pub left: bool,
     /// When the commits were asked for that were written.
     pub commits: Vec<u64>,
 }
@@ -123,6 +125,7 @@ impl Tale {
                 Did::Committed { asked } => known.commits.push(*asked),
                 Did::Refused => known.refused = known.refused.or(Some(at)),
                 Did::RefusedAgain => known.refused_again = true,
+                Did::Left => known.left = true,
                 Did::Fenced { victim, .. } => {
                     let known = tale.processes.entry(*victim).or_default();
                     known.taken_over = Some(known.taken_over.unwrap_or(at).min(at));
@@ -250,7 +253,7 @@ impl Tale {
                 let message = format!("{process} began {after} effects after it was refused");
                 broken.push(Broken::new(Rule::Refusal, message));
             }
-            if known.killed.is_none() && !known.refused_again {
+            if known.killed.is_none() && !known.left && !known.refused_again {
                 let message = format!("{process} was taken over and never refused a submission");
                 broken.push(Broken::new(Rule::Refusal, message));
             }

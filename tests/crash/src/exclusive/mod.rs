@@ -92,6 +92,8 @@ pub enum Did {
     Refused,
     /// A submission after that was refused, too.
     RefusedAgain,
+    /// Its driver needed it no longer, and it ended of itself.
+    Left,
 }
 
 /// What the driver does.

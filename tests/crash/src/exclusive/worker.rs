@@ -278,6 +278,7 @@ async fn work_here(args: &Args) -> Result<Ended, Box<dyn Error>> {
     match carried.await {
         futures_util::future::Either::Left((Ok(()), _)) => {
             engine.drain().await?;
+            note(Did::Left);
             Ok(Ended::Done)
         }
         futures_util::future::Either::Left((Err(error), _))

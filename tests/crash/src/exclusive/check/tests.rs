@@ -204,7 +204,12 @@ fn a_commit_after_the_takeover_and_an_effect_after_a_refusal_are_seen() {
     assert_eq!(rules(&base(written(201)), &[]), [Rule::Refusal]);
     assert_eq!(rules(&base(begun(400, 1, 1, 3, &key)), &[]), [Rule::Refusal]);
     // One that lived on and was never told.
-    let lines = [leased(1, MILLI), taken(200, 2, 1), deed(300, 1, Did::Refused)];
+    let mut lines = vec![leased(1, MILLI), taken(200, 2, 1), deed(300, 1, Did::Refused)];
+    assert_eq!(rules(&lines, &[]), [Rule::Refusal]);
+    // One that was let go at that moment has had no time to try again; what it had written before would be seen all the same.
+    lines.push(deed(310, 1, Did::Left));
+    assert_eq!(rules(&lines, &[]), []);
+    lines.push(deed(310, 1, Did::Committed { asked: 201 }));
     assert_eq!(rules(&lines, &[]), [Rule::Refusal]);
 }
 
