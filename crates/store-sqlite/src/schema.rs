@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub const APPLICATION_ID: i64 = 0x5374_696c;
 
 /// The format that this version writes, and the newest that it reads: SQLite's `user_version`.
-pub const FORMAT: i64 = 2;
+pub const FORMAT: i64 = 3;
 
 /// What format 1 has: the catalogue. Instants are microseconds since 1970, ids are 16 bytes, bodies are JSON in the
 /// stored form of the model; the other columns repeat what listings choose and order by.
@@ -105,6 +105,40 @@ CREATE TABLE lease (
 CREATE UNIQUE INDEX lease_held ON lease (process) WHERE until IS NOT NULL;
 ";
 
+/// What format 3 adds: schedules, and what became of their due times.
+///
+/// - `schedule`: as `policy`; `name` is that of the version, in lower case.
+/// - `ledger`: a row for each attachment, by its text; `unbegun` is 1 while a due time of it has no job yet.
+/// - `lapse`: `n` is counted over all attachments.
+/// - `counter`: numbers by name: `revision` of what schedulers read, `entry` and `lapse` as they were last given,
+///   `believed`, and `clock`, the latest instant that a scheduler has seen.
+const SCHEDULES: &str = "
+CREATE TABLE schedule (
+  id BLOB NOT NULL,
+  version INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (id, version)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX schedule_by_name ON schedule (name);
+CREATE TABLE ledger (
+  attachment TEXT NOT NULL PRIMARY KEY,
+  revision INTEGER NOT NULL,
+  considered INTEGER NOT NULL,
+  unbegun INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ledger_unbegun ON ledger (attachment) WHERE unbegun = 1;
+CREATE TABLE lapse (
+  attachment TEXT NOT NULL,
+  n INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (attachment, n)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lapse_by_number ON lapse (n);
+CREATE TABLE counter (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
 /// Brings a file from the format that it has to this version's: an empty one has 0.
 ///
 /// One transaction, so that a crash leaves the old or the new.
@@ -128,6 +162,9 @@ fn steps(connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch(JOURNAL)?;
         // It counted in a journal elsewhere. This file's begins at 0; facts that are told again change nothing.
         connection.execute_batch("DELETE FROM cursor")?;
+    }
+    if format < 3 {
+        connection.execute_batch(SCHEDULES)?;
     }
     if format < FORMAT {
         connection.pragma_update(None, "user_version", FORMAT)?;

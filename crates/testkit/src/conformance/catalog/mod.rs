@@ -1,6 +1,7 @@
 //! What every [`Catalog`](stillpoint_catalog::Catalog) has to do.
 
 mod calls;
+mod schedules;
 mod together;
 
 use std::fmt::Debug;
@@ -26,6 +27,12 @@ use calls::{
     facts_are_all_or_nothing, jobs_are_listed_newest_first, names_are_unique,
     pages_show_everything_once, points_follow_their_facts, policies_keep_their_versions,
     queries_choose, removed_points_stay_removed, the_cursor_never_goes_back,
+};
+use schedules::{
+    a_name_is_one_schedule, a_stale_settlement_is_not_stored, an_attached_schedule_stays,
+    one_of_many_settlers_wins, schedules_are_there_after_opening_again,
+    schedules_keep_their_versions, the_clock_goes_back_only_if_it_is_believed,
+    the_newest_lapses_are_kept, what_is_new_shows,
 };
 use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
@@ -56,6 +63,15 @@ pub fn cases() -> &'static [Case] {
         who_was_taken_over_stores_no_job: "A process that does not hold the epoch stores no job in it." [Looks];
         a_dropped_call_is_whole_or_not_at_all: "A dropped call may or may not take effect, but never in half.";
         everything_is_there_after_opening_again: "A change is durable when the call has returned." [Reopen];
+        schedules_keep_their_versions: "Versions of a schedule are never changed, and follow each other.";
+        a_name_is_one_schedule: "A name belongs to one schedule, case ignored.";
+        an_attached_schedule_stays: "A schedule cannot be removed while it is attached to a group.";
+        what_is_new_shows: "What schedulers look at shows whatever was stored, and due times without a job.";
+        a_stale_settlement_is_not_stored: "A settlement that was made from what is no longer there is not stored.";
+        one_of_many_settlers_wins: "Of settlements made from one entry at the same time one is stored.";
+        the_newest_lapses_are_kept: "Of each attachment the newest lapses are kept, newest first.";
+        the_clock_goes_back_only_if_it_is_believed: "The clock of the schedules goes back only if somebody says that it is right.";
+        schedules_are_there_after_opening_again: "What is known of schedules is durable when the call has returned." [Reopen];
     }
 }
 
