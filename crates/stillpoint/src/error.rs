@@ -9,6 +9,7 @@ use stillpoint_exchange::PluginError;
 use stillpoint_model::id::PointId;
 use stillpoint_model::planning::PlanError;
 use stillpoint_model::restore::RestoreError;
+use stillpoint_model::schedule::ScheduleError;
 use stillpoint_storage::ProviderError;
 use stillpoint_workflow::EngineError;
 
@@ -31,6 +32,9 @@ pub enum Error {
     /// A restore cannot be planned.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A schedule breaks a rule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// The engine did not take or carry out what it was asked.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -62,6 +66,7 @@ impl Error {
             Self::Provider(error) => Some(error),
             Self::Plan(error) => Some(error),
             Self::Restore(error) => Some(error),
+            Self::Schedule(error) => Some(error),
             Self::Engine(error) => Some(error),
             Self::Failed(failure) => Some(failure),
             Self::NotFound { .. } | Self::Configuration(_) => None,

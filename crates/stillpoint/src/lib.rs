@@ -90,6 +90,8 @@
 //! - [`Stillpoint`]: [`discover`](Stillpoint::discover), [`plan`](Stillpoint::plan), [`backup`](Stillpoint::backup),
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`jobs`](Stillpoint::jobs),
 //!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
+//! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
+//!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
 //! - For whoever operates it: [`parked`](Stillpoint::parked) runs, to be [resumed](Stillpoint::resume),
 //!   [resolved](Stillpoint::resolve) or [abandoned](Stillpoint::abandon); [`debris`](Stillpoint::debris);
@@ -122,6 +124,8 @@ mod pump;
 mod recover;
 mod restore;
 mod runs;
+mod scheduler;
+mod schedules;
 mod services;
 mod survey;
 mod timeouts;
@@ -145,6 +149,10 @@ pub use job::{JobEvent, JobHandle, Watch};
 pub use locks::{Lock, Waiter};
 pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
 pub use pump::TOPIC;
+pub use scheduler::{
+    Scheduler, SchedulerEvent, SchedulerEvents, SchedulerOptions, SchedulerStatus,
+};
+pub use schedules::{Attached, Upcoming};
 pub use survey::Discovery;
 pub use timeouts::Timeouts;
 pub use verify::VerifyRequest;
