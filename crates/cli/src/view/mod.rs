@@ -10,6 +10,7 @@
 
 mod debris;
 mod doctor;
+mod document;
 mod ese;
 mod failure;
 mod inventory;
@@ -20,6 +21,8 @@ mod plan;
 mod protect;
 mod restore;
 mod rules;
+mod run;
+mod schedule;
 mod topology;
 
 #[cfg(test)]
@@ -27,6 +30,7 @@ mod tests;
 
 pub(crate) use debris::DebrisView;
 pub(crate) use doctor::{DoctorView, Level};
+pub(crate) use document::{Became, ExportView, ImportView};
 pub(crate) use ese::{EseCheckView, EseHeaderView};
 pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
 pub(crate) use inventory::{DiscoverView, refused};
@@ -37,6 +41,8 @@ pub(crate) use plan::BackupView;
 pub(crate) use protect::{ComparisonView, ProtectView};
 pub(crate) use restore::RestoreView;
 pub(crate) use rules::{GroupsView, PoliciesView};
+pub(crate) use run::RunView;
+pub(crate) use schedule::{LapsesView, PreviewView, SchedulesView};
 pub(crate) use topology::{PointView, TopologyView};
 
 use serde::Serialize;
