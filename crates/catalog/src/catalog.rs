@@ -16,9 +16,11 @@ use stillpoint_model::id::{
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::policy::Policy;
+use stillpoint_model::schedule::StoredSchedule;
 
 use crate::error::CatalogError;
 use crate::query::{JobQuery, Listing, Page, PointQuery};
+use crate::schedules::ScheduleCatalog;
 
 /// How far a pump has read the facts of a journal. Only the pump knows what the number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -160,7 +162,7 @@ pub fn may_hold(id: PointId, known: Option<&RestorePoint>) -> Result<(), Catalog
 ///
 /// The instants of listings are compared to the microsecond ([`crate::order_key`]).
 #[async_trait]
-pub trait Catalog: Debug + Send + Sync + 'static {
+pub trait Catalog: ScheduleCatalog + Debug + Send + Sync + 'static {
     /// Takes in what happened to restore points, all or nothing, and moves the cursor (never
     /// back). Facts about a point that was removed are ignored for ever, so that a story told
     /// again does not bring it back.
@@ -245,8 +247,8 @@ pub trait Catalog: Debug + Send + Sync + 'static {
     /// Stores a group as it is now.
     ///
     /// # Errors
-    /// [`CatalogError::NameTaken`]; [`CatalogError::NotFound`] if one of its policies does not
-    /// exist.
+    /// [`CatalogError::NameTaken`]; [`CatalogError::NotFound`] if one of its policies, or a schedule that is attached, does
+    /// not exist.
     async fn put_group(&self, group: &ResourceGroup) -> Result<(), CatalogError>;
 
     /// A group.
@@ -330,6 +332,13 @@ pub trait CatalogExt: Catalog {
         let holds = self.holds().await?.into_iter();
         let keeps = holds.filter(|hold| hold.is_on(now) && hold.points.contains(&point));
         Ok(keeps.map(|hold| hold.name).collect())
+    }
+
+    /// The newest version of the schedule of this name, case ignored.
+    async fn schedule_named(&self, name: &str) -> Result<Option<StoredSchedule>, CatalogError> {
+        let wanted = crate::query::fold(name);
+        let schedules = self.schedules().await?;
+        Ok(schedules.into_iter().find(|known| crate::query::fold(&known.schedule.name) == wanted))
     }
 
     /// The group of this name, case ignored.

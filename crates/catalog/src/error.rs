@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use stillpoint_context::{
     Effect, ErrorClass, ErrorCode, ErrorFacts, IdempotencyKey, JobId, ProcessId, Subject,
 };
-use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::id::{GroupId, PointId, PolicyId, ScheduleId};
 use stillpoint_model::point::FactError;
 
 /// What has a unique name.
@@ -18,6 +18,8 @@ pub enum Named {
     Policy,
     /// A group.
     Group,
+    /// A schedule.
+    Schedule,
 }
 
 impl fmt::Display for Named {
@@ -25,6 +27,7 @@ impl fmt::Display for Named {
         f.pad(match self {
             Self::Policy => "policy",
             Self::Group => "group",
+            Self::Schedule => "schedule",
         })
     }
 }
@@ -75,6 +78,24 @@ pub enum CatalogError {
     Expiring {
         /// The point.
         point: PointId,
+    },
+    /// A schedule's version does not follow its newest, or differs from what is stored.
+    #[error("version {found} of schedule {id} cannot be stored: the newest is {newest}")]
+    ScheduleVersion {
+        /// The schedule.
+        id: ScheduleId,
+        /// The version that was to be stored.
+        found: NonZeroU32,
+        /// The newest one, 0 if there is none.
+        newest: u32,
+    },
+    /// A schedule is attached to groups.
+    #[error("schedule {id} is attached to {} groups", groups.len())]
+    ScheduleInUse {
+        /// The schedule.
+        id: ScheduleId,
+        /// The groups.
+        groups: Vec<GroupId>,
     },
     /// Something that is referred to does not exist.
     #[error("{kind} {id} does not exist")]
@@ -127,9 +148,12 @@ impl ErrorFacts for CatalogError {
             Self::KeyReused { .. } => "run.key_reused".into(),
             Self::NameTaken { what: Named::Policy, .. } => "policy.name_taken".into(),
             Self::NameTaken { what: Named::Group, .. } => "group.name_taken".into(),
+            Self::NameTaken { what: Named::Schedule, .. } => "schedule.name_taken".into(),
             Self::Version { .. } => "policy.version_conflict".into(),
             Self::PolicyInUse { .. } => "policy.in_use".into(),
             Self::Expiring { .. } => "hold.too_late".into(),
+            Self::ScheduleVersion { .. } => "schedule.version_conflict".into(),
+            Self::ScheduleInUse { .. } => "schedule.in_use".into(),
             Self::NotFound { .. } => "catalog.not_found".into(),
             Self::Fenced { .. } => "catalog.fenced".into(),
             Self::Corrupt { .. } => "state.corrupt".into(),
@@ -145,6 +169,8 @@ impl ErrorFacts for CatalogError {
             | Self::Version { .. }
             | Self::PolicyInUse { .. }
             | Self::Expiring { .. }
+            | Self::ScheduleVersion { .. }
+            | Self::ScheduleInUse { .. }
             | Self::Fenced { .. } => ErrorClass::Conflict,
             Self::NotFound { .. } => ErrorClass::Invalid,
             Self::Corrupt { .. } => ErrorClass::Integrity,
@@ -170,6 +196,11 @@ impl ErrorFacts for CatalogError {
                 std::iter::once(Subject::new("policy", id)).chain(groups).collect()
             }
             Self::Expiring { point } => vec![Subject::new("restore point", point)],
+            Self::ScheduleVersion { id, .. } => vec![Subject::new("schedule", id)],
+            Self::ScheduleInUse { id, groups } => {
+                let groups = groups.iter().map(|group| Subject::new("group", group));
+                std::iter::once(Subject::new("schedule", id)).chain(groups).collect()
+            }
             Self::NotFound { kind, id } => vec![Subject::new(kind, id)],
             Self::Fenced { owner, .. } => vec![Subject::new("process", owner)],
             Self::NameTaken { .. } | Self::Corrupt { .. } | Self::Unavailable { .. } => Vec::new(),
@@ -184,6 +215,8 @@ impl ErrorFacts for CatalogError {
             Self::Version { .. } => "Read the policy again and edit its newest version.",
             Self::PolicyInUse { .. } => "Take the policy out of these groups first.",
             Self::Expiring { .. } => "Hold another point: some of this one may be gone.",
+            Self::ScheduleVersion { .. } => "Read the schedule again and edit its newest version.",
+            Self::ScheduleInUse { .. } => "Detach the schedule from these groups first.",
             Self::NotFound { .. } => "List what exists and choose from that.",
             Self::Fenced { .. } => "Stop this process; its jobs are carried on by another.",
             Self::Corrupt { .. } => {

@@ -18,7 +18,7 @@
 //!                     put_policy, put_group, put_hold, put_debris …
 //! ```
 //!
-//! - [`Catalog`] is what a store implements; its docs are the contract.
+//! - [`Catalog`] is what a store implements, with [`ScheduleCatalog`]; their docs are the contract.
 //! - [`MemoryCatalog`] keeps all in memory: for tests, and as the reference.
 //! - [`CatalogExt`] adds sugar over any catalogue.
 //! - What every catalogue has to pass is in `stillpoint-testkit`, as `conformance::catalog`.
@@ -29,8 +29,12 @@ mod catalog;
 mod error;
 mod memory;
 mod query;
+mod schedules;
 
 pub use catalog::{Begun, Catalog, CatalogExt, Cursor, Debris, DebrisKind, may_hold};
 pub use error::{CatalogError, Named};
 pub use memory::MemoryCatalog;
 pub use query::{JobQuery, Listing, Page, PageToken, PointQuery, order_key};
+pub use schedules::{
+    Entry, LAPSES_KEPT, ScheduleCatalog, Settlement, Settling, Times, UNBEGUN_NAMED,
+};

@@ -1,5 +1,7 @@
 //! A catalogue in memory.
 
+mod schedules;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -35,6 +37,7 @@ struct State {
     groups: BTreeMap<GroupId, ResourceGroup>,
     debris: BTreeMap<String, Debris>,
     holds: BTreeMap<HoldName, Hold>,
+    schedules: schedules::Schedules,
 }
 
 impl MemoryCatalog {
@@ -228,6 +231,7 @@ impl Catalog for MemoryCatalog {
         if let Some(id) = group.policies.iter().find(|id| !state.policies.contains_key(id)) {
             return Err(CatalogError::NotFound { kind: "policy", id: id.to_string() });
         }
+        state.schedules.check(group)?;
         let taken = state
             .groups
             .values()
@@ -237,6 +241,7 @@ impl Catalog for MemoryCatalog {
             return Err(CatalogError::NameTaken { what: Named::Group, name });
         }
         state.groups.insert(group.id, group.clone());
+        state.schedules.note_change();
         Ok(())
     }
 
@@ -251,7 +256,9 @@ impl Catalog for MemoryCatalog {
     }
 
     async fn remove_group(&self, id: GroupId) -> Result<(), CatalogError> {
-        self.state().groups.remove(&id);
+        let mut state = self.state();
+        state.groups.remove(&id);
+        state.schedules.note_change();
         Ok(())
     }
 

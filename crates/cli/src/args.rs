@@ -1,10 +1,16 @@
 //! The command line.
 
+pub(crate) mod rules;
+pub(crate) mod schedule;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use rules::{ExportArgs, ImportArgs};
+use schedule::{RunArgs, ScheduleCommand};
 
 /// Application-consistent snapshot backup of Exchange databases.
 ///
@@ -78,6 +84,18 @@ pub(crate) enum Command {
     /// What is protected together.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// When what is protected is backed up by itself.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Show policies, groups and schedules as one TOML document.
+    Export(ExportArgs),
+    /// Make and change policies, groups and schedules as a document says. What it does not name stays as it is.
+    Import(ImportArgs),
+    /// Be the daemon: carry on with what was left open, then make a job of each time at which a schedule is due.
+    ///
+    /// Ends on an interrupt or SIGTERM: no new job is begun, and those under way are waited for; a second one leaves at once.
+    /// Other commands may be used meanwhile. Exit codes: 0 ended, 4 a job was left that needs somebody.
+    Run(RunArgs),
     /// Back up a group, or some databases.
     Backup(BackupArgs),
     /// Bring a restore point back. Every byte is checked before anything appears at the target.
@@ -404,6 +422,11 @@ pub(crate) enum PolicyCommand {
         #[arg(long, value_name = "NAME")]
         rename: Option<String>,
     },
+    /// Remove one that no group has. Restore points made under it stay.
+    Remove {
+        /// Its name, or the beginning of its id.
+        name: String,
+    },
 }
 
 /// Settings of a policy.
@@ -472,6 +495,11 @@ pub(crate) enum GroupCommand {
         /// Its new name.
         #[arg(long, value_name = "NAME")]
         rename: Option<String>,
+    },
+    /// Remove one. Its restore points stay.
+    Remove {
+        /// Its name, or the beginning of its id.
+        name: String,
     },
 }
 

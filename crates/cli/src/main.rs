@@ -11,10 +11,12 @@
 mod args;
 mod command;
 mod demo;
+mod document;
 mod error;
 mod exit;
 mod follow;
 mod interrupt;
+mod notify;
 mod out;
 mod pick;
 mod place;

@@ -10,6 +10,7 @@ use crate::model::inventory::Inventory;
 use crate::model::job::Job;
 use crate::model::point::PointState;
 use crate::model::policy::Policy;
+use crate::model::schedule::StoredSchedule;
 use crate::model::topology::{PointView, Topology};
 
 /// What things are called in messages and codes.
@@ -50,6 +51,12 @@ const GROUP: Words = Words {
     unknown: "group.unknown",
     ambiguous: "group.ambiguous",
     remedy: "`stillpoint group list` lists the groups.",
+};
+const SCHEDULE: Words = Words {
+    thing: "schedule",
+    unknown: "schedule.unknown",
+    ambiguous: "schedule.ambiguous",
+    remedy: "`stillpoint schedule list` lists the schedules.",
 };
 const DATABASE: Words = Words {
     thing: "database",
@@ -174,6 +181,14 @@ pub(crate) fn policy<'a>(policies: &'a [Policy], text: &str) -> Outcome<&'a Poli
 /// A group.
 pub(crate) fn group<'a>(groups: &'a [ResourceGroup], text: &str) -> Outcome<&'a ResourceGroup> {
     one(GROUP, text, groups.iter().map(|g| (g, g.id.to_string(), g.name.clone())))
+}
+
+/// A schedule.
+pub(crate) fn schedule<'a>(
+    schedules: &'a [StoredSchedule],
+    text: &str,
+) -> Outcome<&'a StoredSchedule> {
+    one(SCHEDULE, text, schedules.iter().map(|s| (s, s.id.to_string(), s.schedule.name.clone())))
 }
 
 /// A database that exists.

@@ -26,7 +26,7 @@ use stillpoint::model::topology::Topology;
 use stillpoint::storage::SnapshotProvider;
 use stillpoint::storage_btrfs::{BtrfsConfig, BtrfsProvider};
 use stillpoint::storage_fs::{FsConfig, FsProvider, is_store};
-use stillpoint::store_sqlite::SqliteStore;
+use stillpoint::store_sqlite::{OpenError, SqliteStore};
 use stillpoint::workflow::TokioSeams;
 
 use crate::args::Storage;
@@ -68,7 +68,27 @@ pub(crate) struct Site {
 
 impl Site {
     /// Opens the state file, and puts a Stillpoint together over what it remembers.
+    ///
+    /// One command at a time has it: what one process leaves open the next one carries on. The daemon shares it with any.
     pub(crate) async fn open(places: &Places, absent: Absent) -> Outcome<Self> {
+        Self::open_by(places, absent, |file| match SqliteStore::open_alone(file) {
+            // A daemon has it; a command that has it to itself refuses this as well.
+            Err(OpenError::InUse { .. }) => SqliteStore::open(file),
+            opened => opened,
+        })
+        .await
+    }
+
+    /// The same for the daemon.
+    pub(crate) async fn open_shared(places: &Places, absent: Absent) -> Outcome<Self> {
+        Self::open_by(places, absent, |file| SqliteStore::open(file)).await
+    }
+
+    async fn open_by(
+        places: &Places,
+        absent: Absent,
+        open: impl Fn(&Path) -> Result<SqliteStore, OpenError>,
+    ) -> Outcome<Self> {
         if absent == Absent::Refuse {
             places.require_state()?;
         } else if !places.has_state() {
@@ -79,8 +99,8 @@ impl Site {
             check_apart(source, &store)?;
             check_provider(source, &store, places.storage.unwrap_or_default())?;
         }
-        // Journal, leases and catalogue. One command at a time: what one process leaves open the next one carries on.
-        let catalog = Arc::new(SqliteStore::open_alone(&places.state)?);
+        // Journal, leases and catalogue.
+        let catalog = Arc::new(open(&places.state)?);
         let group = default_group(&*catalog).await?;
         let remembered = |tag: &str| {
             let group = group.as_ref()?;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, HostId};
+use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, HostId, Subject};
 
-use crate::id::{DagId, DatabaseId, GroupId, PolicyId};
+use crate::id::{DagId, DatabaseId, GroupId, PolicyId, ScheduleId};
 use crate::inventory::Inventory;
 use crate::policy::check_name;
 
@@ -44,6 +44,15 @@ const fn count(number: u32) -> NonZeroU32 {
     NonZeroU32::MIN.saturating_add(number - 1)
 }
 
+/// A schedule that hangs on a policy of a group: whenever it is due, the group is backed up under the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Attachment {
+    /// One of the group's policies.
+    pub policy: PolicyId,
+    /// When it is run by itself.
+    pub schedule: ScheduleId,
+}
+
 /// What is protected together: members, and the policies that apply to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -56,6 +65,9 @@ pub struct ResourceGroup {
     pub members: Vec<Selector>,
     /// The policies that may be run on it.
     pub policies: Vec<PolicyId>,
+    /// When which of them is run by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
     /// How it is cut into sets.
     pub batching: Batching,
     /// How its snapshots are named: see [`crate::planning::name`].
@@ -83,6 +95,7 @@ impl ResourceGroup {
             name: name.into(),
             members,
             policies: Vec::new(),
+            attachments: Vec::new(),
             batching: Batching::default(),
             naming: None,
             tags: BTreeMap::new(),
@@ -97,6 +110,15 @@ impl ResourceGroup {
         check_name(&self.name).map_err(|why| GroupError::Name { name: self.name.clone(), why })?;
         if self.members.is_empty() {
             return Err(GroupError::Empty);
+        }
+        for (place, attachment) in self.attachments.iter().enumerate() {
+            let Attachment { policy, schedule } = *attachment;
+            if !self.policies.contains(&policy) {
+                return Err(GroupError::NotItsPolicy { policy, schedule });
+            }
+            if self.attachments[..place].contains(attachment) {
+                return Err(GroupError::AttachedTwice { policy, schedule });
+            }
         }
         Ok(())
     }
@@ -160,6 +182,22 @@ pub enum GroupError {
     /// It has no members.
     #[error("the group has no members")]
     Empty,
+    /// A schedule hangs on a policy that the group does not have.
+    #[error("schedule {schedule} hangs on policy {policy}, which the group does not have")]
+    NotItsPolicy {
+        /// The policy.
+        policy: PolicyId,
+        /// The schedule.
+        schedule: ScheduleId,
+    },
+    /// A schedule hangs on one policy more than once.
+    #[error("schedule {schedule} hangs on policy {policy} twice")]
+    AttachedTwice {
+        /// The policy.
+        policy: PolicyId,
+        /// The schedule.
+        schedule: ScheduleId,
+    },
 }
 
 impl ErrorFacts for GroupError {
@@ -167,6 +205,8 @@ impl ErrorFacts for GroupError {
         ErrorCode::new(match self {
             Self::Name { .. } => "group.name_invalid",
             Self::Empty => "group.empty",
+            Self::NotItsPolicy { .. } => "group.policy_missing",
+            Self::AttachedTwice { .. } => "group.attached_twice",
         })
     }
 
@@ -178,10 +218,21 @@ impl ErrorFacts for GroupError {
         Effect::None
     }
 
+    fn subjects(&self) -> Vec<Subject> {
+        match self {
+            Self::Name { .. } | Self::Empty => Vec::new(),
+            Self::NotItsPolicy { policy, schedule } | Self::AttachedTwice { policy, schedule } => {
+                vec![Subject::new("policy", policy), Subject::new("schedule", schedule)]
+            }
+        }
+    }
+
     fn remedy(&self) -> std::borrow::Cow<'static, str> {
         match self {
             Self::Name { .. } => "Choose a name of 1 to 250 printable characters.",
             Self::Empty => "Add a database, a DAG or a server.",
+            Self::NotItsPolicy { .. } => "Give the group the policy first.",
+            Self::AttachedTwice { .. } => "Attach it once.",
         }
         .into()
     }

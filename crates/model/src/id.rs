@@ -51,6 +51,10 @@ uuid_id! {
     GroupId, "group id"
 }
 uuid_id! {
+    /// A stored schedule; a run pins it together with its version.
+    ScheduleId, "schedule id"
+}
+uuid_id! {
     /// A restore point: what one backup of one database left behind.
     PointId, "restore point id"
 }

@@ -1,6 +1,7 @@
 //! What somebody asks for.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub enum Trigger {
     Schedule {
         /// Its name.
         schedule: String,
+        /// Which version of it, if it is a stored one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<NonZeroU32>,
         /// When it was due.
         due: DateTime<Utc>,
     },
@@ -95,7 +99,7 @@ impl fmt::Display for Trigger {
         match self {
             Self::Manual { user: Some(user) } => write!(f, "asked for by {user}"),
             Self::Manual { user: None } => f.write_str("asked for"),
-            Self::Schedule { schedule, due } => write!(f, "schedule {schedule}, due {due}"),
+            Self::Schedule { schedule, due, .. } => write!(f, "schedule {schedule}, due {due}"),
             Self::Api => f.write_str("asked for by a program"),
             Self::FollowUp { of } => write!(f, "follow-up of job {of}"),
         }

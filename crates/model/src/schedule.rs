@@ -29,8 +29,10 @@
 
 mod error;
 mod firing;
+mod ledger;
 mod missed;
 mod rule;
+mod stored;
 mod timetable;
 mod zone;
 
@@ -43,8 +45,10 @@ use crate::policy::check_name;
 
 pub use error::ScheduleError;
 pub use firing::{Fate, Firing, Firings};
-pub use missed::Due;
+pub use ledger::{AttachmentId, Lapse, Ledger, OpenDue, Progress, RecordedLapse, Why};
+pub use missed::{Due, Settled};
 pub use rule::{Counting, CronRule, MonthDay, Rule};
+pub use stored::StoredSchedule;
 pub use timetable::{Regress, Tick, Timetable};
 pub use zone::{Resolved, Zone};
 
@@ -165,7 +169,8 @@ impl Window {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Schedule {
-    /// Its name: unique, part of the keys of its jobs, and not to be given to another one later.
+    /// Its name. The keys of its jobs and its jitter are made of it, so it is not to be given to another one later; what is
+    /// [attached](AttachmentId) to groups is known by ids, and may be renamed.
     pub name: String,
     /// The rule.
     pub rule: Rule,

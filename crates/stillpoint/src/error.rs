@@ -11,6 +11,7 @@ use stillpoint_model::id::PointId;
 use stillpoint_model::planning::PlanError;
 use stillpoint_model::restore::RestoreError;
 use stillpoint_model::retention::PruneError;
+use stillpoint_model::schedule::ScheduleError;
 use stillpoint_storage::ProviderError;
 use stillpoint_workflow::EngineError;
 
@@ -39,6 +40,9 @@ pub enum Error {
     /// A hold makes no sense.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// A schedule breaks a rule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// The engine did not take or carry out what it was asked.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -72,6 +76,7 @@ impl Error {
             Self::Restore(error) => Some(error),
             Self::Prune(error) => Some(error),
             Self::Hold(error) => Some(error),
+            Self::Schedule(error) => Some(error),
             Self::Engine(error) => Some(error),
             Self::Failed(failure) => Some(failure),
             Self::NotFound { .. } | Self::Configuration(_) => None,

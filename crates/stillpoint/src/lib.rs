@@ -91,6 +91,8 @@
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`retention`](Stillpoint::retention),
 //!   [`prune`](Stillpoint::prune), [`put_hold`](Stillpoint::put_hold), [`jobs`](Stillpoint::jobs),
 //!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
+//! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
+//!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
 //! - For whoever operates it: [`parked`](Stillpoint::parked) runs, to be [resumed](Stillpoint::resume),
 //!   [resolved](Stillpoint::resolve) or [abandoned](Stillpoint::abandon); [`debris`](Stillpoint::debris);
@@ -126,6 +128,8 @@ mod recover;
 mod restore;
 mod retention;
 mod runs;
+mod scheduler;
+mod schedules;
 mod services;
 mod survey;
 mod timeouts;
@@ -151,6 +155,10 @@ pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
 pub use prune::{PruneRequest, PruneScope, PruneTarget};
 pub use pump::TOPIC;
 pub use retention::{DatabaseRetention, RetentionTable};
+pub use scheduler::{
+    Scheduler, SchedulerEvent, SchedulerEvents, SchedulerOptions, SchedulerStatus,
+};
+pub use schedules::{Attached, Upcoming};
 pub use survey::Discovery;
 pub use timeouts::Timeouts;
 pub use verify::VerifyRequest;

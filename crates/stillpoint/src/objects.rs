@@ -39,13 +39,15 @@ impl Stillpoint {
         Ok(self.services().catalog.policies().await?)
     }
 
-    /// Stores a resource group.
+    /// Stores a resource group. A schedule that is attached to it anew counts from now.
     ///
     /// # Errors
     /// When it breaks a rule of its own, or the catalogue fails.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
         group.check().map_err(stillpoint_model::planning::PlanError::Group)?;
-        Ok(self.services().catalog.put_group(group).await?)
+        let before = self.group(group.id).await?;
+        self.services().catalog.put_group(group).await?;
+        self.keep_ledgers(before.as_ref(), Some(group)).await
     }
 
     /// A resource group.

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use stillpoint_catalog::{CatalogExt, JobQuery};
 use stillpoint_context::{ErrorClass, Failure, JobId, RunId};
 use stillpoint_model::job::{Job, JobRun, RunEnd, RunState};
+use stillpoint_model::request::{BackupRequest, Target, Trigger};
 use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{RunHandle, RunReport};
 
@@ -28,7 +29,8 @@ const INTERRUPTED: &str = "job.interrupted";
 impl Stillpoint {
     /// Carries on with what processes left open that are gone: every run goes on to its end or is parked, an open freeze is
     /// ended first of all, and the jobs that they belong to are concluded. What had not begun is not begun: such a job says
-    /// so, and is to be asked for again.
+    /// so, and is to be asked for again. Only a job that a schedule asked for, and of which nothing had begun, is done now:
+    /// nobody would ask for it again.
     ///
     /// To be called when a Stillpoint over a durable store is built, and now and then afterwards where several processes
     /// share the store. Jobs of processes that are alive are left alone.
@@ -68,9 +70,20 @@ impl Stillpoint {
             if self.live().find(job.id).is_some() || theirs || stuck || unknown {
                 continue;
             }
-            jobs.push(self.adopt(job, runs));
+            jobs.push(match scheduled(&job).filter(|_| runs.is_empty()) {
+                Some(request) => self.take_up(job, request),
+                None => self.adopt(job, runs),
+            });
         }
         Ok(jobs)
+    }
+
+    /// Does what a job is for, of which nothing had begun.
+    fn take_up(&self, job: Job, request: BackupRequest) -> JobHandle {
+        tracing::info!(job = %job.id, "a scheduled job that had not begun is taken up");
+        self.begin_work(job, move |this, live| {
+            Box::pin(async move { this.carry_out(&request, &live).await })
+        })
     }
 
     /// Follows what is left of a job to its end.
@@ -158,6 +171,18 @@ impl Stillpoint {
         });
         Some((report, brief))
     }
+}
+
+/// The request of a job that a schedule asked for and of which nothing has begun: nobody will ask for it again.
+fn scheduled(job: &Job) -> Option<BackupRequest> {
+    let has_begun = !job.runs.is_empty() || job.planned_at.is_some() || job.failure.is_some();
+    if has_begun || !matches!(job.trigger, Trigger::Schedule { .. }) {
+        return None;
+    }
+    let (group, policy) = (job.group?, job.policy.as_ref()?.id);
+    let mut request = BackupRequest::new(job.key.clone(), Target::Group(group), policy);
+    request.trigger = job.trigger.clone();
+    Some(request)
 }
 
 /// Says of a job that not everything it was to do may have begun.

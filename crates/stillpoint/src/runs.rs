@@ -97,6 +97,15 @@ impl Stillpoint {
             };
             return Ok(JobHandle::new(live));
         }
+        Ok(self.begin_work(job, work))
+    }
+
+    /// Begins the work of a job that is stored.
+    pub(crate) fn begin_work(
+        &self,
+        job: Job,
+        work: impl FnOnce(Self, Arc<LiveJob>) -> BoxFuture<'static, Result<(), Error>> + Send + 'static,
+    ) -> JobHandle {
         let live = LiveJob::new(job);
         self.live().add(&live);
         let (this, task) = (self.clone(), Arc::clone(&live));
@@ -110,7 +119,7 @@ impl Stillpoint {
                 this.end_job(&task, ended.err()).await;
             }),
         );
-        Ok(JobHandle::new(live))
+        JobHandle::new(live)
     }
 
     /// The end of a job: stored first, then told.

@@ -1,5 +1,7 @@
 //! The catalogue in tables.
 
+mod schedules;
+
 use std::num::NonZeroU32;
 
 use async_trait::async_trait;
@@ -301,6 +303,7 @@ fn put_group(db: &Connection, new: &ResourceGroup) -> Result<(), CatalogError> {
             return Err(CatalogError::NotFound { kind: "policy", id: id.to_string() });
         }
     }
+    schedules::check(db, new)?;
     let name = new.name.to_lowercase();
     if groups(db)?.iter().any(|known| known.id != new.id && known.name.to_lowercase() == name) {
         return Err(CatalogError::NameTaken { what: Named::Group, name: new.name.clone() });
@@ -309,7 +312,8 @@ fn put_group(db: &Connection, new: &ResourceGroup) -> Result<(), CatalogError> {
         db,
         "INSERT OR REPLACE INTO resource_group (id, body) VALUES (?, ?)",
         params![blob(new.id.0), body(new)?],
-    )
+    )?;
+    schedules::note_change(db)
 }
 
 fn put_job(db: &Connection, job: &Job) -> Result<(), CatalogError> {
@@ -511,8 +515,11 @@ impl Catalog for SqliteStore {
     }
 
     async fn remove_group(&self, id: GroupId) -> Result<(), CatalogError> {
-        self.write(move |db| execute(db, "DELETE FROM resource_group WHERE id = ?", [blob(id.0)]))
-            .await
+        self.write(move |db| {
+            execute(db, "DELETE FROM resource_group WHERE id = ?", [blob(id.0)])?;
+            schedules::note_change(db)
+        })
+        .await
     }
 
     async fn put_debris(&self, debris: &Debris) -> Result<(), CatalogError> {

@@ -40,8 +40,8 @@
 //!   others then get [`JournalError::Busy`](stillpoint_workflow::JournalError::Busy) until it goes on or dies.
 //! - **One story**: facts of the topic `restore-point` are taken into the catalogue in the commit that states them. One
 //!   that does not fit fails no commit: the catalogue's cursor stays before it.
-//! - **Versioned**: the file's format is its `user_version`. Format 1, the catalogue alone, is brought up when it is
-//!   opened; a newer one is refused, and what is not ours is not touched. A version of format 1 has the file to itself, and
+//! - **Versioned**: the file's format is its `user_version`. Format 1, the catalogue alone, and format 2, without schedules, are
+//!   brought up when they are opened; a newer one is refused, and what is not ours is not touched. A version of format 1 has the file to itself, and
 //!   neither opens it while the other has it open.
 //!
 //! The file must not be on a network file system: SQLite's log needs memory that all its users share.

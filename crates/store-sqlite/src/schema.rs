@@ -111,6 +111,40 @@ const HOLDS: &str = "
 CREATE TABLE hold (name TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// What format 3 adds: schedules, and what became of their due times.
+///
+/// - `schedule`: as `policy`; `name` is that of the version, in lower case.
+/// - `ledger`: a row for each attachment, by its text; `unbegun` is 1 while a due time of it has no job yet.
+/// - `lapse`: `n` is counted over all attachments.
+/// - `counter`: numbers by name: `revision` of what schedulers read, `entry` and `lapse` as they were last given,
+///   `believed`, and `clock`, the latest instant that a scheduler has seen.
+const SCHEDULES: &str = "
+CREATE TABLE schedule (
+  id BLOB NOT NULL,
+  version INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (id, version)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX schedule_by_name ON schedule (name);
+CREATE TABLE ledger (
+  attachment TEXT NOT NULL PRIMARY KEY,
+  revision INTEGER NOT NULL,
+  considered INTEGER NOT NULL,
+  unbegun INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ledger_unbegun ON ledger (attachment) WHERE unbegun = 1;
+CREATE TABLE lapse (
+  attachment TEXT NOT NULL,
+  n INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (attachment, n)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lapse_by_number ON lapse (n);
+CREATE TABLE counter (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
 /// Brings a file from the format that it has to this version's: an empty one has 0.
 ///
 /// One transaction, so that a crash leaves the old or the new.
@@ -137,6 +171,7 @@ fn steps(connection: &Connection) -> rusqlite::Result<()> {
     }
     if format < 3 {
         connection.execute_batch(HOLDS)?;
+        connection.execute_batch(SCHEDULES)?;
     }
     if format < FORMAT {
         connection.pragma_update(None, "user_version", FORMAT)?;

@@ -7,19 +7,27 @@ mod support;
 
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use stillpoint_catalog::{Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery};
+use stillpoint_catalog::{
+    Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery, ScheduleCatalog,
+    Settlement,
+};
 use stillpoint_context::{Effect, ErrorFacts, IdempotencyKey, JobId, RunId};
 use stillpoint_model::group::{ResourceGroup, Selector};
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{GroupId, HoldName, PolicyId};
+use stillpoint_model::id::{GroupId, HoldName, PolicyId, ScheduleId};
 use stillpoint_model::job::{Job, JobKind};
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_model::request::Trigger;
+use stillpoint_model::schedule::{
+    AttachmentId, Lapse, Ledger, OpenDue, RecordedLapse, Rule, Schedule, StoredSchedule, Timetable,
+    Why,
+};
 use stillpoint_store_sqlite::{FORMAT, SqliteStore};
 use stillpoint_testkit::conformance::catalog::{at, point};
 use stillpoint_workflow::{Fencing, Journal, Leases, StreamId};
@@ -85,6 +93,35 @@ async fn fill(store: &SqliteStore) {
     let mut nothing = batch(process(7), lease.epoch, vec![]);
     nothing.facts.push(fact("topic", "key", b""));
     store.commit(nothing).await.unwrap();
+}
+
+/// Something of what is stored of schedules.
+async fn fill_schedules(store: &SqliteStore) {
+    let hourly = Rule::Hourly { every: NonZeroU32::MIN, minute: 5 };
+    let schedule = Schedule::new("Hourly", hourly, "Europe/Berlin".parse().unwrap());
+    let first = StoredSchedule::new(ScheduleId(Uuid::from_u128(10)), at(1), schedule);
+    store.put_schedule(&first).await.unwrap();
+    let mut renamed = first.schedule.clone();
+    renamed.name = "Often".into();
+    store.put_schedule(&first.edit(renamed.clone(), at(2)).unwrap()).await.unwrap();
+    let (group, policy) = (GroupId(Uuid::from_u128(4)), PolicyId(Uuid::from_u128(3)));
+    let attachment = AttachmentId { schedule: first.id, group, policy };
+    let mut table = Timetable::new();
+    table.put(renamed, at(0)).unwrap();
+    let due = table.tick(at(7200)).due.remove(0);
+    let mut ledger = Ledger::new(attachment, first.version, due.firing.due);
+    ledger.open.push(OpenDue::new(&due, "Often", first.version));
+    let lapse = Lapse::one(at(60), Why::Missed);
+    let lapses = vec![RecordedLapse::new(attachment, at(7200), lapse)];
+    let settlement = Settlement { attachment, from: None, to: Some(ledger), lapses };
+    store.settle(at(7200), &[settlement]).await.unwrap();
+}
+
+async fn everything_of_schedules(store: &SqliteStore) -> String {
+    let (schedules, times) = (store.schedules().await.unwrap(), store.times().await.unwrap());
+    let (ledgers, lapses) = (store.ledgers().await.unwrap(), store.lapses(None, 9).await.unwrap());
+    assert!(!schedules.is_empty() && !ledgers.is_empty() && !lapses.is_empty());
+    format!("{schedules:?}{times:?}{ledgers:?}{lapses:?}")
 }
 
 async fn everything(store: &SqliteStore) -> String {
@@ -180,6 +217,7 @@ async fn the_stored_form_is_what_it_always_was() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).unwrap();
     fill(&store).await;
+    fill_schedules(&store).await;
     drop(store);
     let text = dump(&path);
     if std::env::var_os("STILLPOINT_BLESS").is_some() {
@@ -242,9 +280,17 @@ async fn a_file_of_format_2_is_brought_up() {
     }
     assert_eq!(store.open(None, 9).await.unwrap(), fresh.open(None, 9).await.unwrap());
     assert_eq!(store.leases().await.unwrap(), fresh.leases().await.unwrap());
+    assert!(store.schedules().await.unwrap().is_empty());
+    // And what is new can be stored.
+    fill_schedules(&store).await;
+    let (ledgers, times) = (store.ledgers().await.unwrap(), store.times().await.unwrap());
+    assert_eq!((ledgers.len(), times.unbegun.len()), (1, 1));
     store.check().await.unwrap();
     drop((store, fresh));
-    assert_eq!(schema(&dump(&path)), schema(&dump(&other)));
+    let (brought, fresh) = (dump(&path), dump(&other));
+    assert_eq!(schema(&brought), schema(&fresh));
+    drop(SqliteStore::open(&path).unwrap());
+    assert_eq!(dump(&path), brought);
 }
 
 #[tokio::test]
@@ -257,7 +303,9 @@ async fn a_file_of_format_3_can_be_read() {
     let (_fresh, other) = folder();
     let fresh = SqliteStore::open(&other).unwrap();
     fill(&fresh).await;
+    fill_schedules(&fresh).await;
     assert_eq!(everything(&store).await, everything(&fresh).await);
+    assert_eq!(everything_of_schedules(&store).await, everything_of_schedules(&fresh).await);
     for stream in [StreamId::Arbiter, StreamId::Run(run(1)), StreamId::Run(run(2))] {
         let read = async |store: &SqliteStore| {
             Journal::read(store, &stream, stillpoint_workflow::Seq(0), 9).await.unwrap()

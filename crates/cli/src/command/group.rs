@@ -6,7 +6,8 @@ use stillpoint::model::id::GroupId;
 use super::policy::host;
 use super::tell;
 use crate::args::{GroupCommand, GroupEdit};
-use crate::error::Outcome;
+use crate::context::ErrorClass;
+use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::out::Out;
 use crate::pick;
@@ -23,6 +24,21 @@ pub(super) async fn run(command: GroupCommand, places: &Places, out: Out) -> Out
     let site = Site::open(places, absent).await?;
     let groups = site.stillpoint.groups().await?;
     let view = match command {
+        GroupCommand::Remove { name } => {
+            let id = pick::group(&groups, &name)?.id;
+            if site.default_group().await?.id == id {
+                let message = "the group that came with the state file says what is protected";
+                let remedy = "Keep it; it may be renamed, and backs nothing up by itself.";
+                return Err(CliError::of_class(
+                    "group.of_state",
+                    ErrorClass::Conflict,
+                    message,
+                    remedy,
+                ));
+            }
+            site.stillpoint.remove_group(id).await?;
+            GroupsView::of(groups.iter().filter(|group| group.id != id))
+        }
         GroupCommand::List => GroupsView::of(&groups),
         GroupCommand::Show { name } => GroupsView::of([pick::group(&groups, &name)?]),
         GroupCommand::Create { name, edit } => {
@@ -67,6 +83,9 @@ async fn change(site: &Site, group: &mut ResourceGroup, edit: &GroupEdit) -> Out
         let policies = site.stillpoint.policies().await?;
         let picked = edit.policy.iter().map(|name| pick::policy(&policies, name).map(|p| p.id));
         group.policies = picked.collect::<Result<_, _>>()?;
+        // What hung on a policy that the group has no more hangs on nothing.
+        let policies = group.policies.clone();
+        group.attachments.retain(|attached| policies.contains(&attached.policy));
     }
     if let Some(most) = edit.max_databases {
         group.batching.max_databases = most;

@@ -12,6 +12,9 @@ mod policy;
 mod protect;
 mod prune;
 mod restore;
+mod rules;
+mod run;
+mod schedule;
 mod show;
 mod verify;
 
@@ -43,6 +46,10 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Ese(command) => ese::run(command, talk).await,
         Command::Policy(command) => policy::run(command, &places()?, out).await,
         Command::Group(command) => group::run(command, &places()?, out).await,
+        Command::Schedule(command) => schedule::run(command, &places()?, out).await,
+        Command::Export(args) => rules::export(&args, &places()?, out).await,
+        Command::Import(args) => rules::import(&args, &places()?, out).await,
+        Command::Run(args) => run::run(&args, &places()?, talk).await,
         Command::Backup(args) => backup::run(&args, &places()?, talk).await,
         Command::Restore(args) => restore::run(&args, &places()?, talk).await,
         Command::Verify(args) => verify::run(&args, &places()?, talk).await,

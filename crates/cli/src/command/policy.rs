@@ -25,6 +25,11 @@ pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Ou
     let site = Site::open(places, absent).await?;
     let policies = site.stillpoint.policies().await?;
     let view = match command {
+        PolicyCommand::Remove { name } => {
+            let id = pick::policy(&policies, &name)?.id;
+            site.stillpoint.remove_policy(id).await?;
+            PoliciesView::of(policies.iter().filter(|policy| policy.id != id))
+        }
         PolicyCommand::List => PoliciesView::of(&policies),
         PolicyCommand::Show { name } => PoliciesView::of([pick::policy(&policies, &name)?]),
         PolicyCommand::Create { name, edit } => {

@@ -11,6 +11,7 @@
 mod check;
 mod debris;
 mod doctor;
+mod document;
 mod ese;
 mod failure;
 mod hold;
@@ -23,6 +24,8 @@ mod protect;
 mod prune;
 mod restore;
 mod rules;
+mod run;
+mod schedule;
 mod topology;
 
 #[cfg(test)]
@@ -31,6 +34,7 @@ mod tests;
 pub(crate) use check::{CheckView, FitView, MeasuredView, Side};
 pub(crate) use debris::DebrisView;
 pub(crate) use doctor::{DoctorView, Level};
+pub(crate) use document::{Became, ExportView, ImportView};
 pub(crate) use ese::{EseCheckView, EseHeaderView};
 pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
 pub(crate) use hold::HoldsView;
@@ -43,6 +47,8 @@ pub(crate) use protect::{ComparisonView, ProtectView};
 pub(crate) use prune::PruneView;
 pub(crate) use restore::RestoreView;
 pub(crate) use rules::{GroupsView, PoliciesView};
+pub(crate) use run::RunView;
+pub(crate) use schedule::{LapsesView, PreviewView, SchedulesView};
 pub(crate) use topology::{PointView, TopologyView};
 
 use serde::Serialize;

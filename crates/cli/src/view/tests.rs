@@ -228,7 +228,7 @@ fn job() -> Job {
 }
 
 /// Compares a report with its golden files: `<name>.json` and `<name>.txt`.
-fn check<R: Report>(name: &str, report: &R) {
+pub(super) fn check<R: Report>(name: &str, report: &R) {
     #[derive(Serialize)]
     struct Document<'a, R> {
         schema: &'static str,

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Firing, LONGEST_JITTER, Missed, Schedule};
+use super::{Firing, LONGEST_JITTER, Lapse, Missed, Schedule, Why};
+
+/// How many due times are counted one by one where a long stretch of them was missed.
+const COUNTED: u64 = 100_000;
 
 /// A firing for which a job is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +30,75 @@ pub(super) struct Look {
     pub(super) considered: DateTime<Utc>,
 }
 
+/// What became of all due times of a stretch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settled {
+    /// The firings for which jobs are to be made, oldest first.
+    pub due: Vec<Due>,
+    /// The others, with the reason.
+    pub lapses: Vec<Lapse>,
+}
+
 impl Schedule {
+    /// What becomes of the firings after `considered` of a schedule that another one takes the place of from `since` on. Those
+    /// that are later on purpose than `now` do not take place.
+    pub fn close(
+        &self,
+        considered: DateTime<Utc>,
+        since: DateTime<Utc>,
+        now: DateTime<Utc>,
+        grace: TimeDelta,
+    ) -> Settled {
+        let mut closed = self.clone();
+        // The end is not part of a schedule's time, and this one has the instant of the change.
+        let end = since.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(since);
+        closed.end = Some(closed.end.map_or(end, |known| known.min(end)));
+        let look = closed.look(considered, now, grace);
+        let mut lapses = closed.lapses(considered, &look);
+        for firing in closed.firings(look.considered) {
+            let why = Why::of(&firing.fate).unwrap_or(Why::Changed);
+            Lapse::append(&mut lapses, firing.due, why);
+        }
+        Settled { due: look.due, lapses }
+    }
+
+    /// Why the firings after `considered` that were looked at and are not due became no jobs.
+    pub(super) fn lapses(&self, considered: DateTime<Utc>, look: &Look) -> Vec<Lapse> {
+        let first_due = look.due.first().map(|due| due.firing.due);
+        let mut due = look.due.iter().map(|due| due.firing.due).peekable();
+        let mut lapses: Vec<Lapse> = Vec::new();
+        let (mut count, mut goes_on) = (0, false);
+        let mut from = Some(considered);
+        while let Some(after) = from.take() {
+            for firing in self.firings(after).take_while(|firing| firing.due <= look.considered) {
+                if due.next_if_eq(&firing.due).is_some() {
+                    goes_on = false;
+                    continue;
+                }
+                count += 1;
+                if count == COUNTED && first_due.is_none_or(|first| firing.due < first) {
+                    // What is made up for is the latest; whatever lies between was missed, or would have been.
+                    let before = |first| first - TimeDelta::nanoseconds(1);
+                    let to = first_due.map_or(look.considered, before);
+                    let (from_here, why) = (firing.due, Why::Missed);
+                    lapses.push(Lapse { from: from_here, to, count: 1, is_more: true, why });
+                    (from, goes_on) = (first_due.map(before), false);
+                    break;
+                }
+                let why = Why::of(&firing.fate).unwrap_or(Why::Missed);
+                if goes_on {
+                    Lapse::append(&mut lapses, firing.due, why);
+                } else {
+                    // One that became a job lies between.
+                    lapses.push(Lapse::one(firing.due, why));
+                }
+                goes_on = true;
+            }
+        }
+        lapses
+    }
+
     /// The firings after `considered` whose time has come by `now`; what is later than `grace` was missed.
     ///
     /// # Complexity

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::missed::Look;
-use super::{Due, Schedule, ScheduleError};
+use super::{Due, Lapse, Schedule, ScheduleError};
 
 /// Many schedules, each with the last firing of it that was considered.
 ///
@@ -46,7 +46,8 @@ struct Entry {
 impl Entry {
     fn consider(&mut self, considered: DateTime<Utc>) {
         self.considered = considered;
-        self.wake = self.schedule.next(considered).map(|firing| firing.at);
+        // Also one that does not take place: its reason is told when its time has come.
+        self.wake = self.schedule.firings(considered).next().map(|firing| firing.at);
     }
 }
 
@@ -56,6 +57,8 @@ impl Entry {
 pub struct Tick {
     /// The firings for which jobs are to be made; of each schedule the oldest first.
     pub due: Vec<Due>,
+    /// The due times that are no longer to come and become no jobs, with the reason; of each schedule the oldest first.
+    pub lapses: Vec<(String, Lapse)>,
     /// The schedules whose firings were considered, and the last of each: to be stored with what was made of them.
     pub considered: Vec<(String, DateTime<Utc>)>,
     /// When to look again, at the latest.
@@ -143,6 +146,11 @@ impl Timetable {
         self.entries.get(name).map(|entry| &entry.schedule)
     }
 
+    /// The last firing of a schedule that was considered.
+    pub fn considered(&self, name: &str) -> Option<DateTime<Utc>> {
+        self.entries.get(name).map(|entry| entry.considered)
+    }
+
     /// What is to be done now. A firing comes up once.
     ///
     /// # Complexity
@@ -166,13 +174,31 @@ impl Timetable {
                 self.queue.push(Reverse((wake, name)));
                 break;
             }
-            let Look { due, considered } = entry.schedule.look(entry.considered, now, self.grace);
+            let look = entry.schedule.look(entry.considered, now, self.grace);
+            let lapses = entry.schedule.lapses(entry.considered, &look);
+            tick.lapses.extend(lapses.into_iter().map(|lapse| (name.clone(), lapse)));
+            let Look { due, considered } = look;
             entry.consider(considered);
             self.queue.extend(entry.wake.map(|wake| Reverse((wake, name.clone()))));
             tick.due.extend(due);
             tick.considered.push((name, considered));
         }
         tick
+    }
+
+    /// Takes note of an instant that was seen before, maybe by another process: an earlier one is a clock that has gone back.
+    pub fn has_seen(&mut self, instant: DateTime<Utc>) {
+        self.latest = self.latest.max(Some(instant));
+    }
+
+    /// The latest instant that was seen.
+    pub const fn latest(&self) -> Option<DateTime<Utc>> {
+        self.latest
+    }
+
+    /// How late a firing may be without being missed.
+    pub const fn grace(&self) -> TimeDelta {
+        self.grace
     }
 
     /// Believes the clock from now on, although it has gone back: what is due from now on is due again. Jobs that exist keep their

@@ -152,7 +152,11 @@ impl Stillpoint {
     }
 
     /// Carries a job out to its end: plans, runs every set, plans again what went out of date.
-    async fn carry_out(&self, request: &BackupRequest, live: &Arc<LiveJob>) -> Result<(), Error> {
+    pub(crate) async fn carry_out(
+        &self,
+        request: &BackupRequest,
+        live: &Arc<LiveJob>,
+    ) -> Result<(), Error> {
         let job = live.snapshot().id;
         let mut round = Round::first();
         loop {

@@ -5,17 +5,19 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use stillpoint::catalog::{
-    Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, MemoryCatalog, Page,
-    PointQuery,
+    Begun, Catalog, CatalogError, Cursor, Debris, Entry, JobQuery, Listing, MemoryCatalog, Page,
+    PointQuery, ScheduleCatalog, Settlement, Settling, Times,
 };
 use stillpoint::context::{BoxFuture, JobId};
 use stillpoint::model::group::ResourceGroup;
 use stillpoint::model::hold::Hold;
-use stillpoint::model::id::{GroupId, HoldName, PointId, PolicyId};
+use stillpoint::model::id::{GroupId, HoldName, PointId, PolicyId, ScheduleId};
 use stillpoint::model::job::Job;
 use stillpoint::model::point::{PointFact, RestorePoint};
 use stillpoint::model::policy::Policy;
+use stillpoint::model::schedule::{AttachmentId, RecordedLapse, StoredSchedule};
 
 type Hook = dyn Fn(&'static str, When) -> Option<BoxFuture<'static, ()>> + Send + Sync;
 
@@ -126,5 +128,47 @@ impl Catalog for Hooked {
     }
     async fn remove_hold(&self, name: &HoldName) -> Answer<()> {
         self.around("remove_hold", self.inner.remove_hold(name)).await
+    }
+}
+
+#[async_trait]
+impl ScheduleCatalog for Hooked {
+    async fn put_schedule(&self, schedule: &StoredSchedule) -> Answer<()> {
+        self.around("put_schedule", self.inner.put_schedule(schedule)).await
+    }
+    async fn schedule(
+        &self,
+        id: ScheduleId,
+        version: Option<NonZeroU32>,
+    ) -> Answer<Option<StoredSchedule>> {
+        self.around("schedule", self.inner.schedule(id, version)).await
+    }
+    async fn schedules(&self) -> Answer<Vec<StoredSchedule>> {
+        self.around("schedules", self.inner.schedules()).await
+    }
+    async fn remove_schedule(&self, id: ScheduleId) -> Answer<()> {
+        self.around("remove_schedule", self.inner.remove_schedule(id)).await
+    }
+    async fn times(&self) -> Answer<Times> {
+        self.around("times", self.inner.times()).await
+    }
+    async fn ledgers(&self) -> Answer<Vec<Entry>> {
+        self.around("ledgers", self.inner.ledgers()).await
+    }
+    async fn ledger(&self, attachment: AttachmentId) -> Answer<Option<Entry>> {
+        self.around("ledger", self.inner.ledger(attachment)).await
+    }
+    async fn settle(
+        &self,
+        now: DateTime<Utc>,
+        settlements: &[Settlement],
+    ) -> Answer<Vec<Settling>> {
+        self.around("settle", self.inner.settle(now, settlements)).await
+    }
+    async fn lapses(&self, of: Option<AttachmentId>, most: u32) -> Answer<Vec<RecordedLapse>> {
+        self.around("lapses", self.inner.lapses(of, most)).await
+    }
+    async fn believe_clock(&self, now: DateTime<Utc>) -> Answer<()> {
+        self.around("believe_clock", self.inner.believe_clock(now)).await
     }
 }

@@ -61,6 +61,18 @@ pub(crate) enum Fault {
     HoldsWhatIsGoing,
     HoldsHalf,
     LooksThenHolds,
+    OverwritesSchedules,
+    SharesScheduleNames,
+    RemovesAttachedSchedules,
+    ShowsNothingNew,
+    NamesNothingUnbegun,
+    SettlesWhatIsStale,
+    LooksThenSettles,
+    LosesLapses,
+    ListsLapsesOldestFirst,
+    ScheduleClockGoesBack,
+    BelievesNoClock,
+    ForgetsLedgers,
 }
 
 /// Which cases see it.
@@ -154,7 +166,21 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     ),
     (Fault::HoldsHalf, &["nothing_holds_what_goes"]),
     (Fault::LooksThenHolds, &["a_hold_is_known_to_who_sees_the_intent"]),
+    (Fault::OverwritesSchedules, &["schedules_keep_their_versions"]),
+    (Fault::SharesScheduleNames, &["a_name_is_one_schedule"]),
+    (Fault::RemovesAttachedSchedules, &["an_attached_schedule_stays"]),
+    (Fault::ShowsNothingNew, &["what_is_new_shows"]),
+    (Fault::NamesNothingUnbegun, &["what_is_new_shows"]),
+    (Fault::SettlesWhatIsStale, &["a_stale_settlement_is_not_stored", "one_of_many_settlers_wins"]),
+    (Fault::LooksThenSettles, &["one_of_many_settlers_wins"]),
+    (Fault::LosesLapses, &["one_of_many_settlers_wins", "the_newest_lapses_are_kept"]),
+    (Fault::ListsLapsesOldestFirst, &["the_newest_lapses_are_kept"]),
+    (Fault::ScheduleClockGoesBack, &["the_clock_goes_back_only_if_it_is_believed"]),
+    (Fault::BelievesNoClock, &["the_clock_goes_back_only_if_it_is_believed"]),
+    (Fault::ForgetsLedgers, &["schedules_are_there_after_opening_again"]),
 ];
+
+mod schedules;
 
 #[derive(Debug)]
 struct Faulty(Fault, Arc<MemoryCatalog>, Arc<MemoryJournal>);
@@ -487,6 +513,7 @@ impl Place for Kept {
             Fault::ForgetsEverything | Fault::ForgetsWhatIsNotListed | Fault::ForgetsTheCursor => {
                 kept = Arc::new(told_again(&kept, self.0).await?);
             }
+            Fault::ForgetsLedgers => schedules::forget_ledgers(&kept).await?,
             Fault::ForgetsDebrisOnly => {
                 for debris in kept.debris().await? {
                     kept.remove_debris(&debris.key).await?;

@@ -18,7 +18,7 @@ use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
 
-use super::{Bodies, COUNTER, RedbStore, Stop, counter, every, get, leases, put};
+use super::{Bodies, COUNTER, RedbStore, Stop, counter, every, get, leases, put, schedules};
 
 const POINT: Bodies = Bodies::new("point");
 const REMOVED: TableDefinition<'_, u128, ()> = TableDefinition::new("removed");
@@ -125,6 +125,11 @@ fn apply(
         counters.insert("cursor", cursor)?;
     }
     Ok(())
+}
+
+/// Every group.
+pub(super) fn groups(transaction: &WriteTransaction) -> Answer<Vec<ResourceGroup>> {
+    every(&transaction.open_table(GROUP)?)
 }
 
 fn put_job(transaction: &WriteTransaction, job: &Job) -> Answer<()> {
@@ -307,6 +312,7 @@ impl Catalog for RedbStore {
                 let name = group.name.clone();
                 return refuse(CatalogError::NameTaken { what: Named::Group, name });
             }
+            schedules::change(transaction, |book| book.take_note(Some(group)))?;
             put(&mut table, group.id.0.as_u128(), group)
         })?)
     }
@@ -327,7 +333,7 @@ impl Catalog for RedbStore {
     async fn remove_group(&self, id: GroupId) -> Result<(), CatalogError> {
         Ok(self.write(|transaction| {
             transaction.open_table(GROUP)?.remove(id.0.as_u128())?;
-            Ok::<_, Stop<CatalogError>>(())
+            schedules::change(transaction, |book| book.take_note(None))
         })?)
     }
 

@@ -6,6 +6,7 @@
 //!   fact     topic, position, nth → run, key, body
 //!   lease    process              → lease
 //!   point, job, policy, group, debris → as JSON, with removed, key beside them
+//!   schedules  all of them, with ledgers and lapses, as one document
 //!   counter  position, epoch, cursor
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod catalog;
 mod journal;
 mod leases;
+mod schedules;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +75,7 @@ impl RedbStore {
         journal::make_tables(&transaction)?;
         leases::make_tables(&transaction)?;
         catalog::make_tables(&transaction)?;
+        schedules::make_tables(&transaction)?;
         transaction.commit()?;
         Ok(store)
     }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod deletion;
+mod schedules;
 mod together;
 
 use std::fmt::Debug;
@@ -32,6 +33,12 @@ use calls::{
 use deletion::{
     a_hold_is_known_to_who_sees_the_intent, holds_are_kept_until_taken_off,
     nothing_holds_what_goes, points_go_in_turns,
+};
+use schedules::{
+    a_name_is_one_schedule, a_stale_settlement_is_not_stored, an_attached_schedule_stays,
+    one_of_many_settlers_wins, schedules_are_there_after_opening_again,
+    schedules_keep_their_versions, the_clock_goes_back_only_if_it_is_believed,
+    the_newest_lapses_are_kept, what_is_new_shows,
 };
 use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
@@ -66,6 +73,15 @@ pub fn cases() -> &'static [Case] {
         who_was_taken_over_stores_no_job: "A process that does not hold the epoch stores no job in it." [Looks];
         a_dropped_call_is_whole_or_not_at_all: "A dropped call may or may not take effect, but never in half.";
         everything_is_there_after_opening_again: "A change is durable when the call has returned." [Reopen];
+        schedules_keep_their_versions: "Versions of a schedule are never changed, and follow each other.";
+        a_name_is_one_schedule: "A name belongs to one schedule, case ignored.";
+        an_attached_schedule_stays: "A schedule cannot be removed while it is attached to a group.";
+        what_is_new_shows: "What schedulers look at shows whatever was stored, and due times without a job.";
+        a_stale_settlement_is_not_stored: "A settlement that was made from what is no longer there is not stored.";
+        one_of_many_settlers_wins: "Of settlements made from one entry at the same time one is stored.";
+        the_newest_lapses_are_kept: "Of each attachment the newest lapses are kept, newest first.";
+        the_clock_goes_back_only_if_it_is_believed: "The clock of the schedules goes back only if somebody says that it is right.";
+        schedules_are_there_after_opening_again: "What is known of schedules is durable when the call has returned." [Reopen];
     }
 }
 

@@ -1,0 +1,110 @@
+//! Beginning the jobs of due times.
+
+use stillpoint_catalog::{CatalogError, Settlement};
+use stillpoint_context::{ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId};
+use stillpoint_model::request::{BackupRequest, Target, Trigger};
+use stillpoint_model::schedule::{AttachmentId, Lapse, OpenDue, RecordedLapse, Why};
+
+use super::SchedulerEvent;
+use super::turn::Turns;
+use crate::error::Error;
+
+/// What came of an attempt to begin a job.
+enum Begun {
+    Job(JobId),
+    /// It cannot be: what it needs is not there.
+    Never(Failure),
+}
+
+/// One job for each attachment and due instant, whoever asks and however often.
+fn key(attachment: AttachmentId, due: &OpenDue) -> Result<IdempotencyKey, Error> {
+    let at = due.due.timestamp();
+    IdempotencyKey::new(format!("schedule/{attachment}/{at}")).map_err(|error| {
+        Failure::new("schedule.key", ErrorClass::Internal, error.to_string()).into()
+    })
+}
+
+impl Turns {
+    /// Begins what is open of these attachments and has no job, and notes its job. What is begun already is that same job.
+    pub(super) async fn begin(&mut self, attachments: Vec<AttachmentId>) -> Result<(), Error> {
+        let mut failed = None;
+        for attachment in attachments {
+            if self.shared.wants_stop() {
+                break;
+            }
+            // Another process may have written it since it was read here.
+            let known = self.catalog().ledger(attachment).await?;
+            if self.book.entry(attachment) != known.as_ref() {
+                self.book.learn(attachment, known.clone());
+            }
+            let Some(entry) = known else { continue };
+            if let Err(error) = self.begin_of(attachment, entry).await {
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn begin_of(
+        &mut self,
+        attachment: AttachmentId,
+        entry: stillpoint_catalog::Entry,
+    ) -> Result<(), Error> {
+        let (mut ledger, mut events, mut lapses) = (entry.ledger, Vec::new(), Vec::new());
+        let (mut failed, mut kept) = (None, Vec::new());
+        let now = self.this.seams().clock.now();
+        for mut open in std::mem::take(&mut ledger.open) {
+            let stops = failed.is_some() || self.shared.wants_stop();
+            if open.job.is_some() || stops {
+                kept.push(open);
+                continue;
+            }
+            match self.begin_one(attachment, &open).await {
+                Ok(Begun::Job(job)) => {
+                    events.push(SchedulerEvent::Began {
+                        attachment,
+                        schedule: open.schedule.clone(),
+                        due: open.due,
+                        is_late: open.is_late,
+                        job,
+                    });
+                    open.job = Some(job);
+                    kept.push(open);
+                }
+                Ok(Begun::Never(failure)) => {
+                    let lapse = Lapse::one(open.due, Why::Refused { failure });
+                    lapses.push(RecordedLapse::new(attachment, now, lapse));
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    kept.push(open);
+                }
+            }
+        }
+        ledger.open = kept;
+        events.into_iter().for_each(|event| self.shared.tell(event));
+        let from = Some(entry.revision);
+        let settlement = Settlement { attachment, from, to: Some(ledger), lapses };
+        self.store(now, vec![settlement]).await?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn begin_one(&self, attachment: AttachmentId, due: &OpenDue) -> Result<Begun, Error> {
+        let key = key(attachment, due)?;
+        let target = Target::Group(attachment.group);
+        let mut request = BackupRequest::new(key, target, attachment.policy);
+        request.trigger = Trigger::Schedule {
+            schedule: due.schedule.clone(),
+            version: Some(due.version),
+            due: due.due,
+        };
+        match self.this.backup(request).await {
+            Ok(handle) => Ok(Begun::Job(handle.id())),
+            Err(Error::Catalog(CatalogError::KeyReused { job, .. })) => Ok(Begun::Job(job)),
+            Err(error) if error.class() == ErrorClass::Invalid => {
+                Ok(Begun::Never(Failure::of(&error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Schedules as stored things: made, changed, attached to the policies of groups, looked ahead, taken away.
+
+use chrono::{DateTime, Utc};
+use stillpoint_catalog::{Catalog, CatalogError, Settlement, Settling};
+use stillpoint_context::{ErrorClass, Failure};
+use stillpoint_model::group::{Attachment, ResourceGroup};
+use stillpoint_model::id::{GroupId, PolicyId, ScheduleId};
+use stillpoint_model::schedule::{
+    AttachmentId, Firing, Ledger, RecordedLapse, Schedule, StoredSchedule,
+};
+
+use crate::Stillpoint;
+use crate::error::Error;
+
+/// How often a ledger that somebody else writes at the same time is tried again.
+const TRIES: u32 = 16;
+
+/// A schedule on a policy of a group, with what is known of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Attached {
+    /// Which.
+    pub id: AttachmentId,
+    /// The group's name.
+    pub group: String,
+    /// The policy's name; its id if it cannot be found.
+    pub policy: String,
+    /// Its ledger; none until a scheduler has seen it.
+    pub ledger: Option<Ledger>,
+    /// The next time at which it takes place; none if it is exhausted.
+    pub next: Option<Firing>,
+}
+
+/// The time at which a schedule is due, or would be, and where.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Upcoming {
+    /// Where; none for a schedule that is attached to nothing.
+    pub attachment: Option<AttachmentId>,
+    /// When, and what becomes of it.
+    pub firing: Firing,
+}
+
+impl Attached {
+    /// One that nothing more is known of. For tests of whoever shows them.
+    pub fn new(id: AttachmentId, group: impl Into<String>, policy: impl Into<String>) -> Self {
+        Self { id, group: group.into(), policy: policy.into(), ledger: None, next: None }
+    }
+}
+
+impl Upcoming {
+    /// A firing at a place. For tests of whoever shows them.
+    pub const fn new(attachment: Option<AttachmentId>, firing: Firing) -> Self {
+        Self { attachment, firing }
+    }
+}
+
+impl Stillpoint {
+    /// Stores a new schedule, as version 1.
+    ///
+    /// # Errors
+    /// When it breaks a rule of its own (`schedule.zone_unknown`, `schedule.never_fires`, …), `schedule.name_taken`, and of the
+    /// catalogue.
+    pub async fn create_schedule(&self, schedule: Schedule) -> Result<StoredSchedule, Error> {
+        schedule.check()?;
+        let id = ScheduleId(self.seams().ids.uuid());
+        let stored = StoredSchedule::new(id, self.seams().clock.now(), schedule);
+        self.services().catalog.put_schedule(&stored).await?;
+        Ok(stored)
+    }
+
+    /// Changes a schedule, which makes its next version; one that says the same is left as it is. What was due before the change
+    /// is due by the version before, also if nobody was there then.
+    ///
+    /// # Errors
+    /// As [`create_schedule`](Self::create_schedule); `not_found`; `schedule.version_conflict` if somebody else changed it at
+    /// the same time.
+    pub async fn change_schedule(
+        &self,
+        id: ScheduleId,
+        schedule: Schedule,
+    ) -> Result<StoredSchedule, Error> {
+        let known = self.schedule(id).await?.ok_or_else(|| no_schedule(id))?;
+        if known.schedule == schedule {
+            return Ok(known);
+        }
+        let next = known.edit(schedule, self.seams().clock.now())?;
+        self.services().catalog.put_schedule(&next).await?;
+        Ok(next)
+    }
+
+    /// The newest version of a schedule.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn schedule(&self, id: ScheduleId) -> Result<Option<StoredSchedule>, Error> {
+        Ok(self.services().catalog.schedule(id, None).await?)
+    }
+
+    /// The newest version of every schedule, by name.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn schedules(&self) -> Result<Vec<StoredSchedule>, Error> {
+        Ok(self.services().catalog.schedules().await?)
+    }
+
+    /// Removes a schedule. Jobs that it made stay.
+    ///
+    /// # Errors
+    /// `schedule.in_use` while it is attached; of the catalogue.
+    pub async fn remove_schedule(&self, id: ScheduleId) -> Result<(), Error> {
+        Ok(self.services().catalog.remove_schedule(id).await?)
+    }
+
+    /// Removes a policy. Restore points made under it stay.
+    ///
+    /// # Errors
+    /// `policy.in_use` while a group has it; of the catalogue.
+    pub async fn remove_policy(&self, id: PolicyId) -> Result<(), Error> {
+        Ok(self.services().catalog.remove_policy(id).await?)
+    }
+
+    /// Removes a group, with its attachments. Its restore points stay.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn remove_group(&self, id: GroupId) -> Result<(), Error> {
+        let before = self.group(id).await?;
+        self.services().catalog.remove_group(id).await?;
+        self.keep_ledgers(before.as_ref(), None).await
+    }
+
+    /// Has a schedule run a policy of a group from now on.
+    ///
+    /// # Errors
+    /// `not_found`, `group.policy_missing`; of the catalogue.
+    ///
+    /// # Idempotence
+    /// What is attached already stays as it is.
+    pub async fn attach(&self, to: AttachmentId) -> Result<(), Error> {
+        let mut group = self.group_of(to.group).await?;
+        if !AttachmentId::all_of(&group).any(|known| known == to) {
+            let (policy, schedule) = (to.policy, to.schedule);
+            group.attachments.push(Attachment { policy, schedule });
+            self.save_group(&group).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends that. Jobs under way go on; a due time whose job has not begun is forgotten.
+    ///
+    /// # Errors
+    /// `not_found` for the group; of the catalogue.
+    ///
+    /// # Idempotence
+    /// What is not attached stays so.
+    pub async fn detach(&self, from: AttachmentId) -> Result<(), Error> {
+        let mut group = self.group_of(from.group).await?;
+        let there = group.attachments.len();
+        let (policy, schedule) = (from.policy, from.schedule);
+        group.attachments.retain(|known| *known != Attachment { policy, schedule });
+        if group.attachments.len() < there {
+            self.save_group(&group).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that runs by itself: each attachment with its next time.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn attached(&self) -> Result<Vec<Attached>, Error> {
+        let (groups, policies) = (self.groups().await?, self.policies().await?);
+        let schedules = self.schedules().await?;
+        let now = self.seams().clock.now();
+        let mut all = Vec::new();
+        for group in &groups {
+            for id in AttachmentId::all_of(group) {
+                let policy = policies.iter().find(|policy| policy.id == id.policy);
+                let schedule = schedules.iter().find(|known| known.id == id.schedule);
+                let entry = self.services().catalog.ledger(id).await?;
+                all.push(Attached {
+                    id,
+                    group: group.name.clone(),
+                    policy: policy
+                        .map_or_else(|| id.policy.to_string(), |known| known.name.clone()),
+                    ledger: entry.map(|entry| entry.ledger),
+                    next: schedule.and_then(|known| known.attached(id).next(now)),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// The next times of a schedule after an instant, in order, each with what becomes of it: those that are shifted, skipped
+    /// or in a blackout say why. Of one that is attached, with the jitter that each attachment has.
+    ///
+    /// # Errors
+    /// `not_found`; of the catalogue.
+    pub async fn preview(
+        &self,
+        id: ScheduleId,
+        after: DateTime<Utc>,
+        most: usize,
+    ) -> Result<Vec<Upcoming>, Error> {
+        let stored = self.schedule(id).await?.ok_or_else(|| no_schedule(id))?;
+        let groups = self.groups().await?;
+        let mut places: Vec<Option<AttachmentId>> = groups
+            .iter()
+            .flat_map(AttachmentId::all_of)
+            .filter(|known| known.schedule == id)
+            .map(Some)
+            .collect();
+        if places.is_empty() {
+            places.push(None);
+        }
+        let mut upcoming = Vec::new();
+        for attachment in places {
+            let schedule =
+                attachment.map_or_else(|| stored.schedule.clone(), |at| stored.attached(at));
+            let firings = schedule.firings(after).take(most);
+            upcoming.extend(firings.map(|firing| Upcoming { attachment, firing }));
+        }
+        upcoming.sort_by_key(|next| (next.firing.at, next.firing.due, next.attachment));
+        upcoming.truncate(most);
+        Ok(upcoming)
+    }
+
+    /// The due times that became no jobs, newest first: of one attachment, or of all.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn lapses(
+        &self,
+        of: Option<AttachmentId>,
+        most: u32,
+    ) -> Result<Vec<RecordedLapse>, Error> {
+        Ok(self.services().catalog.lapses(of, most).await?)
+    }
+
+    /// Says that the clock is right although it has gone back: schedulers go on from now. What is due from now on is due, also if
+    /// it was due already in the time that the clock had gone ahead; jobs that exist are not made again.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn believe_clock(&self) -> Result<(), Error> {
+        Ok(self.services().catalog.believe_clock(self.seams().clock.now()).await?)
+    }
+
+    async fn group_of(&self, id: GroupId) -> Result<ResourceGroup, Error> {
+        self.group(id)
+            .await?
+            .ok_or_else(|| Error::NotFound { kind: "resource group", id: id.to_string() })
+    }
+
+    /// Begins the ledgers of what is attached now, and ends those of what is not any more.
+    pub(crate) async fn keep_ledgers(
+        &self,
+        before: Option<&ResourceGroup>,
+        after: Option<&ResourceGroup>,
+    ) -> Result<(), Error> {
+        let ids = |group: Option<&ResourceGroup>| -> Vec<AttachmentId> {
+            group.into_iter().flat_map(AttachmentId::all_of).collect()
+        };
+        let (before, after) = (ids(before), ids(after));
+        for gone in before.iter().filter(|id| !after.contains(id)) {
+            self.change_ledger(*gone, |_| None).await?;
+        }
+        for new in after.iter().filter(|id| !before.contains(id)) {
+            let now = self.seams().clock.now();
+            let Some(schedule) = self.schedule(new.schedule).await? else { continue };
+            self.change_ledger(*new, |known| {
+                let mut ledger = Ledger::new(*new, schedule.version, now);
+                // Left by somebody who detached it and died.
+                if let Some(known) = known {
+                    ledger.open.clone_from(&known.open);
+                    ledger.considered = known.considered.max(now);
+                }
+                Some(ledger)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Changes a ledger, whoever else writes it at the same time.
+    async fn change_ledger(
+        &self,
+        attachment: AttachmentId,
+        change: impl Fn(Option<&Ledger>) -> Option<Ledger>,
+    ) -> Result<(), Error> {
+        let catalog = &*self.services().catalog;
+        for _ in 0..TRIES {
+            let known = catalog.ledger(attachment).await?;
+            let to = change(known.as_ref().map(|entry| &entry.ledger));
+            if known.is_none() && to.is_none() {
+                return Ok(());
+            }
+            let from = known.map(|entry| entry.revision);
+            let settlement = Settlement { attachment, from, to, lapses: Vec::new() };
+            if settled(catalog, self.seams().clock.now(), settlement).await? {
+                return Ok(());
+            }
+        }
+        let message = format!("the ledger of {attachment} changes faster than it can be read");
+        let failure = Failure::new("schedule.contended", ErrorClass::Busy, message)
+            .with_retryable(true)
+            .with_remedy("Ask again.");
+        Err(failure.into())
+    }
+}
+
+async fn settled(
+    catalog: &dyn Catalog,
+    now: DateTime<Utc>,
+    settlement: Settlement,
+) -> Result<bool, CatalogError> {
+    let answers = catalog.settle(now, &[settlement]).await?;
+    Ok(matches!(answers.first(), Some(Settling::Done(_))))
+}
+
+pub(crate) fn no_schedule(id: ScheduleId) -> Error {
+    Error::NotFound { kind: "schedule", id: id.to_string() }
+}

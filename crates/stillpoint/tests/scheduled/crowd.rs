@@ -1,0 +1,88 @@
+//! Scenarios 2 and 40: many at once, and what is left out of a group.
+
+use std::collections::BTreeSet;
+
+use stillpoint::context::HostId;
+use stillpoint::model::group::Selector;
+use stillpoint::model::job::{JobState, MemberEnd};
+use stillpoint_testkit::Change;
+
+use crate::outside::{
+    Outside, attach, daily, due_jobs, everything_by, finish, idle, put_group, put_policy, sim_at,
+    start, until,
+};
+
+/// 2. **Many at once.** Given 40 groups on 10 servers all due at 01:00 with a freeze slot of 1 for each host, when the time
+/// comes, then never two freezes on one host overlap, and all finish; no group waits while what it needs is free.
+#[test]
+fn s02_many_at_once() {
+    let (sim, outside) = (sim_at(1, "2026-01-05 00:30"), Outside::new(idle(10, 4)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        put_policy(&this).await;
+        let mut schedule = None;
+        for number in 1..=40 {
+            let database = outside.world.database(&format!("DB{number:02}"));
+            let group = put_group(&this, number, vec![Selector::Database(database)]).await;
+            // All by one schedule.
+            let id = match schedule {
+                None => attach(&this, &group, daily("nightly", 1, 0, "UTC")).await.schedule,
+                Some(id) => id,
+            };
+            let policy = crate::common::policy().id;
+            let all =
+                stillpoint::model::schedule::AttachmentId { schedule: id, group: group.id, policy };
+            this.attach(all).await.unwrap();
+            schedule = Some(id);
+        }
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 02:00").await;
+        finish(&this, &scheduler).await;
+        let jobs = due_jobs(&this).await;
+        let groups: BTreeSet<_> = jobs.iter().map(|(_, job)| job.group).collect();
+        assert_eq!((jobs.len(), groups.len()), (40, 40), "one each");
+        for (_, job) in &jobs {
+            assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        }
+        for host in outside.world.hosts() {
+            assert!(outside.world.overlapping_freezes(&host).is_empty(), "{host}");
+        }
+        let windows = outside.world.freeze_windows();
+        assert_eq!(windows.len(), 40);
+        // Servers do not wait for each other: the first forty seconds see all of them frozen once.
+        let first = windows.iter().map(|window| window.from).min().unwrap();
+        let soon = |host: &HostId| {
+            let of_host = windows.iter().filter(|window| window.host == *host);
+            of_host.map(|window| window.from).min().unwrap()
+        };
+        for host in outside.world.hosts() {
+            let after = soon(&host).mono.saturating_since(first.mono);
+            assert!(after < std::time::Duration::from_secs(40), "{host} waits {after:?}");
+        }
+    });
+}
+
+/// 40. **Maintenance.** Given host H in maintenance, when a group over H and I is due, then only H's members are
+/// Skipped{HostMaintenance} and the parent is a warning.
+#[test]
+fn s40_maintenance() {
+    let (sim, outside) = (sim_at(2, "2026-01-05 00:30"), Outside::new(idle(2, 1)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        everything_by(&this, daily("nightly", 1, 0, "UTC")).await;
+        outside.world.change(&Change::Maintain("ex1.example.com".parse().unwrap()));
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 02:00").await;
+        finish(&this, &scheduler).await;
+        let (_, job) = due_jobs(&this).await.remove(0);
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        assert_eq!(job.tally(), (1, 2));
+        let skipped: Vec<_> = job.skipped.iter().map(|member| member.name.as_str()).collect();
+        assert_eq!(skipped, ["DB01"]);
+        let Some(MemberEnd::Skipped { failure }) = &job.skipped[0].end else {
+            panic!("{job:#?}");
+        };
+        let told = format!("{failure:?}");
+        assert!(told.contains("maintenance"), "{told}");
+    });
+}

@@ -1,0 +1,15 @@
+//! What runs by itself: schedules of a simulated Exchange in virtual time, each test named after its scenario.
+
+// Tests may panic and print; their helpers are no test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod changes;
+#[path = "../common/mod.rs"]
+mod common;
+mod crowd;
+mod doors;
+mod outside;
+mod processes;
+mod queue;
+mod restarts;
+mod time;
