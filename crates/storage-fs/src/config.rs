@@ -158,7 +158,8 @@ pub(crate) fn open(config: &FsConfig, disk: Disk) -> ProviderResult<FsProvider> 
         boot,
         page: 1000,
         patience: Duration::from_secs(5),
-        flights: Arc::default(),
+        preparations: Arc::default(),
+        restorations: Arc::default(),
     })))
 }
 

@@ -1,45 +1,47 @@
-//! Preparations under way in this process, also those whose caller has gone and whose work has not begun.
+//! Calls under way in this process, also those whose caller has gone and whose work has not begun.
 //!
-//! What works on a set holds the lock in its folder. A preparation that waits for a thread has no folder yet: without this,
-//! it could make one after its set was discarded, or throw away what its own retry has prepared.
+//! What works on a set or a restore holds its lock on disk. A call that waits for a thread holds none yet: without this, a
+//! preparation could make a set after that was discarded, or throw away what its own retry has prepared, and a restore that
+//! was taken back could still be staged or published.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stillpoint_model::id::SetToken;
-use stillpoint_storage::ProviderResult;
+/// Every call that was asked for and has not ended; at most one for a key.
+#[derive(Debug)]
+pub(crate) struct Flights<K>(Mutex<BTreeMap<K, Arc<AtomicBool>>>);
 
-use crate::prepare::expired;
+impl<K> Default for Flights<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
-/// Every preparation that was asked for and has not ended; at most one for a token.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<BTreeMap<SetToken, Arc<AtomicBool>>>);
-
-impl Flights {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<SetToken, Arc<AtomicBool>>> {
+impl<K: Ord + Clone> Flights<K> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<K, Arc<AtomicBool>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Announces a preparation. `None` while an earlier one has not ended, which is asked to stop.
-    pub(crate) fn begin(self: &Arc<Self>, token: &SetToken) -> Option<Flight> {
-        match self.all().entry(token.clone()) {
+    /// Announces a call. `None` while an earlier one has not ended, which is asked to stop.
+    pub(crate) fn begin(self: &Arc<Self>, key: &K) -> Option<Flight<K>> {
+        match self.all().entry(key.clone()) {
             Entry::Occupied(earlier) => {
                 earlier.get().store(true, Ordering::SeqCst);
                 None
             }
             Entry::Vacant(place) => {
                 let stop = Arc::clone(place.insert(Arc::default()));
-                Some(Flight { flights: Arc::clone(self), token: token.clone(), stop })
+                Some(Flight { flights: Arc::clone(self), key: key.clone(), stop })
             }
         }
     }
 
-    /// Asks a preparation to stop; `false` if there is none that could still make anything.
-    pub(crate) fn stop(&self, token: &SetToken) -> bool {
+    /// Asks a call to stop; `false` if there is none that could still do anything.
+    pub(crate) fn stop(&self, key: &K) -> bool {
         let all = self.all();
-        let flight = all.get(token);
+        let flight = all.get(key);
         if let Some(stop) = flight {
             stop.store(true, Ordering::SeqCst);
         }
@@ -47,23 +49,23 @@ impl Flights {
     }
 }
 
-/// One preparation; it has ended when this is dropped.
+/// One call; it has ended when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Flight {
-    flights: Arc<Flights>,
-    token: SetToken,
+pub(crate) struct Flight<K: Ord + Clone> {
+    flights: Arc<Flights<K>>,
+    key: K,
     stop: Arc<AtomicBool>,
 }
 
-impl Flight {
+impl<K: Ord + Clone> Flight<K> {
     /// Whether nobody has asked it to stop.
-    pub(crate) fn check(&self) -> ProviderResult<()> {
-        if self.stop.load(Ordering::SeqCst) { Err(expired(&self.token)) } else { Ok(()) }
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.stop.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Flight {
+impl<K: Ord + Clone> Drop for Flight<K> {
     fn drop(&mut self) {
-        self.flights.all().remove(&self.token);
+        self.flights.all().remove(&self.key);
     }
 }

@@ -39,7 +39,7 @@ impl Store {
         self: &Arc<Self>,
         cx: &Cx,
         spec: &PrepareSpec,
-        flight: &Flight,
+        flight: &Flight<SetToken>,
     ) -> ProviderResult<Prepared> {
         cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
         if !is_name(&spec.token) {
@@ -50,12 +50,12 @@ impl Store {
             return self.prepared_before(&record, spec);
         }
         let members = self.members(spec)?;
-        flight.check().map_err(ProviderError::without_effect)?;
+        check(flight, &spec.token).map_err(ProviderError::without_effect)?;
         // What is left of an earlier preparation or attempt goes; work that is still running ends first.
         if self.sweep(cx, &spec.token)? == Removal::Waiting {
             return Err(moving(&spec.token));
         }
-        flight.check()?;
+        check(flight, &spec.token)?;
         let claim = Claim::make(self, cx, &spec.token)?;
         match self.fill(cx, spec, members, &claim, flight) {
             Ok(plan) => Ok(self.answer(&plan)),
@@ -154,7 +154,7 @@ impl Store {
         spec: &PrepareSpec,
         members: Vec<Wanted<'_>>,
         claim: &Claim,
-        flight: &Flight,
+        flight: &Flight<SetToken>,
     ) -> ProviderResult<Plan> {
         let folder = claim.folder();
         let io = |error| ProviderError::io(format_args!("make {}", folder.display()), error);
@@ -180,7 +180,7 @@ impl Store {
             };
             for path in wanted.paths {
                 cx.check()?;
-                flight.check()?;
+                check(flight, &spec.token)?;
                 claim.check()?;
                 let target = base.join(&path);
                 if subvolume.is_none() {
@@ -323,6 +323,11 @@ impl Store {
             ProviderError::new(ProviderErrorKind::Invalid, text).with_source(error).without_effect()
         })
     }
+}
+
+/// Whether a preparation is still wanted.
+fn check(flight: &Flight<SetToken>, token: &SetToken) -> ProviderResult<()> {
+    if flight.is_wanted() { Ok(()) } else { Err(expired(token)) }
 }
 
 /// The set was discarded, or prepared anew.

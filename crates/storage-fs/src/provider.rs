@@ -20,10 +20,11 @@ use stillpoint_storage::{
 use crate::commit::{Begun, Commit, moving};
 use crate::config::{self, FsConfig};
 use crate::disk::Disk;
+use crate::flight::Flight;
 use crate::format::Method;
 use crate::hold::Change;
 use crate::remove::Removal;
-use crate::restore::Undone;
+use crate::restore::{Undone, under_way};
 use crate::store::Store;
 use crate::subvolume::Subvolumes;
 
@@ -174,7 +175,7 @@ impl SnapshotProvider for FsProvider {
     }
 
     async fn prepare(&self, cx: &Cx, spec: &PrepareSpec) -> ProviderResult<Prepared> {
-        let Some(flight) = self.store.flights.begin(&spec.token) else {
+        let Some(flight) = self.store.preparations.begin(&spec.token) else {
             return Err(moving(&spec.token).with_retry_after(LOOK));
         };
         let spec = spec.clone();
@@ -202,7 +203,7 @@ impl SnapshotProvider for FsProvider {
         let began = cx.mono();
         loop {
             // Asked before the look at the disk: a preparation that had ended by now has left there what it made.
-            let is_prepared = self.store.flights.stop(token);
+            let is_prepared = self.store.preparations.stop(token);
             let theirs = token.clone();
             let removal =
                 self.run(cx, "fs.discard", move |store, cx| store.discard(cx, &theirs)).await?;
@@ -339,6 +340,12 @@ impl FsProvider {
         self.run(cx, name, move |store, cx| store.change_keeps(cx, &snapshot, &change)).await
     }
 
+    /// Announces a call for a restore; busy while an earlier one has not ended.
+    fn fly(&self, key: &RestoreKey) -> ProviderResult<Flight<RestoreKey>> {
+        let flight = self.store.restorations.begin(key);
+        flight.ok_or_else(|| under_way(key).with_retry_after(LOOK))
+    }
+
     /// Repeats an undo until whoever is at the restore has stopped.
     async fn undo(
         &self,
@@ -349,8 +356,11 @@ impl FsProvider {
     ) -> ProviderResult<()> {
         let began = cx.mono();
         loop {
+            // Asked before the look at the disk: a call that had ended by now has left there what it did.
+            let is_under_way = self.store.restorations.stop(key);
             let theirs = key.clone();
-            if self.run(cx, name, move |store, _| undo(store, &theirs)).await? == Undone::Done {
+            let undone = self.run(cx, name, move |store, _| undo(store, &theirs)).await?;
+            if undone == Undone::Done && !is_under_way {
                 return Ok(());
             }
             if !self.wait(cx, began).await {
@@ -366,8 +376,9 @@ impl FsProvider {
 #[async_trait]
 impl SnapshotRestore for FsProvider {
     async fn stage(&self, cx: &Cx, spec: &StageSpec) -> ProviderResult<Staged> {
-        let spec = spec.clone();
-        self.run(cx, "fs.restore.stage", move |store, cx| store.stage(cx, &spec)).await
+        let (spec, flight) = (spec.clone(), self.fly(&spec.key)?);
+        let work = move |store: &Arc<Store>, cx: &Cx| store.stage(cx, &spec, &flight);
+        self.run(cx, "fs.restore.stage", work).await
     }
 
     async fn unstage(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {
@@ -375,8 +386,9 @@ impl SnapshotRestore for FsProvider {
     }
 
     async fn publish(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<Published> {
-        let key = key.clone();
-        self.run(cx, "fs.restore.publish", move |store, cx| store.publish(cx, &key)).await
+        let (key, flight) = (key.clone(), self.fly(key)?);
+        let work = move |store: &Arc<Store>, cx: &Cx| store.publish(cx, &key, &flight);
+        self.run(cx, "fs.restore.publish", work).await
     }
 
     async fn retract(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()> {

@@ -33,6 +33,7 @@ use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult, Resto
 pub(crate) use undo::Undone;
 
 use crate::disk::{Lock, Wait};
+use crate::flight::Flight;
 use crate::format::{self, Phase, RestoreRecord};
 use crate::store::{Store, nothing_at};
 
@@ -53,12 +54,11 @@ impl Store {
             .map_err(|error| ProviderError::io(format_args!("lock {}", path.display()), error))
     }
 
-    /// The right to begin something; busy if somebody else is at it.
-    fn restore_claim(&self, key: &RestoreKey) -> ProviderResult<Lock> {
-        self.restore_lock(key)?.ok_or_else(|| {
-            let text = format!("another call for the restore {key} is still running");
-            ProviderError::new(ProviderErrorKind::Busy, text).without_effect()
-        })
+    /// The right to begin something; busy if somebody else is at it. A call that waited for its thread while the restore was
+    /// taken back, or while its caller asked anew, begins nothing.
+    fn restore_claim(&self, key: &RestoreKey, flight: &Flight<RestoreKey>) -> ProviderResult<Lock> {
+        let lock = self.restore_lock(key)?.ok_or_else(|| under_way(key))?;
+        if flight.is_wanted() { Ok(lock) } else { Err(taken_back(key).without_effect()) }
     }
 
     /// The right to undo something: asks whoever is at it to stop. `None` while it has not.
@@ -151,6 +151,18 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Another call for the restore has not ended.
+pub(crate) fn under_way(key: &RestoreKey) -> ProviderError {
+    let text = format!("another call for the restore {key} is still running");
+    ProviderError::new(ProviderErrorKind::Busy, text).without_effect()
+}
+
+/// Nobody wants the call any more.
+fn taken_back(key: &RestoreKey) -> ProviderError {
+    let text = format!("the restore {key} was taken back, or asked for anew");
+    ProviderError::new(ProviderErrorKind::Cancelled, text)
 }
 
 /// The record as it reads today. A file system, and every subvolume of one, may have another device number whenever it is

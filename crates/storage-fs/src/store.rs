@@ -42,7 +42,9 @@ pub(crate) struct Store {
     /// How long an undo waits for work that is still going on.
     pub(crate) patience: Duration,
     /// Preparations that were asked for and have not ended.
-    pub(crate) flights: Arc<Flights>,
+    pub(crate) preparations: Arc<Flights<SetToken>>,
+    /// Stagings and publications that were asked for and have not ended.
+    pub(crate) restorations: Arc<Flights<RestoreKey>>,
 }
 
 impl Store {

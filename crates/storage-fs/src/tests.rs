@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod format;
 mod hold;
+mod late;
 mod moves;
 mod names;
 mod races;

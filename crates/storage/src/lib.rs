@@ -26,7 +26,7 @@
 //! - [`snapshot`]: what the calls take and give.
 //! - [`forward`] has [`ForwardProvider`], a provider around another one, and [`call`] has [`ProviderCall`], a call as data.
 //! - [`error`] has [`ProviderError`].
-//! - `mock` (feature `mock`): `MockSnapshotProvider` and `MockSnapshotRestore`, usable from any crate's tests.
+//! - `mock` (feature `mock`): `MockSnapshotProvider`, `MockSnapshotRestore` and `MockSnapshotLock`, usable from any crate's tests.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +45,7 @@ pub use error::{ProviderError, ProviderErrorKind, ProviderResult};
 pub use forward::ForwardProvider;
 pub use lock::{HoldName, Keeps, SnapshotLock};
 #[cfg(feature = "mock")]
-pub use mock::{MockSnapshotProvider, MockSnapshotRestore};
+pub use mock::{MockSnapshotLock, MockSnapshotProvider, MockSnapshotRestore};
 pub use provider::SnapshotProvider;
 pub use restore::{
     Collateral, Consent, Published, RestoreKey, RestoredFile, SnapshotRestore, StageSpec, Staged,

@@ -9,13 +9,14 @@
 //! # drop(shared);
 //! ```
 //!
-//! A mock has no restore side: [`SnapshotProvider::restore`] answers `None`. Where one is needed, wrap both mocks in a type
-//! of the test's own.
+//! A mock has no optional sides: [`SnapshotProvider::restore`] and [`SnapshotProvider::lock`] answer `None`. Where one is
+//! needed, wrap the mocks in a type of the test's own that is a [`ForwardProvider`](crate::ForwardProvider).
 
 // What the macro writes is not ours to document or to lint.
 #![allow(missing_docs, clippy::pedantic, unreachable_pub)]
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use stillpoint_context::{Cx, HostId, HostPath};
 use stillpoint_model::capability::{ProviderCaps, VolumeFacts};
 use stillpoint_model::handover::{Exposure, Member, NativeSnapshot, Prepared};
@@ -23,6 +24,7 @@ use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
 use stillpoint_model::placement::Placement;
 
 use crate::error::ProviderResult;
+use crate::lock::{HoldName, Keeps, SnapshotLock};
 use crate::provider::SnapshotProvider;
 use crate::restore::{
     Collateral, Consent, Published, RestoreKey, SnapshotRestore, StageSpec, Staged,
@@ -69,5 +71,18 @@ mockall::mock! {
         async fn settle(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<()>;
         async fn collateral(&self, cx: &Cx, snapshots: &[SnapshotRef]) -> ProviderResult<Collateral>;
         async fn revert(&self, cx: &Cx, snapshots: &[SnapshotRef], consent: &Consent) -> ProviderResult<Vec<VolumeRef>>;
+    }
+}
+
+mockall::mock! {
+    #[derive(Debug)]
+    pub SnapshotLock {}
+
+    #[async_trait]
+    impl SnapshotLock for SnapshotLock {
+        async fn hold(&self, cx: &Cx, snapshot: &SnapshotRef, name: &HoldName) -> ProviderResult<()>;
+        async fn release(&self, cx: &Cx, snapshot: &SnapshotRef, name: &HoldName) -> ProviderResult<()>;
+        async fn lock(&self, cx: &Cx, snapshot: &SnapshotRef, until: DateTime<Utc>) -> ProviderResult<()>;
+        async fn keeps(&self, cx: &Cx, snapshot: &SnapshotRef) -> ProviderResult<Keeps>;
     }
 }

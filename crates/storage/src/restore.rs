@@ -191,14 +191,15 @@ pub trait SnapshotRestore: Debug + Send + Sync {
     /// Moves the staged files to their targets, durably, each atomically; keeps aside what is in the way.
     ///
     /// # Errors
-    /// `NotFound` when nothing is staged under the key, `NameTaken` when something came into the way meanwhile and
+    /// `NotFound` when nothing is staged under the key, or nothing since it was retracted; `NameTaken` when something came into the way meanwhile and
     /// `replace` was not set.
     ///
     /// # Idempotence
     /// Repeated it goes on where it stopped and answers the same.
     async fn publish(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<Published>;
 
-    /// Takes published files away and puts back what was kept aside.
+    /// Takes published files away and puts back what was kept aside. What is staged stays, and can be staged anew or taken
+    /// away: a publication that was dropped and comes late must find nothing to publish.
     ///
     /// # Errors
     /// When it could not be done.

@@ -383,6 +383,9 @@ fn s7_restore_in_place_keeps_the_original_aside_and_mounts() {
         assert_ne!(world.read(&published.files[0]).unwrap(), before);
         restore.retract(cx, &spec.key).await.unwrap();
         assert_eq!(world.read(&published.files[0]).unwrap(), before);
+        let error = restore.publish(cx, &spec.key).await.unwrap_err();
+        assert_eq!(error.kind(), &Kind::NotFound, "it was taken back");
+        restore.stage(cx, &spec).await.unwrap();
         restore.publish(cx, &spec.key).await.unwrap();
         let recovered = exchange.finish(cx, &target).await.unwrap();
         assert!(recovered.mounted);

@@ -9,11 +9,17 @@ use stillpoint_storage::{ProviderError, ProviderErrorKind, ProviderResult, Publi
 
 use super::undo::Back;
 use crate::disk::{Inode, folder_of, has_no_links};
+use crate::flight::Flight;
 use crate::format::{Phase, RestoreFile, RestoreRecord};
 use crate::store::{Store, nothing_at, text};
 
 impl Store {
-    pub(crate) fn publish(&self, cx: &Cx, key: &RestoreKey) -> ProviderResult<Published> {
+    pub(crate) fn publish(
+        &self,
+        cx: &Cx,
+        key: &RestoreKey,
+        flight: &Flight<RestoreKey>,
+    ) -> ProviderResult<Published> {
         cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
         let missing = || {
             let text = format!("nothing is staged for the restore {key}");
@@ -22,7 +28,7 @@ impl Store {
         if !self.knows_restore(key)? {
             return Err(missing());
         }
-        let lock = self.restore_claim(key)?;
+        let lock = self.restore_claim(key, flight)?;
         let Some(mut record) = self.restore_record(key)? else { return Err(missing()) };
         match record.phase {
             Phase::Published => return self.published(&record),

@@ -18,8 +18,10 @@ use stillpoint_storage::{
 use crate::config::{can_clone, split_existing};
 use crate::copy::{Meter, buffer, pump};
 use crate::disk::{Inode, folder_of, open_folder};
+use crate::flight::Flight;
 use crate::format::{Method, Phase, RestoreFile, RestoreRecord, SetFile};
 use crate::prepare::check_room;
+use crate::restore::taken_back;
 use crate::store::{Store, nothing_at, text};
 use crate::volume::walk;
 
@@ -43,9 +45,14 @@ fn folder_name(key: &RestoreKey) -> String {
 }
 
 impl Store {
-    pub(crate) fn stage(&self, cx: &Cx, spec: &StageSpec) -> ProviderResult<Staged> {
+    pub(crate) fn stage(
+        &self,
+        cx: &Cx,
+        spec: &StageSpec,
+        flight: &Flight<RestoreKey>,
+    ) -> ProviderResult<Staged> {
         cx.check().map_err(|error| ProviderError::from(error).without_effect())?;
-        let lock = self.restore_claim(&spec.key)?;
+        let lock = self.restore_claim(&spec.key, flight)?;
         if let Some(record) = self.restore_record(&spec.key)? {
             if !matches!(record.phase, Phase::Staging | Phase::Staged | Phase::Retracted) {
                 let text = format!("the restore {} has been published, at least in part", spec.key);
@@ -298,8 +305,7 @@ impl Store {
         let look = |at, chunk: &[u8]| {
             cx.check()?;
             if !nothing_at(&stop)? {
-                let text = format!("the restore {key} was taken back");
-                return Err(ProviderError::new(ProviderErrorKind::Cancelled, text));
+                return Err(taken_back(key));
             }
             meter.bytes(&item.place, at + chunk.len() as u64, item.facts.bytes);
             Ok(())

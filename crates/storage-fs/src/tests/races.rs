@@ -1,20 +1,16 @@
 //! Calls that meet at one set, in every order of their steps that can be told apart: while one stands between two of its
 //! steps, the other runs to its end. Each result must be one that some order of whole calls could give.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
 
-use stillpoint_context::{BoxFuture, Cx, ErrorFacts, Seams, Spawner};
+use stillpoint_context::ErrorFacts;
 use stillpoint_model::handover::{Exposure, Prepared};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef};
 use stillpoint_storage::{
     Discarded, ProviderErrorKind, ProviderResult, Snapshot, SnapshotProvider,
 };
-use stillpoint_workflow::TokioSeams;
 
 use super::support::{At, Lab, assert_kind, snapshot_ref};
 use crate::disk::{Disk, Hook};
@@ -119,7 +115,7 @@ fn a_late_preparation_leaves_that_of_its_retry_alone() {
     let retry: Move = {
         let (cx, spec, retried) = (lab.cx.clone(), lab.spec("t1"), Arc::clone(&retried));
         Arc::new(move |store| {
-            let flight = store.flights.begin(&token()).unwrap();
+            let flight = store.preparations.begin(&token()).unwrap();
             match store.prepare(&cx, &spec, &flight) {
                 Ok(prepared) => *retried.lock().unwrap() = Some(prepared),
                 Err(error) => {
@@ -170,12 +166,12 @@ fn a_preparation_that_is_discarded_at_any_step_leaves_nothing() {
                 return;
             }
             let store = theirs.lock().unwrap().clone().unwrap();
-            assert!(store.flights.stop(&token()), "it is known to be under way");
+            assert!(store.preparations.stop(&token()), "it is known to be under way");
             store.discard(&cx, &token()).unwrap();
         });
         let store = Arc::new(lab.hooked(Arc::clone(&hook) as Arc<dyn Hook>).into_store());
         *slot.lock().unwrap() = Some(Arc::clone(&store));
-        let flight = store.flights.begin(&token()).unwrap();
+        let flight = store.preparations.begin(&token()).unwrap();
         let result = store.prepare(&lab.cx, &lab.spec("t1"), &flight);
         drop(flight);
         slot.lock().unwrap().take();
@@ -185,7 +181,7 @@ fn a_preparation_that_is_discarded_at_any_step_leaves_nothing() {
         }
         if result.is_ok() {
             // It was asked when nothing was left to be done; what is there is found by the next look.
-            assert!(!store.flights.stop(&token()));
+            assert!(!store.preparations.stop(&token()));
             clear(&lab);
         } else {
             assert_kind(result, &ProviderErrorKind::Expired);
@@ -193,57 +189,6 @@ fn a_preparation_that_is_discarded_at_any_step_leaves_nothing() {
         assert_eq!(lab.sets(), Vec::<String>::new(), "step {number}");
     }
     panic!("it does not end");
-}
-
-/// Keeps blocking work until it is let go.
-#[derive(Default)]
-struct Shelf(Mutex<Vec<Box<dyn FnOnce() + Send>>>);
-
-impl std::fmt::Debug for Shelf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shelf")
-    }
-}
-
-impl Spawner for Shelf {
-    fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) {
-        unreachable!("the provider spawns no task")
-    }
-
-    fn blocking(&self, _: &'static str, work: Box<dyn FnOnce() + Send>) {
-        self.0.lock().unwrap().push(work);
-    }
-}
-
-#[test]
-fn a_preparation_that_has_not_begun_when_it_is_discarded_never_makes_anything() {
-    let lab = Lab::new();
-    let provider = lab.hooked(Arc::new(super::support::Trace::default()));
-    let shelf = Arc::new(Shelf::default());
-    let seams = TokioSeams::on(lab.runtime.handle().clone());
-    let seams = Seams::new(seams.clock, Arc::clone(&shelf) as _, seams.ids);
-    let late = Cx::detached(&seams);
-    let spec = lab.spec("t1");
-    {
-        let mut prepare = pin!(provider.prepare(&late, &spec));
-        assert!(prepare.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        // Its caller goes away before a thread was free for it.
-    }
-    lab.run(async {
-        let busy = assert_kind(provider.prepare(&lab.cx, &spec).await, &ProviderErrorKind::Busy);
-        assert!(busy.is_retryable() && busy.retry_after().is_some());
-        let discarded = provider.discard(&lab.cx, &spec.token).await.unwrap();
-        assert!(matches!(discarded, Discarded::WatchUntil(_)), "{discarded:?}");
-        for work in std::mem::take(&mut *shelf.0.lock().unwrap()) {
-            work();
-        }
-        assert_eq!(lab.sets(), Vec::<String>::new());
-        assert_eq!(provider.discard(&lab.cx, &spec.token).await.unwrap(), Discarded::Gone);
-        // And the way is free.
-        let prepared = provider.prepare(&lab.cx, &spec).await.unwrap();
-        provider.commit(&lab.cx, &prepared).await.unwrap();
-    });
-    clear(&lab);
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl State {
             self.write(&file.staged, Some(Arc::clone(&file.bytes)));
         }
         let bytes = files.iter().map(|file| file.bytes.len() as u64).sum();
-        let stage = Stage { files, replace: spec.replace };
+        let stage = Stage { files, replace: spec.replace, retracted: false };
         self.stages.insert(key, stage);
         Ok(Staged::new(spec.key.clone(), exposure, bytes))
     }
@@ -93,7 +93,8 @@ impl State {
 
     fn publish(&mut self, key: &RestoreKey, provider: &ProviderId) -> ProviderResult<Published> {
         let full = (provider.clone(), key.clone());
-        let Some(mut stage) = self.stages.get(&full).cloned() else {
+        let staged = self.stages.get(&full).filter(|stage| !stage.retracted);
+        let Some(mut stage) = staged.cloned() else {
             let message = format!("nothing is staged for restore {key}");
             return Err(refuse(ProviderErrorKind::NotFound, message));
         };
@@ -144,6 +145,7 @@ impl State {
             self.write(&file.staged, Some(Arc::clone(&file.bytes)));
             file.published = false;
         }
+        stage.retracted = true;
         self.stages.insert(full, stage);
         Ok(())
     }

@@ -284,6 +284,8 @@ pub(crate) struct StagedFile {
 pub(crate) struct Stage {
     pub(crate) files: Vec<StagedFile>,
     pub(crate) replace: bool,
+    /// Nothing is published any more.
+    pub(crate) retracted: bool,
 }
 
 /// The effect of a call that comes late.

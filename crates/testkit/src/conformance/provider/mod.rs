@@ -87,6 +87,7 @@ use restore::{
     publishing_puts_files_at_their_targets, restores_that_never_were_are_undone,
     what_is_in_the_way_is_refused_unless_asked, what_is_not_there_is_not_restored,
     what_is_staged_can_be_read_and_is_not_at_its_target, what_was_in_the_way_is_put_back,
+    what_was_taken_back_is_not_published,
 };
 use token::{
     a_commit_of_what_is_settled_is_the_same_snapshots, a_commit_that_was_dropped_can_be_taken_away,
@@ -174,6 +175,7 @@ pub fn cases() -> &'static [Case<Providers>] {
         S7 publishing_puts_files_at_their_targets: "`publish` puts clones at their targets, and may be repeated." [Takes, Clones, Write];
         S7 what_is_in_the_way_is_refused_unless_asked: "What is in the way is refused unless it is to be replaced." [Takes, Clones, Write];
         S7 what_was_in_the_way_is_put_back: "What was in the way is kept aside, and `retract` puts it back." [Takes, Clones, Write];
+        S7 what_was_taken_back_is_not_published: "After `retract` nothing is published until it is staged anew, also by a call that comes late." [Takes, Clones, Write];
         S7 a_settled_restore_cannot_be_taken_back: "`settle` deletes what was kept aside; after it nothing is put back." [Takes, Clones, Write];
         S7 restores_that_never_were_are_undone: "The undos are right for a key that is not there." [Clones];
         S7 what_is_not_there_is_not_restored: "A snapshot or file that is not there is not restored." [Takes, Clones, Write];

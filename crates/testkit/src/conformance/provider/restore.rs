@@ -219,6 +219,28 @@ pub(super) async fn what_was_in_the_way_is_put_back(trial: Trial) -> Result<(), 
     lab.end(&trial).await
 }
 
+pub(super) async fn what_was_taken_back_is_not_published(trial: Trial) -> Result<(), Flaw> {
+    for published in [false, true] {
+        let lab = Lab::new(&trial).await?;
+        let (provider, key) = (trial.provider()?, trial.restore_key()?);
+        let restore = side(&*provider)?;
+        restore.stage(trial.cx(), &lab.stage(&key)?).await?;
+        if published {
+            restore.publish(trial.cx(), &key).await?;
+        }
+        restore.retract(trial.cx(), &key).await?;
+        let late = restore.publish(trial.cx(), &key).await;
+        refused("publishing what was taken back", late, &Kind::NotFound)?;
+        lab.targets_are(&trial, "when it was taken back", None).await?;
+        restore.stage(trial.cx(), &lab.stage(&key)?).await?;
+        restore.publish(trial.cx(), &key).await?;
+        lab.is_restored(&trial, "what was staged anew and published").await?;
+        undo(&trial, &key).await?;
+        lab.end(&trial).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn a_settled_restore_cannot_be_taken_back(trial: Trial) -> Result<(), Flaw> {
     let lab = Lab::new(&trial).await?;
     let (provider, key) = (trial.provider()?, trial.restore_key()?);

@@ -82,6 +82,7 @@ pub(crate) enum Fault {
     PromisesAnyLimit,
     PublishesNothing,
     PublishesOnce,
+    PublishesWhatWasTakenBack,
     RefusesLimitsAsInvalid,
     RefusesToCommitWhatIsSettled,
     RefusesToExposeAgain,

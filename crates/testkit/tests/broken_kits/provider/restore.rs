@@ -84,7 +84,15 @@ impl SnapshotRestore for Faulty {
             _ => {}
         }
         self.restores.publishing.lock().unwrap().insert(key.clone());
-        let mut published = self.inner.publish(cx, key).await?;
+        let mut published = match (self.inner.publish(cx, key).await, known) {
+            (Err(error), Some(spec))
+                if self.is(Fault::PublishesWhatWasTakenBack) && *error.kind() == Kind::NotFound =>
+            {
+                self.inner.stage(cx, &spec).await?;
+                self.inner.publish(cx, key).await?
+            }
+            (published, _) => published?,
+        };
         match self.fault {
             Fault::LosesWhatWasDropped => cx.sleep(Duration::from_millis(1)).await?,
             Fault::NamesNothingKept => published.kept.clear(),
