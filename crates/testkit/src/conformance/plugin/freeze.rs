@@ -295,6 +295,8 @@ pub(super) async fn what_it_cannot_coordinate_is_refused_by_name(trial: Trial) -
             *kind == Kind::Unsupported("snap")
         })?;
     }
+    let has_side = plugin.restore().is_some();
+    same("whether it has a side that restores", &has_side, &trial.caps.restore)?;
     same("the capabilities, asked again", &plugin.caps(), &trial.caps)?;
     trial.end(&spec).await
 }

@@ -30,6 +30,7 @@ pub(crate) enum Fault {
     FreezesInWords,
     FreezesUndeclared,
     FreezesWhatIsGone,
+    HasNoRestoreSide,
     IdsFollowNames,
     IgnoresTheLimit,
     IgnoresTokens,

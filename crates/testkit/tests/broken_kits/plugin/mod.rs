@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_context::{Cx, Mono, Seams};
 use stillpoint_exchange::{
-    BackupKind, Completion, Coordination, CopyId, ExchangePlugin, Exposure, Frozen, Held,
-    Inventory, NativeSnapshot, PluginCaps, PluginError, PluginErrorKind as Kind, PluginResult,
-    Prepared, QuiesceLevel, Scope, Session, SessionId, SessionSpec, SessionState, SetOutcome,
-    Truncation, Verdict, VerifyReport, VerifySpec,
+    BackupKind, Completion, Coordination, CopyId, ExchangePlugin, ExchangeRestore, Exposure,
+    Frozen, Held, Inventory, NativeSnapshot, PluginCaps, PluginError, PluginErrorKind as Kind,
+    PluginResult, Prepared, QuiesceLevel, Scope, Session, SessionId, SessionSpec, SessionState,
+    SetOutcome, Truncation, Verdict, VerifyReport, VerifySpec,
 };
 use stillpoint_model::evidence::EvidenceGrain;
 use stillpoint_model::id::DatabaseId;
@@ -509,6 +509,10 @@ impl ExchangePlugin for Faulty {
             return Ok(Truncation::Pending);
         }
         self.inner.truncation(cx, copy, since).await
+    }
+
+    fn restore(&self) -> Option<&dyn ExchangeRestore> {
+        if self.is(Fault::HasNoRestoreSide) { None } else { self.inner.restore() }
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     ),
     (Fault::FreezesUndeclared, &["what_it_cannot_coordinate_is_refused_by_name"]),
     (Fault::FreezesWhatIsGone, &["what_is_not_open_is_gone"]),
+    (Fault::HasNoRestoreSide, &["what_it_cannot_coordinate_is_refused_by_name"]),
     (Fault::IdsFollowNames, &["ids_outlast_names"]),
     (
         Fault::IgnoresTheLimit,
