@@ -71,12 +71,7 @@ impl Site {
     ///
     /// One command at a time has it: what one process leaves open the next one carries on. The daemon shares it with any.
     pub(crate) async fn open(places: &Places, absent: Absent) -> Outcome<Self> {
-        Self::open_by(places, absent, |file| match SqliteStore::open_alone(file) {
-            // A daemon has it; a command that has it to itself refuses this as well.
-            Err(OpenError::InUse { .. }) => SqliteStore::open(file),
-            opened => opened,
-        })
-        .await
+        Self::open_by(places, absent, |file| SqliteStore::open_first(file)).await
     }
 
     /// The same for the daemon.

@@ -22,7 +22,10 @@ use crate::{check, log};
 const CHECKED_AT_OPEN: u64 = 64 << 20;
 
 /// How long a file that somebody else sets up is waited for.
-const SET_UP: Duration = Duration::from_secs(1);
+const SET_UP: Duration = Duration::from_secs(2);
+
+/// In how many looks others must share a file before one that wants it alone is told so.
+const SHARED: u32 = 3;
 
 /// How often it is asked for meanwhile.
 const ASKED: Duration = Duration::from_millis(10);
@@ -34,6 +37,8 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     Shared,
+    /// As the first one alone, else as one of those who share it.
+    First,
     Alone,
 }
 
@@ -136,6 +141,7 @@ impl<'a> Lock<'a> {
 
     /// Exclusively if nobody has it, so that the file can be set up; else shared with those who have.
     fn take(&self, wanted: Use) -> Result<Held, OpenError> {
+        let mut seen_shared = 0;
         self.ask(|file| match file.try_lock() {
             Ok(()) => Ok(Held::Exclusive),
             Err(TryLockError::Error(error))
@@ -143,8 +149,20 @@ impl<'a> Lock<'a> {
             {
                 Ok(Held::None)
             }
-            Err(TryLockError::WouldBlock) if wanted == Use::Shared => {
+            Err(TryLockError::WouldBlock) if wanted != Use::Alone => {
                 file.try_lock_shared().map(|()| Held::Shared)
+            }
+            Err(TryLockError::WouldBlock) => {
+                // Whoever sets it up lets nobody share it. What others share over several looks is in use.
+                file.try_lock_shared()?;
+                file.unlock().map_err(TryLockError::Error)?;
+                seen_shared += 1;
+                let busy = || io::Error::from(io::ErrorKind::ResourceBusy);
+                Err(if seen_shared < SHARED {
+                    TryLockError::WouldBlock
+                } else {
+                    TryLockError::Error(busy())
+                })
             }
             Err(error) => Err(error),
         })
@@ -171,15 +189,23 @@ impl<'a> Lock<'a> {
                     std::thread::sleep(ASKED);
                     waited += ASKED;
                 }
-                Err(TryLockError::WouldBlock) => {
+                Err(error) if is_in_use(&error) => {
                     let (path, lock) = (self.path.to_owned(), self.name.clone());
                     return Err(OpenError::InUse { path, lock });
                 }
-                Err(TryLockError::Error(source)) => {
-                    return Err(OpenError::Io { path: self.path.to_owned(), source });
+                Err(error) => {
+                    return Err(OpenError::Io { path: self.path.to_owned(), source: error.into() });
                 }
             }
         }
+    }
+}
+
+/// Whether the lock is somebody else's.
+fn is_in_use(error: &TryLockError) -> bool {
+    match error {
+        TryLockError::WouldBlock => true,
+        TryLockError::Error(error) => error.kind() == io::ErrorKind::ResourceBusy,
     }
 }
 

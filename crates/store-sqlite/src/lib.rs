@@ -111,6 +111,15 @@ impl SqliteStore {
         Self::open_as(path.as_ref(), file::Use::Alone)
     }
 
+    /// Opens the state file at `path`, or makes it: alone if nobody has it open, else as one of those who share it. Two that
+    /// are opened so never have it both, unless somebody shares it with them. Blocks while it does.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`OpenError::InUse`] if somebody has it alone.
+    pub fn open_first(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_as(path.as_ref(), file::Use::First)
+    }
+
     fn open_as(path: &Path, wanted: file::Use) -> Result<Self, OpenError> {
         let file::Opened { path, writer, reader, lock } = file::open(path, wanted)?;
         let alive = alive::Alive::new(&path);

@@ -360,6 +360,17 @@ async fn who_has_a_file_alone_shares_it_with_nobody() {
     drop(clone);
     alone(&path).unwrap();
     SqliteStore::open(&path).unwrap();
+
+    let first = |path: &Path| SqliteStore::open_first(path).map_err(|error| error.code());
+    let one = first(&path).unwrap();
+    assert_eq!(first(&path).unwrap_err(), "state.in_use");
+    drop(one);
+    let shared = SqliteStore::open(&path).unwrap();
+    let both = [first(&path).unwrap(), first(&path).unwrap()];
+    drop(shared);
+    assert_eq!(alone(&path), Err("state.in_use".into()), "they share it still");
+    drop(both);
+    alone(&path).unwrap();
 }
 
 /// A version of format 1 holds the lock beside the file as long as it has it open.
