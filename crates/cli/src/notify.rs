@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// How long a manager that is busy is waited for with what it must hear: that the daemon is at work, and that it ends.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where to tell, and how often it wants to hear that we live.
 #[derive(Debug, Default)]
 pub(crate) struct Notify {
@@ -29,45 +32,49 @@ impl Notify {
 
     /// The daemon is at work.
     pub(crate) fn ready(&self, status: &str) {
-        self.send(&format!("READY=1\nSTATUS={status}\n"));
+        self.send(&format!("READY=1\nSTATUS={status}\n"), Some(PATIENCE));
     }
 
     /// What it does, in one line.
     pub(crate) fn status(&self, status: &str) {
-        self.send(&format!("STATUS={status}\n"));
+        self.send(&format!("STATUS={status}\n"), None);
     }
 
     /// It ends.
     pub(crate) fn stopping(&self, status: &str) {
-        self.send(&format!("STOPPING=1\nSTATUS={status}\n"));
+        self.send(&format!("STOPPING=1\nSTATUS={status}\n"), Some(PATIENCE));
     }
 
     /// It lives.
     pub(crate) fn alive(&self) {
-        self.send("WATCHDOG=1\n");
+        self.send("WATCHDOG=1\n", None);
     }
 
+    /// Waits so long for room where the manager listens, or not at all.
     #[cfg(unix)]
-    fn send(&self, text: &str) {
+    fn send(&self, text: &str, patience: Option<Duration>) {
         if let Some(socket) = &self.socket
-            && let Err(error) = send(socket, text)
+            && let Err(error) = send(socket, text, patience)
         {
             tracing::debug!(%error, "the service manager does not listen");
         }
     }
 
     #[cfg(not(unix))]
-    fn send(&self, _: &str) {
+    fn send(&self, _: &str, _: Option<Duration>) {
         let _nowhere = &self.socket;
     }
 }
 
 #[cfg(unix)]
-fn send(socket: &std::ffi::OsStr, text: &str) -> std::io::Result<()> {
+fn send(socket: &std::ffi::OsStr, text: &str, patience: Option<Duration>) -> std::io::Result<()> {
     use std::os::unix::net::UnixDatagram;
     let datagram = UnixDatagram::unbound()?;
     // Whoever manages us must not be able to hold us up.
-    datagram.set_nonblocking(true)?;
+    match patience {
+        Some(patience) => datagram.set_write_timeout(Some(patience))?,
+        None => datagram.set_nonblocking(true)?,
+    }
     #[cfg(target_os = "linux")]
     {
         use std::os::linux::net::SocketAddrExt as _;
@@ -105,6 +112,19 @@ mod tests {
             ["READY=1\nSTATUS=1 schedule\n", "WATCHDOG=1\n", "STOPPING=1\nSTATUS=waits\n"]
         );
         assert_eq!(notify.watchdog(), Some(Duration::from_secs(5)));
+        // A queue that is full of signs of life keeps the end from nobody.
+        for _ in 0..1000 {
+            notify.alive();
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| notify.stopping("waits"));
+            let mut last = String::new();
+            while !last.starts_with("STOPPING=1") {
+                let mut bytes = [0; 200];
+                let length = socket.recv(&mut bytes).unwrap();
+                last = String::from_utf8(bytes[..length].to_vec()).unwrap();
+            }
+        });
         // Nobody there is no error.
         drop((socket, folder));
         notify.alive();

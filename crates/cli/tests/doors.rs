@@ -166,7 +166,11 @@ fn a_state_file_that_another_process_uses() {
     let lab = Lab::new();
     lab.mail(&["DB01"]);
     assert_eq!(lab.run(["protect", "mail"]).code, 0);
-    let held = stillpoint::store_sqlite::SqliteStore::open(lab.path("state.db")).unwrap();
+    // Others may share it, as the daemon does, and may have it alone.
+    let shared = stillpoint::store_sqlite::SqliteStore::open(lab.path("state.db")).unwrap();
+    assert_eq!(lab.run(["topology"]).code, 0);
+    drop(shared);
+    let held = stillpoint::store_sqlite::SqliteStore::open_alone(lab.path("state.db")).unwrap();
     refused(&lab, &["topology"], 1, "state.in_use");
     refused(&lab, &["protect", "mail"], 1, "state.in_use");
     let (code, shown) = lab.json(["doctor"]);

@@ -250,7 +250,7 @@ fn ids_and_files_that_are_none() {
     refused(&lab, &["parked", "resume", other.unwrap()], "run.not_parked");
     assert_eq!(lab.run(["parked", "fly"]).code, 2);
 
-    let held = SqliteStore::open(lab.path("state.db")).unwrap();
+    let held = SqliteStore::open_alone(lab.path("state.db")).unwrap();
     for args in [
         &["parked"][..],
         &["parked", "resume", &run],

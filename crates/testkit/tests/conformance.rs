@@ -46,13 +46,17 @@ fn the_stores_in_memory_conform_and_say_what_was_skipped() {
     assert_eq!(leases.skipped(), ["leases_are_there_after_opening_again"]);
     assert_eq!(
         catalog.skipped(),
-        ["who_was_taken_over_stores_no_job", "everything_is_there_after_opening_again"]
+        [
+            "who_was_taken_over_stores_no_job",
+            "everything_is_there_after_opening_again",
+            "schedules_are_there_after_opening_again"
+        ]
     );
     let text = catalog.to_string();
     for line in [
         "passed   queries_choose\n",
         "skipped  everything_is_there_after_opening_again: the store cannot be opened again\n",
-        "21 passed, 0 failed, 2 skipped",
+        "29 passed, 0 failed, 3 skipped",
     ] {
         assert!(text.contains(line), "{text}");
     }

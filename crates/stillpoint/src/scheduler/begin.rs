@@ -82,7 +82,9 @@ impl Turns {
             }
         }
         ledger.open = kept;
-        events.into_iter().for_each(|event| self.shared.tell(event));
+        for event in events {
+            self.shared.tell(event);
+        }
         let from = Some(entry.revision);
         let settlement = Settlement { attachment, from, to: Some(ledger), lapses };
         self.store(now, vec![settlement]).await?;

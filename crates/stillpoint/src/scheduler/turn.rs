@@ -174,9 +174,9 @@ impl Turns {
                         unbegun.push(attachment);
                     }
                     self.book.learn(attachment, entry);
-                    lapses.into_iter().for_each(|lapse| {
+                    for lapse in lapses {
                         self.shared.tell(SchedulerEvent::Lapsed(lapse));
-                    });
+                    }
                 }
                 // Somebody else was first; what is left to do shows in the next look.
                 Settling::Stale(entry) => self.book.learn(attachment, entry.map(|entry| *entry)),

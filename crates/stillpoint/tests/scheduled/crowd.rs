@@ -12,7 +12,7 @@ use crate::outside::{
     start, until,
 };
 
-/// 2. **Many at once.** Given 40 groups on 10 servers all due at 01:00 with a freeze slot of 1 for each host, when the time
+/// Scenario 2: **Many at once.** Given 40 groups on 10 servers all due at 01:00 with a freeze slot of 1 for each host, when the time
 /// comes, then never two freezes on one host overlap, and all finish; no group waits while what it needs is free.
 #[test]
 fn s02_many_at_once() {
@@ -62,7 +62,7 @@ fn s02_many_at_once() {
     });
 }
 
-/// 40. **Maintenance.** Given host H in maintenance, when a group over H and I is due, then only H's members are
+/// Scenario 40: **Maintenance.** Given host H in maintenance, when a group over H and I is due, then only H's members are
 /// Skipped{HostMaintenance} and the parent is a warning.
 #[test]
 fn s40_maintenance() {

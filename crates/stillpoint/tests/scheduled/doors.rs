@@ -16,7 +16,7 @@ use crate::outside::{
     start, until, utc,
 };
 
-/// 37. **Duplicate request.** Given the same idempotency key is posted twice (also concurrently, also after a restart), when
+/// Scenario 37: **Duplicate request.** Given the same idempotency key is posted twice (also concurrently, also after a restart), when
 /// processed, then one run exists and both callers get its id; a different body gives `run.key_reused`.
 #[test]
 fn s37_duplicate_request() {

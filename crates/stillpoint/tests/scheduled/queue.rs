@@ -15,7 +15,7 @@ use crate::outside::{
     put_group, put_policy, sim_at, start, until, utc,
 };
 
-/// 35. **Backup behind restore.** Given a restore of DB1 runs, when its hourly backup fires 3 times, then one run is queued
+/// Scenario 35: **Backup behind restore.** Given a restore of DB1 runs, when its hourly backup fires 3 times, then one run is queued
 /// (coalesced), released after the restore; DB2, on another server, is not delayed.
 #[test]
 fn s35_backup_behind_restore() {

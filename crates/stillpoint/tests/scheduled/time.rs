@@ -10,7 +10,7 @@ use crate::outside::{
     sim_at, start, until, utc, zone,
 };
 
-/// 41. **DST gap.** Given daily 02:00 Europe/Berlin, when the clock jumps 02:00 -> 03:00, then `ShiftForward` runs once at
+/// Scenario 41: **DST gap.** Given daily 02:00 Europe/Berlin, when the clock jumps 02:00 -> 03:00, then `ShiftForward` runs once at
 /// 03:00 and Skip runs zero times with a visible reason; never lost silently.
 #[test]
 fn s41_dst_gap() {
@@ -37,7 +37,7 @@ fn s41_dst_gap() {
     }
 }
 
-/// 42. **DST overlap.** Given daily 02:30 on the day 02:30 happens twice, then First, Last or Both gives 1, 1 or 2 runs as
+/// Scenario 42: **DST overlap.** Given daily 02:30 on the day 02:30 happens twice, then First, Last or Both gives 1, 1 or 2 runs as
 /// configured, with names unique in UTC; hourly schedules run 25 times that day.
 #[test]
 fn s42_dst_overlap() {
@@ -90,7 +90,7 @@ async fn names(this: &Stillpoint) -> Vec<String> {
     names
 }
 
-/// 43. **Clock jumps back.** Given the wall clock goes back 3 h, when schedules are evaluated, then no due time fires twice,
+/// Scenario 43: **Clock jumps back.** Given the wall clock goes back 3 h, when schedules are evaluated, then no due time fires twice,
 /// freeze deadlines (monotonic) are unaffected, and `clock.regressed` is raised.
 #[test]
 fn s43_clock_jumps_back() {
@@ -163,7 +163,7 @@ fn s43_a_clock_that_is_believed_goes_on_from_there() {
     });
 }
 
-/// 44. **Downtime misfire.** Given the engine was down over 6 hourly due times, when it starts, then `RunOnce` makes one run,
+/// Scenario 44: **Downtime misfire.** Given the engine was down over 6 hourly due times, when it starts, then `RunOnce` makes one run,
 /// Skip none, RunAll(max 3) three, each recorded.
 #[test]
 fn s44_downtime_misfire() {

@@ -135,9 +135,18 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     ),
     (Fault::LooksThenBegins, &["a_request_is_one_job", "one_of_many_requests_of_a_key_begins"]),
     (Fault::LooksThenPuts, &["one_of_many_versions_is_stored"]),
-    (Fault::ForgetsEverything, &["everything_is_there_after_opening_again"]),
-    (Fault::ForgetsWhatIsNotListed, &["everything_is_there_after_opening_again"]),
-    (Fault::ForgetsTheCursor, &["everything_is_there_after_opening_again"]),
+    (
+        Fault::ForgetsEverything,
+        &["everything_is_there_after_opening_again", "schedules_are_there_after_opening_again"],
+    ),
+    (
+        Fault::ForgetsWhatIsNotListed,
+        &["everything_is_there_after_opening_again", "schedules_are_there_after_opening_again"],
+    ),
+    (
+        Fault::ForgetsTheCursor,
+        &["everything_is_there_after_opening_again", "schedules_are_there_after_opening_again"],
+    ),
     (Fault::ForgetsDebrisOnly, &["everything_is_there_after_opening_again"]),
     (Fault::IgnoresTheLease, &["who_was_taken_over_stores_no_job"]),
     (Fault::LooksAtTheLeaseThenPuts, &["who_was_taken_over_stores_no_job"]),
@@ -171,7 +180,14 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::RemovesAttachedSchedules, &["an_attached_schedule_stays"]),
     (Fault::ShowsNothingNew, &["what_is_new_shows"]),
     (Fault::NamesNothingUnbegun, &["what_is_new_shows"]),
-    (Fault::SettlesWhatIsStale, &["a_stale_settlement_is_not_stored", "one_of_many_settlers_wins"]),
+    (
+        Fault::SettlesWhatIsStale,
+        &[
+            "a_stale_settlement_is_not_stored",
+            "one_of_many_settlers_wins",
+            "the_clock_goes_back_only_if_it_is_believed",
+        ],
+    ),
     (Fault::LooksThenSettles, &["one_of_many_settlers_wins"]),
     (Fault::LosesLapses, &["one_of_many_settlers_wins", "the_newest_lapses_are_kept"]),
     (Fault::ListsLapsesOldestFirst, &["the_newest_lapses_are_kept"]),

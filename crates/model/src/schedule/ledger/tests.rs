@@ -54,10 +54,12 @@ fn due(hours: &[u32], late: usize) -> Vec<OpenDue> {
     hours.iter().enumerate().map(open).collect()
 }
 
+/// What is open by its hour and how far it has come; what comes due, and how many of that late; what is open afterwards.
+type Case<'c> = (Overrun, &'c [(u32, Progress)], &'c [u32], usize, &'c [u32]);
+
 #[test]
 fn what_comes_due_while_jobs_are_open_is_as_the_schedule_says() {
-    // What is open by its hour and how far it has come; what comes due; what is open afterwards.
-    let cases: [(Overrun, &[(u32, Progress)], &[u32], usize, &[u32]); 9] = [
+    let cases: [Case<'_>; 9] = [
         (Overrun::Queue, &[(1, Progress::AtWork), (2, Progress::Waiting)], &[3], 0, &[1, 2, 3]),
         (Overrun::Skip, &[(1, Progress::AtWork)], &[2, 3], 0, &[1]),
         (Overrun::Skip, &[(1, Progress::Over)], &[2, 3], 0, &[2]),

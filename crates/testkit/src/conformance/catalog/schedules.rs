@@ -29,7 +29,7 @@ fn schedule(number: u128, name: &str) -> StoredSchedule {
 /// The next version, under another name.
 fn next(known: &StoredSchedule, name: &str) -> Result<StoredSchedule, Flaw> {
     let mut schedule = known.schedule.clone();
-    schedule.name = name.to_owned();
+    name.clone_into(&mut schedule.name);
     known.edit(schedule, at(60)).map_err(|error| Flaw(error.to_string()))
 }
 
