@@ -31,7 +31,7 @@ fn time(hour: u32, minute: u32) -> NaiveTime {
 fn nightly() -> StoredSchedule {
     let zone = "Europe/Berlin".parse().unwrap();
     let mut schedule = Schedule::new("nightly", Rule::Daily { at: time(2, 30) }, zone);
-    schedule.jitter = Duration::from_secs(600);
+    schedule.jitter = Duration::from_mins(10);
     schedule.start = Some(utc("2026-01-01T00:00:00Z"));
     schedule.missed = Missed::All { most: 3 };
     let (from, to) = (time(0, 0), time(6, 0));
