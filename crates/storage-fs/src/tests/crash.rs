@@ -104,26 +104,31 @@ fn a_backup_that_died_anywhere_goes_on_in_a_new_process() {
     assert!(deaths > 40, "only {deaths} places");
 }
 
+/// What a file system says that has no room, for anybody or for this user.
+const NO_ROOM: [rustix::io::Errno; 2] = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT];
+
 #[test]
-fn a_full_disk_at_any_place_is_said_and_leaves_nothing_after_discard() {
+fn a_full_disk_or_quota_at_any_place_is_said_and_leaves_nothing_after_discard() {
     let lab = Lab::new();
     let spec = lab.spec("t1");
-    let places = die_everywhere(|changes| {
-        let full = lab.hooked(Failing::once_after(changes, rustix::io::Errno::NOSPC));
-        let result = lab.run(back_up(&lab, &full, &spec));
-        if let Err(error) = &result {
-            assert_eq!(*error.kind(), ProviderErrorKind::NoSpace, "{error}");
-            assert_eq!(error.code().as_str(), "storage.no_space");
-            // The same process cleans up.
-            assert_eq!(lab.run(full.discard(&lab.cx, &spec.token)).unwrap(), Discarded::Gone);
-        }
-        let fresh = lab.provider();
-        assert_eq!(lab.run(fresh.discard(&lab.cx, &spec.token)).unwrap(), Discarded::Gone);
-        assert_eq!(lab.sets(), Vec::<String>::new(), "after {changes} changes");
-        result.is_ok()
-    });
-    println!("refused at {places} places");
-    assert!(places > 60, "only {places} places");
+    for errno in NO_ROOM {
+        let places = die_everywhere(|changes| {
+            let full = lab.hooked(Failing::once_after(changes, errno));
+            let result = lab.run(back_up(&lab, &full, &spec));
+            if let Err(error) = &result {
+                assert_eq!(*error.kind(), ProviderErrorKind::NoSpace, "{error}");
+                assert_eq!(error.code().as_str(), "storage.no_space");
+                // The same process cleans up.
+                assert_eq!(lab.run(full.discard(&lab.cx, &spec.token)).unwrap(), Discarded::Gone);
+            }
+            let fresh = lab.provider();
+            assert_eq!(lab.run(fresh.discard(&lab.cx, &spec.token)).unwrap(), Discarded::Gone);
+            assert_eq!(lab.sets(), Vec::<String>::new(), "after {changes} changes");
+            result.is_ok()
+        });
+        println!("refused at {places} places");
+        assert!(places > 60, "only {places} places");
+    }
 }
 
 #[test]
@@ -331,32 +336,37 @@ fn a_publication_that_is_refused_anything_is_taken_back_by_itself() {
     lab.take(&lab.provider(), "t1");
     let fresh = lab.provider();
     let side: &dyn SnapshotRestore = &fresh;
-    let places = die_everywhere(|changes| {
-        let spec = restore_onto(&lab);
-        let was = tree(&lab.path("target"));
-        lab.run(side.stage(&lab.cx, &spec)).unwrap();
-        let full = lab.hooked(Failing::once_after(changes, rustix::io::Errno::NOSPC));
-        let full: &dyn SnapshotRestore = &full;
-        let result = lab.run(full.publish(&lab.cx, &spec.key));
-        if let Err(error) = &result {
-            assert_eq!(*error.kind(), ProviderErrorKind::NoSpace, "{error}");
-            let mut now = tree(&lab.path("target"));
-            now.retain(|name, _| !name.contains(".stillpoint"));
-            if error.effect() == stillpoint_context::Effect::Unknown {
-                // Only the last note in the journal failed; the files are there, and the call may be repeated.
-                lab.run(full.publish(&lab.cx, &spec.key)).unwrap();
-            } else {
-                assert_eq!(now, was, "after {changes} changes");
+    let places = |errno| {
+        die_everywhere(|changes| {
+            let spec = restore_onto(&lab);
+            let was = tree(&lab.path("target"));
+            lab.run(side.stage(&lab.cx, &spec)).unwrap();
+            let full = lab.hooked(Failing::once_after(changes, errno));
+            let full: &dyn SnapshotRestore = &full;
+            let result = lab.run(full.publish(&lab.cx, &spec.key));
+            if let Err(error) = &result {
+                assert_eq!(*error.kind(), ProviderErrorKind::NoSpace, "{error}");
+                let mut now = tree(&lab.path("target"));
+                now.retain(|name, _| !name.contains(".stillpoint"));
+                if error.effect() == stillpoint_context::Effect::Unknown {
+                    // Only the last note in the journal failed; the files are there, and the call may be repeated.
+                    lab.run(full.publish(&lab.cx, &spec.key)).unwrap();
+                } else {
+                    assert_eq!(now, was, "after {changes} changes");
+                }
             }
-        }
-        lab.run(async {
-            side.retract(&lab.cx, &spec.key).await.unwrap();
-            side.unstage(&lab.cx, &spec.key).await.unwrap();
-        });
-        assert_eq!(tree(&lab.path("target")), was, "after {changes} changes");
-        result.is_ok()
-    });
-    assert!(places > 20, "only {places} places");
+            lab.run(async {
+                side.retract(&lab.cx, &spec.key).await.unwrap();
+                side.unstage(&lab.cx, &spec.key).await.unwrap();
+            });
+            assert_eq!(tree(&lab.path("target")), was, "after {changes} changes");
+            result.is_ok()
+        })
+    };
+    for errno in NO_ROOM {
+        let places = places(errno);
+        assert!(places > 20, "only {places} places");
+    }
 }
 
 #[test]
