@@ -33,6 +33,8 @@ struct Restore {
     folder: PathBuf,
     replace: bool,
     published: Option<Published>,
+    /// Taken back: whatever publication still comes finds nothing.
+    retracted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -377,7 +379,8 @@ impl SnapshotRestore for Shelf {
             ));
         }
         roots.dedup();
-        let restore = Restore { files, folder, replace: spec.replace, published: None };
+        let replace = spec.replace;
+        let restore = Restore { files, folder, replace, published: None, retracted: false };
         self.state().restores.insert(spec.key.clone(), restore);
         let key = spec.key.as_str().parse().map_err(|_| not_found("no legal key"))?;
         let exposure = Exposure::new(key, self.root.host().clone(), roots);
@@ -394,7 +397,8 @@ impl SnapshotRestore for Shelf {
 
     async fn publish(&self, _: &Cx, key: &RestoreKey) -> ProviderResult<Published> {
         let mut state = self.state();
-        let restore = state.restores.get_mut(key).ok_or_else(|| not_found("nothing is staged"))?;
+        let staged = state.restores.get_mut(key).filter(|restore| !restore.retracted);
+        let restore = staged.ok_or_else(|| not_found("nothing is staged"))?;
         if let Some(published) = &restore.published {
             return Ok(published.clone());
         }
@@ -424,9 +428,9 @@ impl SnapshotRestore for Shelf {
 
     async fn retract(&self, _: &Cx, key: &RestoreKey) -> ProviderResult<()> {
         let mut state = self.state();
-        let Some(published) = state.restores.get_mut(key).and_then(|r| r.published.take()) else {
-            return Ok(());
-        };
+        let Some(restore) = state.restores.get_mut(key) else { return Ok(()) };
+        restore.retracted = true;
+        let Some(published) = restore.published.take() else { return Ok(()) };
         let io = |error| ProviderError::io("take back a file", error);
         for file in &published.files {
             fs::remove_file(file.to_native()?).map_err(io)?;
