@@ -97,6 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let notify = Notify { socket: Some(path.into()), watchdog: Some(Duration::from_secs(10)) };
         notify.ready("1 schedule");
         notify.alive();

@@ -92,6 +92,7 @@ fn the_daemon_makes_jobs_shares_the_state_and_ends_when_it_is_told_to() {
     let lab = lab();
     let path = lab.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_mins(2))).unwrap();
     let mut daemon = Daemon::start(&lab, Some(path.to_str().unwrap()));
     let mut heard = String::new();
     let mut hear = |wanted: &str| {
