@@ -7,10 +7,17 @@
 //! ```
 //!
 //! A bad byte is thus found with the offset of its block, as soon as the block has been read.
+//!
+//! BLAKE3 is a tree, so that pieces of a block can be hashed side by side: see [`SealPieces`].
+
+mod blocks;
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use blocks::Blocks;
+pub use blocks::{SealPiece, SealPieces};
 
 /// The smallest block.
 const BLOCK: u64 = 1 << 20;
@@ -104,7 +111,8 @@ impl Seal {
 
     /// Begins to check a stream from its first byte.
     pub fn check(&self) -> SealCheck<'_> {
-        SealCheck { seal: self, blocks: Blocks::new(self.block_bytes), next: 0, failed: None }
+        let blocks = Blocks::new(self.block_bytes, Some(self.bytes));
+        SealCheck { seal: self, blocks, next: 0, failed: None }
     }
 
     /// Checks bytes that are in memory.
@@ -166,43 +174,7 @@ impl<'de> Deserialize<'de> for Seal {
     }
 }
 
-/// Cuts a stream into blocks and hashes them.
-#[derive(Debug)]
-struct Blocks {
-    hash: blake3::Hasher,
-    block_bytes: u64,
-    in_block: u64,
-    total: u64,
-}
-
-impl Blocks {
-    fn new(block_bytes: u64) -> Self {
-        Self { hash: blake3::Hasher::new(), block_bytes, in_block: 0, total: 0 }
-    }
-
-    /// Takes bytes up to the end of the block; gives the rest, and the hash if the block is full.
-    fn take<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], Option<[u8; 32]>) {
-        let room = self.block_bytes - self.in_block;
-        let fits = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
-        let (now, rest) = bytes.split_at(fits);
-        self.hash.update(now);
-        self.in_block += now.len() as u64;
-        self.total += now.len() as u64;
-        if self.in_block < self.block_bytes {
-            return (rest, None);
-        }
-        (rest, Some(self.cut()))
-    }
-
-    fn cut(&mut self) -> [u8; 32] {
-        let block = *self.hash.finalize().as_bytes();
-        self.hash.reset();
-        self.in_block = 0;
-        block
-    }
-}
-
-/// Makes a seal of a stream of bytes.
+/// Makes a seal of a stream of bytes, or of pieces that were hashed side by side.
 #[derive(Debug)]
 pub struct SealWriter {
     blocks: Blocks,
@@ -213,7 +185,7 @@ impl SealWriter {
     /// For a file that is expected to be `bytes` long. Only the block size is chosen by it; the
     /// seal tells the length that came.
     pub fn new(bytes: u64) -> Self {
-        Self { blocks: Blocks::new(Seal::block_bytes_for(bytes)), done: Vec::new() }
+        Self { blocks: Blocks::new(Seal::block_bytes_for(bytes), None), done: Vec::new() }
     }
 
     /// The next bytes.
@@ -225,9 +197,28 @@ impl SealWriter {
         }
     }
 
+    /// The pieces to hash, from the first byte on and without end.
+    pub fn pieces(&self) -> SealPieces {
+        self.blocks.pieces()
+    }
+
+    /// A piece that was hashed, whenever it comes: it waits for those before it. The first that is
+    /// not full is the end of the file; what is after that does not count.
+    pub fn join(&mut self, piece: SealPiece) {
+        self.blocks.put(piece);
+        while let Some(block) = self.blocks.join() {
+            self.done.extend(block);
+        }
+    }
+
+    /// How many bytes have come, in their order.
+    pub const fn bytes(&self) -> u64 {
+        self.blocks.total
+    }
+
     /// The seal of all bytes so far.
     pub fn finish(mut self) -> Seal {
-        if self.blocks.in_block > 0 {
+        if self.blocks.in_block() > 0 {
             let last = self.blocks.cut();
             self.done.push(last);
         }
@@ -252,23 +243,39 @@ impl SealCheck<'_> {
     pub fn update(&mut self, mut bytes: &[u8]) -> Result<(), SealError> {
         self.again()?;
         while !bytes.is_empty() {
-            // The end of the sealed bytes ends a block, even if more follows.
-            let left = self.seal.bytes - self.blocks.total;
-            let sealed = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-            let (now, beyond) = bytes.split_at(sealed);
-            let (rest, full) = self.blocks.take(now);
-            if let Some(block) = full {
-                self.compare(block)?;
-            } else if self.blocks.total == self.seal.bytes && self.blocks.in_block > 0 {
-                let block = self.blocks.cut();
-                self.compare(block)?;
-            }
-            if now.is_empty() && !beyond.is_empty() {
+            // The end of the sealed bytes ends a piece and a block, even if more follows.
+            if self.blocks.total == self.seal.bytes {
                 return self.fail(SealError::Long { sealed: self.seal.bytes });
             }
-            bytes = if rest.is_empty() { beyond } else { &bytes[now.len() - rest.len()..] };
+            let (rest, block) = self.blocks.take(bytes);
+            self.compare(block)?;
+            bytes = rest;
         }
         Ok(())
+    }
+
+    /// The pieces to hash, from the first byte on and without end.
+    pub fn pieces(&self) -> SealPieces {
+        self.blocks.pieces()
+    }
+
+    /// A piece that was hashed, whenever it comes: it waits for those before it. The first that is
+    /// not full is the end of the file; what is after that does not count.
+    pub fn join(&mut self, piece: SealPiece) -> Result<(), SealError> {
+        self.again()?;
+        self.blocks.put(piece);
+        loop {
+            if self.blocks.total == self.seal.bytes && self.blocks.goes_on() {
+                return self.fail(SealError::Long { sealed: self.seal.bytes });
+            }
+            let Some(block) = self.blocks.join() else { return Ok(()) };
+            self.compare(block)?;
+        }
+    }
+
+    /// How many bytes have come, in their order.
+    pub const fn bytes(&self) -> u64 {
+        self.blocks.total
     }
 
     /// There are no more bytes.
@@ -287,7 +294,10 @@ impl SealCheck<'_> {
         Err(error)
     }
 
-    fn compare(&mut self, found: [u8; 32]) -> Result<(), SealError> {
+    /// The hash of a block that is full, or of the last.
+    fn compare(&mut self, full: Option<[u8; 32]>) -> Result<(), SealError> {
+        let last = self.blocks.total == self.seal.bytes && self.blocks.in_block() > 0;
+        let Some(found) = full.or_else(|| last.then(|| self.blocks.cut())) else { return Ok(()) };
         let block = self.next;
         self.next += 1;
         let sealed = usize::try_from(block).ok().and_then(|at| self.seal.blocks.get(at));
@@ -307,7 +317,7 @@ mod tests {
     use crate::seed::seeded;
 
     fn seal(bytes: &[u8], block_bytes: u64) -> Seal {
-        let mut writer = SealWriter { blocks: Blocks::new(block_bytes), done: Vec::new() };
+        let mut writer = SealWriter { blocks: Blocks::new(block_bytes, None), done: Vec::new() };
         writer.update(bytes);
         writer.finish()
     }
@@ -403,5 +413,85 @@ mod tests {
             let json = serde_json::to_string(&seal).unwrap();
             prop_assert_eq!(serde_json::from_str::<Seal>(&json).unwrap(), seal);
         }
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..seeded("pieces_make_the_same_seal") })]
+
+        /// Pieces of a block are subtrees of its hash, in whatever order they come.
+        #[test]
+        fn pieces_make_the_same_seal_and_the_same_check(
+            mut length in 0usize..(11 << 20),
+            to_piece in prop::bool::weighted(0.3),
+            mebibytes in 1u64..8,
+            odd in prop::option::of(1u64..2048),
+            order in 0usize..7,
+            change in prop::option::of(0usize..(11 << 20)),
+            sealed in 0usize..(11 << 20),
+        ) {
+            if to_piece {
+                length &= !((1 << 20) - 1);
+            }
+            let block = (mebibytes << 20) + odd.unwrap_or_default();
+            let pattern: Vec<u8> = (0..=250).collect();
+            let some = |length: usize| {
+                let mut all = pattern.repeat(length / 251 + 1);
+                all.truncate(length);
+                all
+            };
+            let bytes = some(length);
+            let hashed = |pieces: SealPieces, bytes: &[u8]| {
+                let mut all: Vec<_> = pieces
+                    .map(|mut piece| {
+                        let at = usize::try_from(piece.at()).unwrap().min(bytes.len());
+                        piece.update(&bytes[at..]);
+                        piece
+                    })
+                    .take_while(|piece| piece.bytes() > 0)
+                    .collect();
+                let turn = order.min(all.len());
+                all.rotate_left(turn);
+                all
+            };
+            let mut writer = SealWriter { blocks: Blocks::new(block, None), done: Vec::new() };
+            for piece in hashed(writer.pieces(), &bytes) {
+                writer.join(piece);
+            }
+            let seal = writer.finish();
+            let blocks = bytes.chunks(usize::try_from(block).unwrap());
+            let wanted: Vec<_> = blocks.map(|block| *blake3::hash(block).as_bytes()).collect();
+            prop_assert_eq!(seal.bytes(), length as u64);
+            prop_assert!(seal.blocks() == wanted);
+
+            // What is found is longer, shorter, different, or as it was sealed.
+            let mut found = some(sealed);
+            if change.is_none() {
+                found.clone_from(&bytes);
+            } else if let Some(byte) = change.and_then(|at| found.get_mut(at)) {
+                *byte ^= 1;
+            }
+            let mut check = seal.check();
+            let mut said = Ok(());
+            for piece in hashed(check.pieces(), &found) {
+                said = check.join(piece);
+                if said.is_err() { break; }
+            }
+            let said = said.and_then(|()| check.finish());
+            prop_assert_eq!(said, expected(&bytes, &found, usize::try_from(block).unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_piece_that_is_not_full_does_not_count() {
+        let bytes = vec![5; 3 << 20];
+        let mut writer = SealWriter::new(bytes.len() as u64);
+        let mut pieces = writer.pieces();
+        for take in [1 << 20, 77, 1 << 20] {
+            let mut piece = pieces.next().unwrap();
+            assert!(piece.update(&bytes[..take]).is_empty());
+            writer.join(piece);
+        }
+        assert_eq!(writer.bytes(), (1 << 20) + 77);
+        let seal = writer.finish();
+        assert_eq!(seal.check_all(&bytes[..(1 << 20) + 77]), Ok(()));
     }
 }

@@ -347,18 +347,19 @@ impl Commit {
                 let meter = Meter::new(cx, self.plan.limit_ms.is_some());
                 let mut seal = SealWriter::new(bytes);
                 let unread = |error| volume.trouble(&file.path, error);
-                let hash = |at, chunk: &[u8]| {
+                let write = |at, part: &[u8]| disk.write_at(&to, &target, at, part).map_err(failed);
+                let pieces = seal.pieces();
+                let join = |piece| {
                     self.check(cx)?;
-                    let done = at + chunk.len() as u64;
+                    seal.join(piece);
+                    let done = seal.bytes();
                     if done > bytes {
                         return Err(changed(volume, &file.path, bytes, done));
                     }
-                    seal.update(chunk);
                     meter.bytes(&target, done, bytes);
-                    Ok(())
+                    Ok(done)
                 };
-                let write = |chunk: &[u8]| disk.write(&to, &target, chunk).map_err(failed);
-                let read = pump(&source.file, bytes, buffer, unread, hash, write)?;
+                let read = pump(&source.file, bytes, buffer, pieces, unread, write, join)?;
                 if read != bytes {
                     return Err(changed(volume, &file.path, bytes, read));
                 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -205,6 +205,18 @@ impl Disk {
     pub(crate) fn write(&self, mut file: &File, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.pass(Op::Write, path)?;
         file.write_all(bytes)
+    }
+
+    /// Writes bytes where they belong in a file, while others may write elsewhere in it.
+    pub(crate) fn write_at(
+        &self,
+        file: &File,
+        path: &Path,
+        at: u64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.pass(Op::Write, path)?;
+        file.write_all_at(bytes, at)
     }
 
     /// Makes `to` share the bytes of `from`.

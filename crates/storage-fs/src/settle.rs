@@ -162,17 +162,15 @@ impl Store {
         } else {
             let meter = Meter::new(cx, false);
             let mut seal = SealWriter::new(taken.bytes);
-            let look = |at, chunk: &[u8]| {
+            let pieces = seal.pieces();
+            let join = |piece| {
                 cx.check()?;
                 claim.check()?;
-                meter.bytes(path, at + chunk.len() as u64, taken.bytes);
-                Ok(())
+                seal.join(piece);
+                meter.bytes(path, seal.bytes(), taken.bytes);
+                Ok(seal.bytes())
             };
-            let hash = |chunk: &[u8]| {
-                seal.update(chunk);
-                Ok(())
-            };
-            let _bytes = pump(&file, taken.bytes, buffer, failed, look, hash)?;
+            pump(&file, taken.bytes, buffer, pieces, failed, |_, _| Ok(()), join)?;
             seal.finish()
         };
         let bytes = file.metadata().map_err(failed)?.len();

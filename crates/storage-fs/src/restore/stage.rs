@@ -10,7 +10,7 @@ use stillpoint_context::{Cx, Subject};
 use stillpoint_model::handover::{ExposedRoot, Exposure};
 use stillpoint_model::id::{ExposureKey, SnapshotRef};
 use stillpoint_model::restore::HIDDEN_FOLDER;
-use stillpoint_model::seal::{Seal, SealError};
+use stillpoint_model::seal::{Seal, SealCheck, SealError, SealWriter};
 use stillpoint_storage::{
     ProviderError, ProviderErrorKind, ProviderResult, RestoreKey, RestoredFile, StageSpec, Staged,
 };
@@ -302,26 +302,33 @@ impl Store {
         let mut check = item.facts.seal.as_ref().map(Seal::check);
         // A clone is read where it is staged: those are the bytes that will be published.
         let from = if cloned { &target } else { &source };
-        let look = |at, chunk: &[u8]| {
+        let bytes = item.facts.bytes;
+        // What has no seal is only counted.
+        let mut count = SealWriter::new(bytes);
+        let pieces = check.as_ref().map_or_else(|| count.pieces(), SealCheck::pieces);
+        let join = |piece| {
             cx.check()?;
             if !nothing_at(&stop)? {
                 return Err(taken_back(key));
             }
-            meter.bytes(&item.place, at + chunk.len() as u64, item.facts.bytes);
-            Ok(())
+            let done = if let Some(check) = &mut check {
+                check.join(piece).map_err(|error| damaged(item, &error))?;
+                check.bytes()
+            } else {
+                count.join(piece);
+                count.bytes()
+            };
+            meter.bytes(&item.place, done, bytes);
+            Ok(done)
         };
-        let mut compare = |chunk: &[u8]| match &mut check {
-            Some(check) => check.update(chunk).map_err(|error| damaged(item, &error)),
-            None => Ok(()),
+        let write = |at, part: &[u8]| {
+            if cloned {
+                Ok(())
+            } else {
+                self.disk.write_at(&target, staged, at, part).map_err(failed)
+            }
         };
-        let bytes = item.facts.bytes;
-        let read = if cloned {
-            pump(from, bytes, buffer, unread, look, compare)?
-        } else {
-            let write = |chunk: &[u8]| self.disk.write(&target, staged, chunk).map_err(failed);
-            let look = |at, chunk: &[u8]| look(at, chunk).and_then(|()| compare(chunk));
-            pump(from, bytes, buffer, unread, look, write)?
-        };
+        let read = pump(from, bytes, buffer, pieces, unread, write, join)?;
         if let Some(check) = check {
             check.finish().map_err(|error| damaged(item, &error))?;
         } else if read != item.facts.bytes {

@@ -106,7 +106,7 @@ fn a_member_that_vanishes_before_the_commit_is_an_error() {
 }
 
 #[test]
-fn cancel_stops_a_copy_and_a_restore_between_chunks() {
+fn cancel_stops_a_copy_and_a_restore_between_pieces() {
     let lab = Lab::new();
     lab.take(&lab.provider(), "t0");
     let cancel = Cancel::new();
@@ -123,7 +123,7 @@ fn cancel_stops_a_copy_and_a_restore_between_chunks() {
         assert_eq!(error.effect(), Effect::Unknown);
         let copied =
             fs::metadata(lab.path("store/sets/t1.partial/m0/db one/DB01.edb")).unwrap().len();
-        assert_eq!(copied, 2 << 20, "the chunk that was under way, and no more");
+        assert_eq!(copied, 1 << 20, "the piece that was under way, and no more");
         assert_eq!(provider.discard(&lab.cx, &prepared.token).await.unwrap(), Discarded::Gone);
     });
     assert_eq!(lab.sets(), ["t0"]);
