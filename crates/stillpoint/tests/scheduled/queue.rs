@@ -16,10 +16,17 @@ use crate::outside::{
 };
 
 /// Scenario 35: **Backup behind restore.** Given a restore of DB1 runs, when its hourly backup fires 3 times, then one run is queued
-/// (coalesced), released after the restore; DB2, on another server, is not delayed.
+/// (coalesced), released after the restore; DB2 is not delayed, be it on another server or on the same.
 #[test]
 fn s35_backup_behind_restore() {
-    let (sim, outside) = (sim_at(1, "2026-01-05 00:30"), Outside::new(idle(2, 1)));
+    for (servers, databases) in [(2, 1), (1, 2)] {
+        behind_restore(servers, databases);
+    }
+}
+
+fn behind_restore(servers: u32, databases: u32) {
+    let sim = sim_at(1, "2026-01-05 00:30");
+    let outside = Outside::new(idle(servers, databases));
     sim.run(async {
         let this = outside.process(&sim);
         put_policy(&this).await;

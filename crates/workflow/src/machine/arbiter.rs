@@ -3,6 +3,15 @@
 //! All claims of a run are granted at once, at admission, or not yet: nobody holds some and waits for others, so there
 //! is no deadlock. First come, first served among those that conflict, where a priority is a head start in time.
 //!
+//! A waiting run stands in line for what it is to keep to its end. For what it lets go of early (`until`) it stands in line as
+//! soon as all of that is free: before, it could not use it, and would hold up those who can.
+//!
+//! ```text
+//!   restore  holds db/1/live
+//!   backup 1 waits: db/1/live is to be kept and not free   host/a/freeze: not in line for it yet
+//!   backup 2 runs:  db/2/live                              host/a/freeze: until its thaw
+//! ```
+//!
 //! A claim locks its key, and with an intention every key above it:
 //!
 //! ```text
@@ -11,7 +20,8 @@
 //! ```
 //!
 //! Each waiting run watches one blocker: the latest conflicting one before it. It is looked at again only when that
-//! one lets go, so waking n waiters in turn costs O(n), however many wait elsewhere.
+//! one lets go or leaves the line, so waking n waiters in turn costs O(n), however many wait elsewhere. With a head start it costs
+//! as much as it overtakes.
 
 mod decide;
 mod snapshot;

@@ -28,12 +28,14 @@ impl ArbiterMachine {
 
     /// Takes note of a record that was read from the log.
     pub(crate) fn apply(&mut self, record: &ArbiterRecord) {
-        self.state.apply(record, self.policy);
+        let _looked_at = self.state.apply(record, self.policy);
     }
 
-    fn note(&mut self, record: ArbiterRecord, records: &mut Vec<ArbiterRecord>) {
-        self.apply(&record);
+    /// Takes note of a record of its own; gives the waiting runs to which it may make a difference.
+    fn note(&mut self, record: ArbiterRecord, records: &mut Vec<ArbiterRecord>) -> Vec<RunId> {
+        let looked_at = self.state.apply(&record, self.policy);
         records.push(record);
+        looked_at
     }
 
     /// Takes an input; adds to the records of the round and to what is told once they are appended.
@@ -51,10 +53,9 @@ impl ArbiterMachine {
                 }
                 // The line has one time, whatever the clocks of the processes that stand in it say.
                 let at = now.max(self.state.latest());
-                self.note(ArbiterRecord::Queued { run, claims, head_start, at }, records);
-                if !self.grant(run, records, gated) {
-                    gated.push(ArbiterCommand::Waits { run });
-                }
+                let record = ArbiterRecord::Queued { run, claims, head_start, at };
+                let looked_at = self.note(record, records);
+                self.grant(looked_at, records, gated);
             }
             ArbiterInput::Adopt { run, claims, head_start } => {
                 if !self.state.knows(run) {
@@ -62,7 +63,7 @@ impl ArbiterMachine {
                 } else if self.state.waits(run) {
                     gated.push(ArbiterCommand::Waits { run });
                 } else {
-                    self.note(ArbiterRecord::Regranted { run }, records);
+                    let _nobody = self.note(ArbiterRecord::Regranted { run }, records);
                     let fence = FencingToken(self.state.head());
                     gated.push(ArbiterCommand::Granted { run, fence });
                 }
@@ -71,13 +72,8 @@ impl ArbiterMachine {
                 if !self.state.knows(run) {
                     return;
                 }
-                let watchers = self.state.watchers(run);
-                self.note(ArbiterRecord::Released { run, claims }, records);
-                for watcher in watchers {
-                    if self.state.waits(watcher) && !self.grant(watcher, records, gated) {
-                        gated.push(ArbiterCommand::Waits { run: watcher });
-                    }
-                }
+                let looked_at = self.note(ArbiterRecord::Released { run, claims }, records);
+                self.grant(looked_at, records, gated);
             }
         }
     }
@@ -85,22 +81,25 @@ impl ArbiterMachine {
     /// Adds a snapshot, if enough has been written since the last one to pay for it.
     pub(crate) fn snapshot_if_due(&mut self, records: &mut Vec<ArbiterRecord>) {
         if self.state.is_snapshot_due() {
-            self.note(ArbiterRecord::Snapshot(Box::new(self.state.snapshot())), records);
+            let record = ArbiterRecord::Snapshot(Box::new(self.state.snapshot()));
+            let _nobody = self.note(record, records);
         }
     }
 
-    /// Grants a run what it waits for, if nothing stands in its way.
+    /// Grants runs what they wait for, if nothing stands in their way any more.
     fn grant(
         &mut self,
-        run: RunId,
+        runs: Vec<RunId>,
         records: &mut Vec<ArbiterRecord>,
         gated: &mut Vec<ArbiterCommand>,
-    ) -> bool {
-        if !self.state.is_free(run) {
-            return false;
+    ) {
+        for run in runs {
+            if self.state.is_free(run) {
+                let _nobody = self.note(ArbiterRecord::Granted { run }, records);
+                gated.push(ArbiterCommand::Granted { run, fence: FencingToken(self.state.head()) });
+            } else {
+                gated.push(ArbiterCommand::Waits { run });
+            }
         }
-        self.note(ArbiterRecord::Granted { run }, records);
-        gated.push(ArbiterCommand::Granted { run, fence: FencingToken(self.state.head()) });
-        true
     }
 }

@@ -1,6 +1,7 @@
 //! Who holds what, who waits for whom.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use stillpoint_context::{FencingToken, Mono, RunId};
@@ -46,11 +47,16 @@ impl Place {
     }
 }
 
+/// By mode, who has a key.
+type Modes = BTreeMap<Mode, BTreeSet<Place>>;
+
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Key {
-    /// By mode, who holds it and who waits for it.
-    holders: BTreeMap<Mode, BTreeSet<Place>>,
-    waiters: BTreeMap<Mode, BTreeSet<Place>>,
+    holders: Modes,
+    /// Who stands in line for it, to keep it.
+    keepers: Modes,
+    /// Who stands in line for it, to let go of it early.
+    passers: Modes,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +68,15 @@ struct Asker {
     token: Option<FencingToken>,
     /// Whom it waits for, and over which key.
     blocker: Option<(Place, ClaimKey)>,
+    /// All that it is to keep is free, so that it stands in line for what it lets go of early, too.
+    in_front: bool,
+}
+
+impl Asker {
+    /// What it claims to the end, or what it lets go of early.
+    fn part(&self, kept: bool) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().filter(move |claim| claim.until.is_none() == kept)
+    }
 }
 
 /// The state of the arbiter.
@@ -131,12 +146,8 @@ impl ArbiterState {
     /// Puts a run in its place, watching nobody yet.
     pub(super) fn insert(&mut self, claimant: &Claimant) {
         let place = Place::of(claimant.at, claimant.head_start, claimant.asked);
-        let side = if claimant.token.is_some() { Side::Holding } else { Side::Waiting };
         self.latest = self.latest.max(claimant.at);
         self.places.insert(claimant.run, place);
-        for claim in &claimant.claims {
-            self.lock(place, claim, side);
-        }
         let asker = Asker {
             run: claimant.run,
             claims: claimant.claims.clone(),
@@ -144,27 +155,20 @@ impl ArbiterState {
             since: claimant.at,
             token: claimant.token,
             blocker: None,
+            in_front: false,
         };
         self.askers.insert(place, asker);
+        self.lock_all(place);
     }
 
     /// Lets every waiting run watch its blocker.
     pub(super) fn watch_all(&mut self, policy: GrantPolicy) {
-        let places: Vec<_> = self.askers.keys().copied().collect();
-        for place in places {
-            self.watch(place, policy);
-        }
+        let places = self.askers.keys().copied().collect();
+        let _all = self.watch(places, policy);
     }
 
     pub(super) fn knows(&self, run: RunId) -> bool {
         self.places.contains_key(&run)
-    }
-
-    /// The runs that wait for this one, in line.
-    pub(super) fn watchers(&self, run: RunId) -> Vec<RunId> {
-        let watchers = self.places.get(&run).and_then(|place| self.watchers.get(place));
-        let runs = watchers.into_iter().flatten().filter_map(|place| self.askers.get(place));
-        runs.map(|asker| asker.run).collect()
     }
 
     pub(super) fn waits(&self, run: RunId) -> bool {
@@ -173,6 +177,13 @@ impl ArbiterState {
 
     fn asker(&self, run: RunId) -> Option<&Asker> {
         self.askers.get(self.places.get(&run)?)
+    }
+
+    /// Who waits, in line, and whether it is in front.
+    #[cfg(test)]
+    pub(super) fn line(&self) -> Vec<(RunId, bool)> {
+        let waiting = self.askers.values().filter(|asker| asker.token.is_none());
+        waiting.map(|asker| (asker.run, asker.in_front)).collect()
     }
 
     /// Everything that waits, in line.
@@ -199,8 +210,9 @@ impl ArbiterState {
         self.askers.values().filter_map(|asker| Some((asker.run, asker.token?)))
     }
 
-    /// Takes note of a record: the only mutation. Who watches whom follows from it.
-    pub(super) fn apply(&mut self, record: &ArbiterRecord, policy: GrantPolicy) {
+    /// Takes note of a record: the only mutation. Who watches whom follows from it. Gives the waiting runs that were looked at
+    /// anew, in line.
+    pub(super) fn apply(&mut self, record: &ArbiterRecord, policy: GrantPolicy) -> Vec<RunId> {
         self.head += 1;
         match record {
             ArbiterRecord::Queued { run, claims, head_start, at } => {
@@ -213,7 +225,10 @@ impl ArbiterState {
                     asked,
                     token: None,
                 });
-                self.watch(Place::of(*at, *head_start, asked), policy);
+                let place = Place::of(*at, *head_start, asked);
+                let mut again = self.overtaken(place, true);
+                again.insert(place);
+                return self.watch(again, policy);
             }
             ArbiterRecord::Regranted { run } => {
                 let token = FencingToken(self.head);
@@ -224,73 +239,108 @@ impl ArbiterState {
             }
             ArbiterRecord::Snapshot(_) => self.snapshot_at = self.head,
             ArbiterRecord::Granted { run } => {
-                let Some(&place) = self.places.get(run) else { return };
                 let token = FencingToken(self.head);
-                let claims = match self.askers.get_mut(&place) {
-                    Some(asker) => {
+                if let Some(&place) = self.places.get(run) {
+                    self.unlock_all(place);
+                    if let Some(asker) = self.askers.get_mut(&place) {
                         asker.token = Some(token);
-                        asker.claims.clone()
+                        asker.in_front = false;
                     }
-                    None => return,
-                };
-                for claim in &claims {
-                    self.unlock(place, claim, Side::Waiting);
-                    self.lock(place, claim, Side::Holding);
+                    // Whoever comes after it waited for it before: it stood in line for all of this.
+                    self.lock_all(place);
                 }
             }
-            ArbiterRecord::Released { run, claims } => self.release(*run, claims, policy),
+            ArbiterRecord::Released { run, claims } => return self.release(*run, claims, policy),
         }
+        Vec::new()
     }
 
-    fn release(&mut self, run: RunId, claims: &[Claim], policy: GrantPolicy) {
-        let Some(&place) = self.places.get(&run) else { return };
-        let Some(asker) = self.askers.get_mut(&place) else { return };
-        let side = if asker.token.is_some() { Side::Holding } else { Side::Waiting };
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut asker.claims)
-            .into_iter()
-            .partition(|claim| claims.is_empty() || claims.contains(claim));
-        asker.claims.clone_from(&kept);
-        for claim in &gone {
-            self.unlock(place, claim, side);
-        }
-        // A key above may have been intended for the sake of several claims.
-        for claim in &kept {
-            self.lock(place, claim, side);
-        }
+    fn release(&mut self, run: RunId, claims: &[Claim], policy: GrantPolicy) -> Vec<RunId> {
+        let Some(&place) = self.places.get(&run) else { return Vec::new() };
+        self.unlock_all(place);
         if claims.is_empty() {
             self.places.remove(&run);
             if let Some((blocker, _)) = self.askers.remove(&place).and_then(|asker| asker.blocker) {
                 self.unwatch(place, blocker);
             }
+        } else if let Some(asker) = self.askers.get_mut(&place) {
+            asker.claims.retain(|claim| !claims.contains(claim));
         }
-        for watcher in self.watchers.remove(&place).unwrap_or_default() {
-            self.watch(watcher, policy);
-        }
+        self.lock_all(place);
+        let mut again = self.watchers.remove(&place).unwrap_or_default();
+        again.insert(place);
+        self.watch(again, policy)
     }
 
     fn unwatch(&mut self, watcher: Place, blocker: Place) {
         if let Some(watchers) = self.watchers.get_mut(&blocker) {
             watchers.remove(&watcher);
+            if watchers.is_empty() {
+                self.watchers.remove(&blocker);
+            }
         }
     }
 
-    /// Lets a waiting run watch its blocker, if it still has one.
-    fn watch(&mut self, place: Place, policy: GrantPolicy) {
-        let Some(asker) = self.askers.get(&place) else { return };
-        if asker.token.is_some() {
-            return;
+    /// Lets waiting runs watch their blockers, if they still have one, and those further back to whom that makes a difference.
+    /// What is true of a run follows from those that hold and those before it, so that each is looked at once. Gives those
+    /// that were looked at, in line.
+    fn watch(&mut self, mut again: BTreeSet<Place>, policy: GrantPolicy) -> Vec<RunId> {
+        let mut looked_at = Vec::new();
+        while let Some(place) = again.pop_first() {
+            let Some(asker) = self.askers.get(&place) else { continue };
+            if asker.token.is_some() {
+                continue;
+            }
+            looked_at.push(asker.run);
+            let (before, was_in_front) = (asker.blocker.clone(), asker.in_front);
+            let (blocker, in_front) = match policy {
+                GrantPolicy::Strict => match self.blocker(place, asker.part(true)) {
+                    None => (self.blocker(place, asker.part(false)), true),
+                    blocker => (blocker, false),
+                },
+                #[cfg(any(test, feature = "testing"))]
+                GrantPolicy::Always => (None, true),
+            };
+            if let Some((before, _)) = before {
+                self.unwatch(place, before);
+            }
+            if let Some((blocker, _)) = &blocker {
+                self.watchers.entry(*blocker).or_default().insert(place);
+            }
+            if in_front != was_in_front {
+                self.unlock_all(place);
+            }
+            if let Some(asker) = self.askers.get_mut(&place) {
+                asker.blocker = blocker;
+                asker.in_front = in_front;
+            }
+            if in_front != was_in_front {
+                self.lock_all(place);
+                if in_front {
+                    again.append(&mut self.overtaken(place, false));
+                } else {
+                    again.append(&mut self.watchers.remove(&place).unwrap_or_default());
+                }
+            }
         }
-        let blocker = match policy {
-            GrantPolicy::Strict => self.blocker(place, &asker.claims),
-            #[cfg(any(test, feature = "testing"))]
-            GrantPolicy::Always => None,
-        };
-        if let Some((blocker, _)) = &blocker {
-            self.watchers.entry(*blocker).or_default().insert(place);
+        looked_at
+    }
+
+    /// The runs in front, but behind this one, of which something that they are to keep is not free any more for what this one
+    /// stands in line for, to keep it or else to let go of it early. O(runs behind it at these keys).
+    fn overtaken(&self, place: Place, kept: bool) -> BTreeSet<Place> {
+        let mut found = BTreeSet::new();
+        let Some(asker) = self.askers.get(&place) else { return found };
+        for (text, mode) in asker.part(kept).flat_map(locks) {
+            let Some(key) = self.keys.get(text) else { continue };
+            for rivals in mode.rivals().iter().filter_map(|rival| key.keepers.get(rival)) {
+                let behind = rivals.range((Bound::Excluded(place), Bound::Unbounded));
+                let in_front =
+                    |place: &&Place| self.askers.get(place).is_some_and(|asker| asker.in_front);
+                found.extend(behind.filter(in_front).copied());
+            }
         }
-        if let Some(asker) = self.askers.get_mut(&place) {
-            asker.blocker = blocker;
-        }
+        found
     }
 
     /// Whether nothing stands in the way of a waiting run.
@@ -299,21 +349,28 @@ impl ArbiterState {
     }
 
     /// The latest conflicting run in line before this one; failing that, one that holds. O(keys · log runs).
-    fn blocker(&self, place: Place, claims: &[Claim]) -> Option<(Place, ClaimKey)> {
+    fn blocker<'a>(
+        &self,
+        place: Place,
+        claims: impl Iterator<Item = &'a Claim>,
+    ) -> Option<(Place, ClaimKey)> {
         let mut found: Option<(Place, ClaimKey)> = None;
         for claim in claims {
             for (text, mode) in locks(claim) {
                 let Some(key) = self.keys.get(text) else { continue };
                 for rival in mode.rivals() {
-                    let waiting =
-                        key.waiters.get(rival).and_then(|set| set.range(..place).next_back());
+                    let before = |modes: &Modes| {
+                        modes.get(rival).and_then(|set| set.range(..place).next_back()).copied()
+                    };
                     let holding = key
                         .holders
                         .get(rival)
-                        .and_then(|set| set.iter().rev().find(|holder| **holder != place));
-                    for other in waiting.into_iter().chain(holding) {
-                        if found.as_ref().is_none_or(|(best, _)| other > best) {
-                            found = Some((*other, claim.key.clone()));
+                        .and_then(|set| set.iter().rev().find(|holder| **holder != place))
+                        .copied();
+                    let waiting = [before(&key.keepers), before(&key.passers)];
+                    for other in waiting.into_iter().flatten().chain(holding) {
+                        if found.as_ref().is_none_or(|(best, _)| other > *best) {
+                            found = Some((other, claim.key.clone()));
                         }
                     }
                 }
@@ -322,29 +379,38 @@ impl ArbiterState {
         found
     }
 
-    fn lock(&mut self, place: Place, claim: &Claim, side: Side) {
-        for (text, mode) in locks(claim) {
-            if !self.keys.contains_key(text) {
-                self.keys.insert(text.to_owned(), Key::default());
-            }
-            if let Some(key) = self.keys.get_mut(text) {
-                key.side(side).entry(mode).or_default().insert(place);
+    /// Locks all that a run holds, or stands in line for.
+    fn lock_all(&mut self, place: Place) {
+        let Some(asker) = self.askers.get(&place) else { return };
+        for claim in &asker.claims {
+            let Some(side) = asker.side(claim) else { continue };
+            for (text, mode) in locks(claim) {
+                if !self.keys.contains_key(text) {
+                    self.keys.insert(text.to_owned(), Key::default());
+                }
+                if let Some(key) = self.keys.get_mut(text) {
+                    key.side(side).entry(mode).or_default().insert(place);
+                }
             }
         }
     }
 
-    fn unlock(&mut self, place: Place, claim: &Claim, side: Side) {
-        for (text, mode) in locks(claim) {
-            let Some(key) = self.keys.get_mut(text) else { continue };
-            let modes = key.side(side);
-            if let Some(set) = modes.get_mut(&mode) {
-                set.remove(&place);
-                if set.is_empty() {
-                    modes.remove(&mode);
+    fn unlock_all(&mut self, place: Place) {
+        let Some(asker) = self.askers.get(&place) else { return };
+        for claim in &asker.claims {
+            let Some(side) = asker.side(claim) else { continue };
+            for (text, mode) in locks(claim) {
+                let Some(key) = self.keys.get_mut(text) else { continue };
+                let modes = key.side(side);
+                if let Some(set) = modes.get_mut(&mode) {
+                    set.remove(&place);
+                    if set.is_empty() {
+                        modes.remove(&mode);
+                    }
                 }
-            }
-            if key.holders.is_empty() && key.waiters.is_empty() {
-                self.keys.remove(text);
+                if key.is_unused() {
+                    self.keys.remove(text);
+                }
             }
         }
     }
@@ -352,16 +418,33 @@ impl ArbiterState {
 
 #[derive(Clone, Copy)]
 enum Side {
-    Waiting,
     Holding,
+    Keeping,
+    Passing,
+}
+
+impl Asker {
+    /// Where a claim of it counts, if anywhere.
+    fn side(&self, claim: &Claim) -> Option<Side> {
+        match (self.token, &claim.until) {
+            (Some(_), _) => Some(Side::Holding),
+            (None, None) => Some(Side::Keeping),
+            (None, Some(_)) => self.in_front.then_some(Side::Passing),
+        }
+    }
 }
 
 impl Key {
-    fn side(&mut self, side: Side) -> &mut BTreeMap<Mode, BTreeSet<Place>> {
+    fn side(&mut self, side: Side) -> &mut Modes {
         match side {
-            Side::Waiting => &mut self.waiters,
             Side::Holding => &mut self.holders,
+            Side::Keeping => &mut self.keepers,
+            Side::Passing => &mut self.passers,
         }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.holders.is_empty() && self.keepers.is_empty() && self.passers.is_empty()
     }
 }
 
