@@ -198,7 +198,8 @@ mod tests {
     const PIECE: usize = 1 << 20;
 
     fn file(bytes: usize) -> (File, Vec<u8>) {
-        let content: Vec<u8> = (0..=250).cycle().take(bytes).collect();
+        let mut content = (0..=250).collect::<Vec<u8>>().repeat(bytes / 251 + 1);
+        content.truncate(bytes);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         (file, content)

@@ -18,6 +18,7 @@ use crate::kind::BackupKind;
 use crate::point::{NewPoint, PointEvidence, PointLogs, PointMember, PointState, Trust};
 use crate::policy::{Gfs, LogRetention, Retention};
 use crate::quiesce::{Held, QuiesceLevel};
+use crate::seed::seeded;
 
 const DATABASE: DatabaseId = DatabaseId(Uuid::from_u128(1));
 
@@ -346,7 +347,7 @@ fn history() -> impl Strategy<Value = Vec<RestorePoint>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+    #![proptest_config(seeded("retention::tests"))]
 
     #[test]
     fn whatever_the_rules_are(

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use stillpoint_context::ErrorFacts;
 
 use super::*;
+use crate::seed::seeded_cases;
 
 fn utc(text: &str) -> DateTime<Utc> {
     NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap().and_utc()
@@ -430,7 +431,7 @@ const JUMPS: [(&str, &str); 9] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+    #![proptest_config(seeded_cases("schedule::tests", 48))]
 
     #[test]
     fn firings_are_those_of_a_look_at_every_minute(

@@ -16,3 +16,11 @@ pub fn seeded(test: &str) -> ProptestConfig {
         ..Default::default()
     }
 }
+
+/// The same with so many cases, unless `PROPTEST_CASES` says how many.
+#[allow(dead_code, reason = "not everybody who includes this needs it")]
+pub fn seeded_cases(test: &str, cases: u32) -> ProptestConfig {
+    let seeded = seeded(test);
+    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    if told { seeded } else { ProptestConfig { cases, ..seeded } }
+}
