@@ -3,7 +3,7 @@
 use stillpoint_catalog::{CatalogExt, JobQuery, PointQuery};
 use stillpoint_context::JobId;
 use stillpoint_model::group::ResourceGroup;
-use stillpoint_model::id::{GroupId, PointId, PolicyId};
+use stillpoint_model::id::{DatabaseId, GroupId, PointId, PolicyId};
 use stillpoint_model::inventory::Inventory;
 use stillpoint_model::job::Job;
 use stillpoint_model::point::RestorePoint;
@@ -121,6 +121,18 @@ impl Stillpoint {
     /// Of the catalogue.
     pub async fn topology_of_catalog(&self) -> Result<Topology, Error> {
         self.topology_with(None).await
+    }
+
+    /// The same of one database, whatever else the catalogue holds.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    ///
+    /// # Complexity
+    /// As many reads as the database has points.
+    pub async fn topology_of(&self, database: DatabaseId) -> Result<Topology, Error> {
+        let points = self.services().catalog.all_points(&PointQuery::of(database)).await?;
+        Ok(Topology::of(None, &points))
     }
 
     async fn topology_with(&self, inventory: Option<&Inventory>) -> Result<Topology, Error> {
