@@ -51,6 +51,8 @@ pub enum DebrisKind {
     Manifest(PointId),
     /// Files that a restore staged beside their targets, by the key of the restore.
     Staged(String),
+    /// Snapshots of a set that no restore point lies on and no run is known to have left, since when they were noted first.
+    Orphan(SetToken),
     /// Something else, in words.
     Other(String),
 }
@@ -62,6 +64,7 @@ impl fmt::Display for DebrisKind {
             Self::Exposure(key) => write!(f, "exposure {key}"),
             Self::Session(session) => write!(f, "session {session}"),
             Self::Manifest(point) => write!(f, "manifest of {point}"),
+            Self::Orphan(token) => write!(f, "orphaned snapshots {token}"),
             Self::Staged(restore) => write!(f, "staged files of restore {restore}"),
             Self::Other(what) => f.write_str(what),
         }

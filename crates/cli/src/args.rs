@@ -124,6 +124,18 @@ pub(crate) enum Command {
     /// Keep restore points whatever their policies say.
     #[command(subcommand)]
     Hold(HoldCommand),
+    /// Compare the catalogue with what the storage shows: what is missing, what is nobody's, what cannot be said.
+    ///
+    /// Without --apply it changes nothing. Exit code 4 while there is something to look at.
+    Reconcile(ReconcileArgs),
+    /// Make the catalogue anew from the manifests that lie beside the data.
+    ///
+    /// Adds what a state file does not have, or makes a new one: then --source and --store say where things are. Policies, groups
+    /// and schedules come back by `import`. Exit code 3 if something could not be read.
+    Rebuild,
+    /// What is done with the state file as a whole.
+    #[command(subcommand)]
+    Catalogue(CatalogueCommand),
     /// Look for what is missing before it is missed. Changes nothing.
     Doctor(FolderArgs),
     /// Try the side that takes snapshots, before the first backup.
@@ -358,6 +370,29 @@ pub(crate) struct PruneArgs {
     /// Show what would be deleted, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What to do with the state file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogueCommand {
+    /// Write a copy of it as it is at one instant, also while it is in use.
+    Backup {
+        /// The copy. It must not be there.
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `reconcile`.
+#[derive(Debug, Args)]
+pub(crate) struct ReconcileArgs {
+    /// Do what is to be done: restore points whose snapshots are gone are told to be missing (and back, if they are), those that
+    /// the catalogue lacks are adopted from their manifests, other snapshots of nobody are noted as debris.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Delete snapshots of nobody that were noted so long ago. Not where another state file shares the store: its restore points
+    /// look like nobody's.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "apply")]
+    pub(crate) delete_orphans_after: Option<Duration>,
 }
 
 /// What to do with holds.

@@ -119,7 +119,8 @@ pub(crate) fn point(topology: &Topology, text: &str) -> Outcome<PointId> {
     )?;
     points
         .iter()
-        .filter(|point| point.state == PointState::Available && point.kind.takes_database())
+        .filter(|point| point.state == PointState::Available && point.missing_since.is_none())
+        .filter(|point| point.kind.takes_database())
         .max_by_key(|point| (point.taken_at, point.point))
         .map(|point| point.point)
         .ok_or_else(|| {

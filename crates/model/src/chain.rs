@@ -224,16 +224,17 @@ pub struct RecoveryWindow {
 }
 
 impl RecoveryWindow {
-    /// The window of one database. Points of others, points without a database file and suspect
+    /// The window of one database. Points of others, points without a database file, suspect and missing
     /// points do not count.
     ///
     /// # Complexity
     /// O(p · s log s) for p points and s segments of the database.
     pub fn of(database: DatabaseId, points: &[RestorePoint], circular_logging: bool) -> Self {
         let mine = || points.iter().filter(|point| point.database == database);
-        let segments: Vec<LogSegment> = mine().filter_map(LogSegment::of).collect();
+        let segments: Vec<LogSegment> =
+            mine().filter(|point| !point.has_lost_logs()).filter_map(LogSegment::of).collect();
         let mut reaches: Vec<Reach> = mine()
-            .filter(|point| point.has_database())
+            .filter(|point| point.has_database() && !point.is_missing())
             .filter(|point| !matches!(point.trust, crate::point::Trust::Suspect { .. }))
             .map(|point| reach(point, &segments, circular_logging))
             .collect();

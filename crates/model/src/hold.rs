@@ -8,6 +8,20 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Subject};
 
 use crate::id::{HoldName, PointId};
+use crate::manifest::ManifestError;
+
+/// The format of a hold beside the data that this version writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// The name of a hold among the documents beside the data.
+pub fn document_name(hold: &HoldName) -> String {
+    format!("hold-{hold}.json")
+}
+
+/// Whether a document beside the data is a hold.
+pub fn is_document(name: &str) -> bool {
+    name.strip_prefix("hold-").is_some_and(|name| name.strip_suffix(".json").is_some())
+}
 
 /// Keeps restore points from being deleted until it is taken off, or over. Ours; a lock is the storage's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +65,38 @@ impl Hold {
         self.until.is_none_or(|until| now < until)
     }
 
+    /// What is kept when two say different things of one hold: all of both, for as long as either.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.points.extend(other.points.iter().copied());
+        self.until = match (self.until, other.until) {
+            (Some(one), Some(other)) => Some(one.max(other)),
+            _ => None,
+        };
+        if (other.since, &other.by, &other.reason) > (self.since, &self.by, &self.reason) {
+            self.since = other.since;
+            self.by.clone_from(&other.by);
+            self.reason.clone_from(&other.reason);
+        }
+        self
+    }
+
+    /// Its text beside the data: JSON, indented, ending in a line feed.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn to_json(&self) -> Result<String, ManifestError> {
+        crate::manifest::write(&Stored { format: FORMAT, hold: self.clone() })
+    }
+
+    /// Reads what [`Hold::to_json`] wrote, in this version or an earlier one.
+    ///
+    /// # Errors
+    /// [`ManifestError`]: it is damaged, or a later version wrote it.
+    pub fn from_json(text: &str) -> Result<Self, ManifestError> {
+        crate::manifest::read::<Stored>(text, FORMAT).map(|stored| stored.hold)
+    }
+
     /// Whether it makes sense by itself.
     ///
     /// # Errors
@@ -68,6 +114,12 @@ impl Hold {
         }
         Ok(())
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    hold: Hold,
 }
 
 impl fmt::Display for Hold {

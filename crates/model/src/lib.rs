@@ -30,8 +30,8 @@
 //! - What passes between plug-in and provider: [`handover`].
 //! - What happened: [`quiesce`] and [`evidence`] of the freeze, [`verdict`]s of the verification,
 //!   [`seal`]s of the bytes.
-//! - What is kept, and for how long ([`retention`], [`hold`]): [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
-//!   of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
+//! - What is kept, and for how long ([`retention`], [`hold`]): [`point`] and the facts that change it, [`manifest`] and [`standing`] beside
+//!   the data, [`reconcile`] of catalogue and storage, [`chain`]s of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
 
 #![forbid(unsafe_code)]
 
@@ -52,11 +52,13 @@ pub mod planning;
 pub mod point;
 pub mod policy;
 pub mod quiesce;
+pub mod reconcile;
 pub mod request;
 pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod seal;
+pub mod standing;
 pub mod topology;
 pub mod verdict;
 pub mod warning;

@@ -46,10 +46,12 @@ pub enum ManifestError {
     #[error("the manifest cannot be read")]
     Malformed(#[source] serde_json::Error),
     /// A later version wrote it.
-    #[error("the manifest has format {found}; this version reads up to {FORMAT}")]
+    #[error("the manifest has format {found}; this version reads up to {newest}")]
     Newer {
         /// Its format.
         found: u32,
+        /// The newest that this version reads.
+        newest: u32,
     },
 }
 
@@ -101,28 +103,46 @@ impl Manifest {
     /// # Errors
     /// Never in practice; a map with a key that is no text would be one.
     pub fn to_json(&self) -> Result<String, ManifestError> {
-        let mut text = serde_json::to_string_pretty(self).map_err(ManifestError::Malformed)?;
-        text.push('\n');
-        Ok(text)
+        write(self)
     }
 
     /// Reads what [`Manifest::to_json`] wrote, in this version or an earlier one. What is not
     /// known is ignored.
     pub fn from_json(text: &str) -> Result<Self, ManifestError> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        // The format first: a newer one need not fit the rest.
-        let Format { format } = serde_json::from_str(text).map_err(ManifestError::Malformed)?;
-        if format > FORMAT {
-            return Err(ManifestError::Newer { found: format });
-        }
-        serde_json::from_str(text).map_err(ManifestError::Malformed)
+        read(text, FORMAT)
     }
 
     /// BLAKE3 of a manifest's text, as hexadecimal text.
     pub fn digest(text: &str) -> String {
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
+}
+
+/// A document beside the data as text: JSON, indented, ending in a line feed.
+pub(crate) fn write(document: &impl Serialize) -> Result<String, ManifestError> {
+    let mut text = serde_json::to_string_pretty(document).map_err(ManifestError::Malformed)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Reads such a document, if it is of no newer format than this.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(
+    text: &str,
+    newest: u32,
+) -> Result<T, ManifestError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    // The format first: a newer one need not fit the rest.
+    let Format { format: found } = serde_json::from_str(text).map_err(ManifestError::Malformed)?;
+    if found > newest {
+        return Err(ManifestError::Newer { found, newest });
+    }
+    serde_json::from_str(text).map_err(ManifestError::Malformed)
+}
+
+/// The point whose manifest has this name; none for another document.
+pub fn point_of(document: &str) -> Option<crate::id::PointId> {
+    document.strip_prefix("point-")?.strip_suffix(".json")?.parse().ok()
 }

@@ -7,6 +7,7 @@
 //!                                            └─────── spared ─┘      └────────► logs only ────────────────────► (gone)
 //!
 //!        unverified ──► verified ◄──► suspect        (beside it; the latest check counts)
+//!        there ◄──► missing                          (beside it; what the storage was last seen to have)
 //! ```
 
 use std::fmt;
@@ -26,10 +27,12 @@ use crate::seal::Seal;
 use crate::verdict::Finding;
 
 mod fact;
+mod loss;
 mod state;
 
 pub use crate::handover::MemberRole;
 pub use fact::{FactError, PointFact};
+pub use loss::Loss;
 pub use state::{Expiry, PointState};
 
 /// A snapshot that a point needs. Data members live and die together.
@@ -283,6 +286,9 @@ pub struct RestorePoint {
     /// How its deletion stands, if one was ever begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry: Option<Expiry>,
+    /// What the storage has lost of it, if it ever did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
     /// How far it can be trusted.
     pub trust: Trust,
     /// What is known about truncation.
@@ -344,6 +350,7 @@ impl RestorePoint {
             evidence,
             state: PointState::Provisional,
             expiry: None,
+            loss: None,
             trust: Trust::Unverified,
             truncation: Truncation::NotRequested,
             truncation_at: None,

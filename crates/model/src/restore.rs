@@ -138,6 +138,12 @@ pub enum RestoreError {
         /// The point.
         point: PointId,
     },
+    /// The storage has lost some of the point.
+    #[error("restore point {point} is missing: its storage has lost snapshots of it")]
+    Missing {
+        /// The point.
+        point: PointId,
+    },
     /// The point holds no database, only logs.
     #[error("restore point {point} holds only logs")]
     LogsOnly {
@@ -173,6 +179,7 @@ impl ErrorFacts for RestoreError {
             Self::Suspect { .. } => "restore.suspect",
             Self::Provisional { .. } => "restore.provisional",
             Self::Expiring { .. } => "restore.expiring",
+            Self::Missing { .. } => "restore.missing",
             Self::LogsOnly { .. } => "restore.logs_only",
             Self::NoFiles { .. } => "restore.no_files",
             Self::PointOnly { .. } => "restore.point_only",
@@ -184,7 +191,9 @@ impl ErrorFacts for RestoreError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Suspect { .. } => ErrorClass::Integrity,
-            Self::Provisional { .. } | Self::Expiring { .. } => ErrorClass::Conflict,
+            Self::Provisional { .. } | Self::Expiring { .. } | Self::Missing { .. } => {
+                ErrorClass::Conflict
+            }
             _ => ErrorClass::Invalid,
         }
     }
@@ -198,6 +207,7 @@ impl ErrorFacts for RestoreError {
             Self::Suspect { point, .. }
             | Self::Provisional { point }
             | Self::Expiring { point }
+            | Self::Missing { point }
             | Self::LogsOnly { point }
             | Self::NoFiles { point }
             | Self::PointOnly { point } => vec![Subject::new("restore point", point)],
@@ -215,6 +225,9 @@ impl ErrorFacts for RestoreError {
                 "Wait for the backup to end or resolve it, or accept the point as it is."
             }
             Self::Expiring { .. } => "Choose another point: some of this one may be gone.",
+            Self::Missing { .. } => {
+                "Choose another point. If the snapshots are there again, reconcile tells so."
+            }
             Self::LogsOnly { .. } => "Choose a point that holds the database.",
             Self::NoFiles { .. } => "Read the point again from its manifest.",
             Self::PointOnly { .. } => "Ask for the point itself.",
@@ -228,7 +241,7 @@ impl ErrorFacts for RestoreError {
 /// Plans a restore of `point`. Pure: nothing is looked at but the arguments.
 ///
 /// # Errors
-/// [`RestoreError`] by kind: a point that is being deleted, a suspect or provisional point without its override, a point without
+/// [`RestoreError`] by kind: a point that is being deleted or missing, a suspect or provisional point without its override, a point without
 /// a database or without files, files that would meet in one path.
 pub fn plan_restore(
     request: &RestoreRequest,
@@ -238,6 +251,9 @@ pub fn plan_restore(
     let mut warnings = Vec::new();
     if point.state == PointState::Expiring {
         return Err(RestoreError::Expiring { point: id });
+    }
+    if point.is_missing() {
+        return Err(RestoreError::Missing { point: id });
     }
     if let Trust::Suspect { reason, .. } = &point.trust {
         if !request.accept_suspect {

@@ -20,7 +20,7 @@ use crate::quiesce::Consistency;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protection {
-    /// It has a restore point whose backup is over and which is not suspect.
+    /// It has a restore point whose backup is over and which is neither suspect nor missing.
     Protected,
     /// It has suspect restore points and none that is better.
     SuspectOnly,
@@ -73,6 +73,9 @@ pub struct PointView {
     pub consistency: Consistency,
     /// How far it has come.
     pub state: PointState,
+    /// Since when the storage lacks snapshots of it, if it does. To be told to somebody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<DateTime<Utc>>,
     /// How far it can be trusted.
     pub trust: Trust,
     /// What is known about truncation.
@@ -148,8 +151,8 @@ fn view(
     points.sort_by_key(|point| (std::cmp::Reverse(point.taken_at), point.id));
     let known = inventory.and_then(|inventory| inventory.databases.get(&database));
     let circular = known.is_some_and(|known| known.circular_logging);
-    let segments: Vec<LogSegment> =
-        points.iter().filter_map(|point| LogSegment::of(point)).collect();
+    let there = points.iter().filter(|point| !point.has_lost_logs());
+    let segments: Vec<LogSegment> = there.filter_map(|point| LogSegment::of(point)).collect();
     let owned: Vec<RestorePoint> = points.iter().map(|point| (*point).clone()).collect();
 
     let copies: Vec<CopyView> = inventory
@@ -164,10 +167,12 @@ fn view(
         .collect();
     let whole = || points.iter().filter(|point| point.has_database());
     let is_suspect = |point: &RestorePoint| matches!(point.trust, Trust::Suspect { .. });
-    let is_good = |point: &RestorePoint| point.state == PointState::Available && !is_suspect(point);
+    let is_good = |point: &RestorePoint| {
+        point.state == PointState::Available && !is_suspect(point) && !point.is_missing()
+    };
     let protection = if whole().any(|point| is_good(point)) {
         Protection::Protected
-    } else if whole().any(|point| is_suspect(point)) {
+    } else if whole().any(|point| is_suspect(point) && !point.is_missing()) {
         Protection::SuspectOnly
     } else if copies.iter().any(|copy| copy.reasons.is_empty()) {
         Protection::NotProtected
@@ -194,6 +199,11 @@ fn view(
                 copy: point.copy.clone(),
                 consistency: point.consistency,
                 state: point.state,
+                missing_since: point
+                    .loss
+                    .as_ref()
+                    .filter(|_| point.is_missing())
+                    .map(|loss| loss.since),
                 trust: point.trust.clone(),
                 truncation: point.truncation.clone(),
                 bytes: point.bytes(),
@@ -237,6 +247,9 @@ impl fmt::Display for Topology {
                     point.trust,
                     point.bytes
                 )?;
+                if let Some(since) = point.missing_since {
+                    write!(f, "; MISSING since {}", since.format("%Y-%m-%dT%H:%M:%SZ"))?;
+                }
                 if !matches!(point.reach.bound, Bound::EndOfLogs) {
                     write!(f, "; point in time only: {}", point.reach.bound)?;
                 }

@@ -40,6 +40,7 @@ pub(crate) enum Concern {
     Verification { point: PointId },
     Restore,
     Prune,
+    Reconcile,
 }
 
 impl Brief {
@@ -85,7 +86,7 @@ impl Concern {
                 }
             }
             // What could not be deleted is in its warnings, and still in the catalogue.
-            Self::Restore | Self::Prune => {
+            Self::Restore | Self::Prune | Self::Reconcile => {
                 for member in &mut run.members {
                     member.end = Some(match report.failure() {
                         Some(failure) => MemberEnd::Failed { failure: failure.clone() },

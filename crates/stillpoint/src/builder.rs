@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::exposure::{Check, Expose, Unexpose};
 use crate::prune::steps::{Decide, Delete};
 use crate::pump::Pump;
+use crate::reconcile::steps::Tend;
 use crate::restore::steps::{CheckStaged, Finish, Open, Place, Release, Stage};
 use crate::services::Services;
 use crate::timeouts::Timeouts;
@@ -239,6 +240,7 @@ pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error
         registry.register(Record)?;
         registry.register(Decide(shared()))?;
         registry.register(Delete(shared()))?;
+        registry.register(Tend(shared()))?;
         Ok(())
     };
     add().map_err(|error| Error::Configuration(error.to_string()))?;

@@ -12,7 +12,7 @@ use stillpoint_storage::{Discarded, RestoreKey};
 use stillpoint_workflow::{RunPhase, RunReport};
 
 use crate::Stillpoint;
-use crate::backup::points::doc_name;
+use crate::beside::manifest_name;
 use crate::error::Error;
 use crate::restore::steps::located;
 
@@ -189,7 +189,7 @@ impl Stillpoint {
                 if known.map_err(|error| Failure::of(&error))?.is_some() {
                     return Ok(false);
                 }
-                let name = doc_name(*point)?;
+                let name = manifest_name(*point)?;
                 for provider in services.providers.values() {
                     if provider.caps().documents {
                         provider.delete_doc(&cx, &name).await?;
@@ -197,6 +197,7 @@ impl Stillpoint {
                 }
                 Ok(true)
             }
+            // Whether anybody knows of an orphan is for a reconcile to say, and when it may go.
             _ => Ok(false),
         }
     }

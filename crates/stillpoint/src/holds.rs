@@ -1,9 +1,10 @@
 //! Holds: what is kept whatever the rules say.
 
-use stillpoint_model::hold::Hold;
+use stillpoint_model::hold::{self, Hold};
 use stillpoint_model::id::HoldName;
 
 use crate::Stillpoint;
+use crate::beside;
 use crate::error::Error;
 
 impl Stillpoint {
@@ -11,13 +12,16 @@ impl Stillpoint {
     ///
     /// # Errors
     /// [`Error::Hold`] for one that makes no sense; `hold.too_late` for a point that is being deleted, `catalog.not_found` for
-    /// one that is not there. The hold is then as it was.
+    /// one that is not there. The hold is then as it was. When it could not be written beside the data the hold counts, and is
+    /// to be put again, so that a rebuilt catalogue has it.
     ///
     /// # Idempotence
     /// May be repeated.
     pub async fn put_hold(&self, hold: &Hold) -> Result<(), Error> {
         hold.check()?;
-        Ok(self.services().catalog.put_hold(hold).await?)
+        self.services().catalog.put_hold(hold).await?;
+        // Second, as a hold on the storage alone keeps nothing.
+        Ok(beside::put_hold(self.services(), &self.cx(), hold, |_, _| true).await?)
     }
 
     /// Every hold, also those that are over, by name.
@@ -31,11 +35,16 @@ impl Stillpoint {
     /// Takes a hold off. What it kept is deleted by the next prune, if nothing else keeps it.
     ///
     /// # Errors
-    /// Of the catalogue.
+    /// Of the catalogue. When it could not be taken away beside the data the hold still counts, and is to be removed again.
     ///
     /// # Idempotence
     /// For one that is not there it succeeds.
     pub async fn remove_hold(&self, name: &HoldName) -> Result<(), Error> {
+        // First: a catalogue that is rebuilt must not have a hold that somebody was told is off.
+        let document = beside::name(hold::document_name(name))?;
+        for side in beside::keepers(self.services()) {
+            side.delete_doc(&self.cx(), &document).await?;
+        }
         Ok(self.services().catalog.remove_hold(name).await?)
     }
 }

@@ -89,7 +89,8 @@
 //!
 //! - [`Stillpoint`]: [`discover`](Stillpoint::discover), [`plan`](Stillpoint::plan), [`backup`](Stillpoint::backup),
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`retention`](Stillpoint::retention),
-//!   [`prune`](Stillpoint::prune), [`put_hold`](Stillpoint::put_hold), [`jobs`](Stillpoint::jobs),
+//!   [`prune`](Stillpoint::prune), [`put_hold`](Stillpoint::put_hold), [`reconcile`](Stillpoint::reconcile),
+//!   [`repair`](Stillpoint::repair), [`rebuild`](Stillpoint::rebuild), [`jobs`](Stillpoint::jobs),
 //!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
 //! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
 //!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
@@ -107,6 +108,7 @@
 
 mod account;
 mod backup;
+mod beside;
 mod bounds;
 mod brief;
 mod builder;
@@ -124,6 +126,8 @@ mod objects;
 mod parked;
 mod prune;
 mod pump;
+mod rebuild;
+mod reconcile;
 mod recover;
 mod restore;
 mod retention;
@@ -154,6 +158,8 @@ pub use locks::{Lock, Waiter};
 pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
 pub use prune::{PruneRequest, PruneScope, PruneTarget};
 pub use pump::TOPIC;
+pub use rebuild::Rebuilt;
+pub use reconcile::{ReconcileOptions, ReconcileReport, RepairRequest};
 pub use retention::{DatabaseRetention, RetentionTable};
 pub use scheduler::{
     Scheduler, SchedulerEvent, SchedulerEvents, SchedulerOptions, SchedulerStatus,

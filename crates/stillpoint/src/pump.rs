@@ -4,13 +4,14 @@
 //! each fact in order, idempotently, so that feeding one twice changes nothing. How far it has been fed is kept in the
 //! catalogue, with what was fed; only the positions of a journal that forgets mean nothing to the next process.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::lock::Mutex;
 use stillpoint_catalog::{Catalog, Cursor};
-use stillpoint_context::{ErrorClass, Failure};
+use stillpoint_context::{ErrorClass, Failure, RunId};
 use stillpoint_model::point::PointFact;
-use stillpoint_workflow::{FactDraft, Journal, Position, Topic};
+use stillpoint_workflow::{FactDraft, Journal, Position, StreamId, Topic};
 
 /// The topic of facts about restore points.
 pub const TOPIC: &str = "restore-point";
@@ -42,6 +43,24 @@ impl Pump {
     /// A pump that begins where the catalogue stands.
     pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
         Self { journal, cursor: Mutex::new(None) }
+    }
+
+    /// The runs of all processes that the journal has no end of.
+    ///
+    /// # Errors
+    /// Of the journal.
+    pub(crate) async fn open_runs(&self) -> Result<BTreeSet<RunId>, Failure> {
+        let (mut open, mut after) = (BTreeSet::new(), None);
+        loop {
+            let page = self.journal.open(after, BATCH).await;
+            let page = page.map_err(|error| Failure::of(&error))?;
+            let Some(last) = page.last() else { return Ok(open) };
+            after = Some(last.stream);
+            open.extend(page.iter().filter_map(|stream| match stream.stream {
+                StreamId::Run(run) => Some(run),
+                _ => None,
+            }));
+        }
     }
 
     /// Feeds the catalogue with every fact that is in the journal now.

@@ -10,6 +10,7 @@ use stillpoint_catalog::Begun;
 use stillpoint_context::{
     BoxFuture, Cx, ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId, RunId,
 };
+use stillpoint_model::id::PointId;
 use stillpoint_model::job::{Job, JobKind, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
@@ -284,7 +285,14 @@ impl Stillpoint {
                 _ => Ok(()),
             }
         };
-        self.catalogue(closed).await.map_err(|error| Failure::of(&error))
+        let closed = self.catalogue(closed).await;
+        let noted: &[PointId] = match &brief.concern {
+            Concern::Backup => &leaves.points,
+            Concern::Verification { point } => std::slice::from_ref(point),
+            _ => &[],
+        };
+        self.note_standings(noted).await;
+        closed.map_err(|error| Failure::of(&error))
     }
 
     /// Follows a run to its end, passing its news on. A parked run is not over: the job shows it, and waits.

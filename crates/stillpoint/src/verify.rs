@@ -187,6 +187,9 @@ impl Action for Load {
             // A prune was here first.
             return Err(Failure::of(&RestoreError::Expiring { point: *id }));
         }
+        if point.is_missing() {
+            return Err(Failure::of(&RestoreError::Missing { point: *id }));
+        }
         Ok(Done::new(inspection(&point)))
     }
 }

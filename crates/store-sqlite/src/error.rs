@@ -34,6 +34,12 @@ pub enum OpenError {
         /// The path.
         path: PathBuf,
     },
+    /// There is something of that name already.
+    #[error("there is something at {} already", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
     /// It may only be read.
     #[error("the state file {} is read-only", path.display())]
     ReadOnly {
@@ -99,6 +105,7 @@ impl OpenError {
             Self::InUse { path, .. }
             | Self::Folder { path }
             | Self::NoFolder { path }
+            | Self::Exists { path }
             | Self::ReadOnly { path }
             | Self::NotADatabase { path }
             | Self::Foreign { path }
@@ -116,6 +123,7 @@ impl ErrorFacts for OpenError {
             Self::InUse { .. } => "state.in_use",
             Self::Folder { .. } => "state.is_folder",
             Self::NoFolder { .. } => "state.no_folder",
+            Self::Exists { .. } => "state.exists",
             Self::ReadOnly { .. } => "state.read_only",
             Self::NotADatabase { .. } => "state.not_a_database",
             Self::Foreign { .. } => "state.foreign",
@@ -128,6 +136,7 @@ impl ErrorFacts for OpenError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::InUse { .. } => ErrorClass::Busy,
+            Self::Exists { .. } => ErrorClass::Conflict,
             Self::Corrupt { .. } => ErrorClass::Integrity,
             Self::Io { .. } | Self::Sqlite { .. } => ErrorClass::Unavailable,
             _ => ErrorClass::Invalid,
@@ -149,6 +158,7 @@ impl ErrorFacts for OpenError {
             }
             Self::Folder { .. } => "Name a file, not a folder.",
             Self::NoFolder { .. } => "Make the folder first, or name another place.",
+            Self::Exists { .. } => "Name a file that is not there; nothing is overwritten.",
             Self::ReadOnly { .. } => "Make the file writable, or use another one.",
             Self::NotADatabase { .. } | Self::Foreign { .. } => {
                 "Name another file; this one was left as it was."

@@ -210,7 +210,7 @@ fn is_in_use(error: &TryLockError) -> bool {
 }
 
 /// What an error of SQLite means while the file is opened.
-fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(crate) fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path: path.to_owned() },
         Some(ErrorCode::DatabaseCorrupt) => {
@@ -229,7 +229,7 @@ fn wait(tries: i32) -> bool {
     u128::try_from(tries).is_ok_and(|tries| tries < BUSY.as_millis() / 5)
 }
 
-fn link(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+pub(crate) fn link(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_handler(Some(wait))?;

@@ -49,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod alive;
+mod backup;
 mod catalog;
 mod check;
 mod error;

@@ -10,7 +10,7 @@ use std::fs::{File, TryLockError};
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use rusqlite::Connection;
 use stillpoint_catalog::{
     Catalog, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, PointQuery, ScheduleCatalog,
@@ -617,4 +617,45 @@ async fn who_was_taken_over_stores_no_job() {
     never.id = JobId(Uuid::from_u128(2));
     let error = other.put_job_in_epoch(&never, process(2), taken).await.unwrap_err();
     assert_eq!(error.code(), "catalog.not_found");
+}
+
+#[tokio::test]
+async fn a_copy_is_taken_while_others_write() {
+    let (kept, _) = folder();
+    let folder = kept.path().to_owned();
+    let (path, copy) = (folder.join("state.db"), folder.join("copy.db"));
+    let store = SqliteStore::open(&path).unwrap();
+    fill(&store).await;
+    // Left by one that was killed.
+    std::fs::write(folder.join("copy.db.part"), "half").unwrap();
+    let others = SqliteStore::open(&path).unwrap();
+    // Once they are asked for, the writes go on by themselves while the copy blocks.
+    let facts: Vec<_> = (100..140).map(|number| [published(number)]).collect();
+    let writes = join_all(facts.iter().map(|facts| others.apply(facts, None)));
+    let (written, copied) = join(writes, async { store.back_up(&copy) }).await;
+    written.into_iter().for_each(Result::unwrap);
+    copied.unwrap();
+    assert!(!folder.join("copy.db.part").exists());
+    let opened = SqliteStore::open(&copy).unwrap();
+    let mut kept = opened.all_points(&PointQuery::all()).await.unwrap();
+    kept.retain(|point| point.id != published(1).point());
+    // All of some commits and nothing of the rest: one for each point, in order.
+    kept.sort_by_key(|point| point.id);
+    let ids: Vec<_> = kept.iter().map(|point| point.id).collect();
+    let first: Vec<_> = (100..140).map(|number| published(number).point()).collect();
+    assert_eq!(ids, first[..ids.len()]);
+    assert_eq!(opened.holds().await.unwrap(), store.holds().await.unwrap());
+    assert_eq!(opened.policies().await.unwrap(), store.policies().await.unwrap());
+    assert_eq!(opened.times().await.unwrap(), store.times().await.unwrap());
+    assert_eq!(opened.debris().await.unwrap(), store.debris().await.unwrap());
+    // What is removed stays so in a copy.
+    let removed = published(2);
+    opened.apply(std::slice::from_ref(&removed), None).await.unwrap();
+    assert!(opened.point(removed.point()).await.unwrap().is_none());
+
+    let refused = |to: &Path| store.back_up(to).unwrap_err().code().to_string();
+    assert_eq!(refused(&copy), "state.exists");
+    assert_eq!(refused(&path), "state.exists");
+    assert_eq!(refused(&folder), "state.exists");
+    assert_eq!(refused(&folder.join("no/copy.db")), "state.no_folder");
 }

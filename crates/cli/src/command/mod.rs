@@ -11,6 +11,7 @@ mod operate;
 mod policy;
 mod protect;
 mod prune;
+mod reconcile;
 mod restore;
 mod rules;
 mod run;
@@ -20,7 +21,7 @@ mod verify;
 
 use std::io;
 
-use crate::args::{Cli, Command, PluginCommand, ProviderCommand};
+use crate::args::{CatalogueCommand, Cli, Command, PluginCommand, ProviderCommand};
 use crate::context::{ErrorClass, Failure};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
@@ -54,6 +55,11 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Restore(args) => restore::run(&args, &places()?, talk).await,
         Command::Verify(args) => verify::run(&args, &places()?, talk).await,
         Command::Prune(args) => prune::run(&args, &places()?, talk).await,
+        Command::Reconcile(args) => reconcile::run(&args, &places()?, talk).await,
+        Command::Catalogue(CatalogueCommand::Backup { file }) => {
+            reconcile::back_up(&file, &places()?, out)
+        }
+        Command::Rebuild => reconcile::rebuild(&places()?, out).await,
         Command::Hold(command) => hold::run(command, &places()?, out).await,
         Command::Jobs(args) => show::jobs(&args, &places()?, out).await,
         Command::Parked(args) => operate::parked(args.command, &places()?, talk).await,

@@ -22,7 +22,7 @@ pub(super) async fn run(args: &VerifyArgs, places: &Places, talk: &Talk) -> Outc
     let topology = site.stillpoint.topology_of_catalog().await?;
     let mut points: Vec<PointId> = if args.all {
         let all = topology.databases.iter().flat_map(|database| &database.points);
-        let all = all.filter(|point| point.state.is_whole());
+        let all = all.filter(|point| point.state.is_whole() && point.missing_since.is_none());
         all.map(|point| point.point).collect()
     } else {
         let named = args.points.iter().map(|point| pick::point(&topology, point));

@@ -13,7 +13,7 @@ use crate::text;
 /// Something that was left behind.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct LeftView {
-    /// `snapshots`, `exposure`, `session`, `manifest`, `staged`, `other`.
+    /// `snapshots`, `exposure`, `session`, `manifest`, `staged`, `orphan`, `other`.
     kind: &'static str,
     object: String,
     run: RunId,
@@ -34,6 +34,7 @@ impl LeftView {
             DebrisKind::Session(_) => "session",
             DebrisKind::Manifest(_) => "manifest",
             DebrisKind::Staged(_) => "staged",
+            DebrisKind::Orphan(_) => "orphan",
             _ => "other",
         };
         Self {

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use stillpoint::catalog::{Debris, DebrisKind};
 use stillpoint::workflow::{Claim, ClaimKey, NodeProgress};
-use stillpoint::{DatabaseRetention, RetentionTable};
+use stillpoint::{DatabaseRetention, Rebuilt, ReconcileReport, RetentionTable};
 use stillpoint::{JobAccount, Lock, ParkedRun, ParkedStep, RunSteps, StepAccount, Stuck, Waiter};
 use uuid::Uuid;
 
@@ -41,6 +41,7 @@ use crate::model::point::{
 };
 use crate::model::policy::{CopySelection, FrequencyClass, Policy, Retention, Verification};
 use crate::model::quiesce::{Held, QuiesceLevel};
+use crate::model::reconcile::{Act, Comparison, FoundManifest, KnownPoint, Sight};
 use crate::model::request::Trigger;
 use crate::model::restore::{RestoreRequest, RestoreTarget, plan_restore};
 use crate::model::retention::{Protected, RetentionInputs};
@@ -378,6 +379,71 @@ fn prune() {
     let table = RetentionTable::new(time(500), vec![known], names);
     check("prune_plan", &PruneView::of(&table, None));
     check("prune_job", &PruneView::of(&table, Some(&job())));
+}
+
+#[test]
+fn reconcile() {
+    let set = |number| SetToken::of(&RunId(uuid(51)), PointId(uuid(number)));
+    let at = |name: &str| SnapshotRef::new(volume(), SnapshotId::new(name).unwrap());
+    let lost = BTreeSet::from([at("sp-61")]);
+    let mut known: Vec<KnownPoint> =
+        (61..64).map(|number| KnownPoint::of(&point(number, 60, Trust::Unverified))).collect();
+    for (known, name) in known.iter_mut().zip(["sp-61", "sp-62", "sp-63"]) {
+        known.members = [at(name)].into();
+    }
+    known[2].state = PointState::Expiring;
+    let mut sight = Sight::at(time(500), Some(TimeDelta::days(7)));
+    sight.seen = [volume()].into();
+    let adopted = point(64, 60, Trust::Unverified);
+    let mut found = KnownPoint::of(&adopted);
+    found.members = [at("sp-64")].into();
+    sight.snapshots = vec![
+        (at("sp-62"), Some(known[1].set.clone())),
+        (at("sp-64"), Some(found.set.clone())),
+        (at("sp-65"), Some(set(65))),
+        (at("theirs"), None),
+    ];
+    sight.manifests = vec![
+        FoundManifest::new(found.point, Ok(found)),
+        FoundManifest::new(PointId(uuid(66)), Err("it ends too early".to_owned())),
+    ];
+    sight.noted = [(set(65), time(100))].into();
+    sight.points = known;
+    let comparison = Comparison::of(&sight);
+    let marks = comparison.acts().into_values().flatten();
+    assert!(
+        marks
+            .into_iter()
+            .any(|act| act == Act::Mark { point: PointId(uuid(61)), lost: lost.clone() })
+    );
+    let limits = vec!["volume fs:/srv/old: it does not answer".to_owned()];
+    let report = ReconcileReport::new(time(500), comparison, limits);
+    check("reconcile", &ReconcileView::of(&report, None));
+    check("reconcile_job", &ReconcileView::of(&report, Some(&job())));
+    let clean = ReconcileReport::new(time(500), Comparison::default(), Vec::new());
+    check("reconcile_clean", &ReconcileView::of(&clean, None));
+}
+
+#[test]
+fn rebuild() {
+    let mut rebuilt = Rebuilt::default();
+    rebuilt.points = [PointId(uuid(61)), PointId(uuid(62))].into();
+    rebuilt.known = 3;
+    rebuilt.holds = [HoldName::new("case-7").unwrap()].into();
+    rebuilt.clock = Some(time(10));
+    rebuilt.skipped = vec!["the manifest of 63: it ends too early".to_owned()];
+    check("rebuild", &RebuildView::of(&rebuilt));
+    check("catalogue", &BackedUpView::of(Path::new("/srv/copy.db"), 4096));
+}
+
+#[test]
+fn a_missing_point_is_told_of() {
+    let mut points = points();
+    let lost = points[0].members.iter().map(|member| member.snapshot.clone()).collect();
+    let missing = PointFact::Missing { point: points[0].id, at: time(90), lost };
+    points[0] = missing.apply(Some(points[0].clone())).unwrap().unwrap();
+    assert!(points[0].is_missing(), "{:?}", points[0].members);
+    check("topology_missing", &TopologyView::of(&Topology::of(None, &points)));
 }
 
 #[test]

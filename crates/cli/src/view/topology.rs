@@ -58,6 +58,9 @@ pub(crate) struct PointView {
     copy: CopyId,
     consistency: Consistency,
     state: PointState,
+    /// Since when the storage lacks snapshots of it, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_since: Option<DateTime<Utc>>,
     /// `unverified`, `verified` or `suspect`.
     trust: &'static str,
     checked_at: Option<DateTime<Utc>>,
@@ -112,6 +115,7 @@ impl PointView {
             copy: point.copy.clone(),
             consistency: point.consistency,
             state: point.state,
+            missing_since: point.missing_since,
             trust: point.trust.word(),
             checked_at: point.trust.at(),
             findings: findings.iter().map(FindingView::of).collect(),
@@ -154,6 +158,9 @@ impl PointView {
         );
         if self.state != PointState::Available {
             let _ = write!(text, ", {}", self.state);
+        }
+        if let Some(since) = self.missing_since {
+            let _ = write!(text, ", MISSING since {}", text::time(since));
         }
         text.push('\n');
         if in_detail {

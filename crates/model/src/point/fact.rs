@@ -1,11 +1,13 @@
 //! What happened to a point, as a journal tells it to a catalogue.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Subject};
 
 use super::{PointState, RestorePoint, Truncation, Trust};
-use crate::id::PointId;
+use crate::id::{PointId, SnapshotRef};
 
 /// One thing that happened to a restore point.
 ///
@@ -73,6 +75,22 @@ pub enum PointFact {
         turn: u32,
         /// BLAKE3 of the manifest that tells of its logs alone, as hexadecimal text.
         manifest_digest: Option<String>,
+    },
+    /// The storage does not have all of its snapshots.
+    Missing {
+        /// Which point.
+        point: PointId,
+        /// When that was seen.
+        at: DateTime<Utc>,
+        /// Those that are gone.
+        lost: BTreeSet<SnapshotRef>,
+    },
+    /// The storage has all of its snapshots again.
+    Found {
+        /// Which point.
+        point: PointId,
+        /// When that was seen.
+        at: DateTime<Utc>,
     },
     /// It is gone: undone before anybody could rely on it, or pruned.
     Removed {
@@ -147,6 +165,8 @@ impl PointFact {
             | Self::Expiring { point, .. }
             | Self::Spared { point, .. }
             | Self::Reduced { point, .. }
+            | Self::Missing { point, .. }
+            | Self::Found { point, .. }
             | Self::Removed { point, .. } => *point,
         }
     }
@@ -200,6 +220,16 @@ impl PointFact {
             Self::Reduced { turn, manifest_digest, .. } => {
                 let mut point = before.ok_or(unknown)?;
                 point.reduce(*turn, manifest_digest.as_ref());
+                Ok(Some(point))
+            }
+            Self::Missing { at, lost, .. } => {
+                let mut point = before.ok_or(unknown)?;
+                point.look(*at, lost);
+                Ok(Some(point))
+            }
+            Self::Found { at, .. } => {
+                let mut point = before.ok_or(unknown)?;
+                point.look(*at, &BTreeSet::new());
                 Ok(Some(point))
             }
             Self::Removed { .. } => Ok(None),

@@ -9,9 +9,10 @@ use crate::id::{PointId, SegmentId};
 use crate::point::{PointState, RestorePoint, Trust};
 use crate::policy::{Gfs, Policy};
 
-/// Whether it counts: its backup is over, and nobody found anything wrong.
+/// Whether it counts: its backup is over, its storage has it, and nobody found anything wrong.
 fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
     point.has_database()
+        && !point.is_missing()
         && point.state == PointState::Available
         && !matches!(point.trust, Trust::Suspect { .. })
         && point.taken_at <= now
@@ -107,8 +108,8 @@ fn newest_suspects(inputs: &RetentionInputs<'_>) -> Vec<PointId> {
     newest.into_values().filter(suspect).map(|point| point.id).collect()
 }
 
-/// What the rules of one policy keep of its points. A suspect one counts for nothing, and stays for as long as a good one would
-/// in its place.
+/// What the rules of one policy keep of its points. One that is suspect or missing counts for nothing, and stays for as long as
+/// a good one would in its place.
 fn by_rules(
     policy: &Policy,
     points: &[&RestorePoint],

@@ -96,7 +96,8 @@ fn is_missing(logs: &PointLogs, segment: &LogSegment) -> bool {
     }
 }
 
-/// The newest so many of a policy's own points that hold the database; of all, for one that takes none itself.
+/// The newest so many of a policy's own points that hold the database and are not missing; of all, for one that takes none
+/// itself.
 fn newest<'a>(points: &[&'a RestorePoint], of: &Policy, count: u32) -> Vec<&'a RestorePoint> {
     let is_own = |point: &RestorePoint| {
         point.policy.as_ref().is_some_and(|made_under| made_under.id == of.id)
@@ -104,7 +105,8 @@ fn newest<'a>(points: &[&'a RestorePoint], of: &Policy, count: u32) -> Vec<&'a R
     let mut points: Vec<_> = points
         .iter()
         .copied()
-        .filter(|point| point.has_database() && (!of.kind.takes_database() || is_own(point)))
+        .filter(|point| point.has_database() && !point.is_missing())
+        .filter(|point| !of.kind.takes_database() || is_own(point))
         .collect();
     points.sort_by_key(|point| std::cmp::Reverse((point.taken_at, point.id)));
     points.truncate(count as usize);

@@ -12,18 +12,19 @@ use stillpoint_model::handover::MemberRole;
 use stillpoint_model::id::{CopyId, GroupId, PointId, SetToken, SnapshotRef};
 use stillpoint_model::inventory::{Dag, Database, DatabaseCopy, Generation, Host};
 use stillpoint_model::kind::BackupKind;
-use stillpoint_model::manifest::{self, Manifest};
+use stillpoint_model::manifest::Manifest;
 use stillpoint_model::point::{
     NewPoint, PointEvidence, PointFact, PointFile, PointLogs, PointMember, RestorePoint,
     Truncation, Trust,
 };
 use stillpoint_model::policy::{FrequencyClass, PolicyRef};
 use stillpoint_model::seal::Seal;
-use stillpoint_storage::{DocName, Snapshot};
+use stillpoint_storage::Snapshot;
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
 use super::judge::{CopyJudgement, Judgement};
 use super::snapshots::Settled;
+use crate::beside::manifest_name;
 use crate::exposure::Inspection;
 use crate::pump;
 use crate::services::Services;
@@ -136,7 +137,7 @@ impl Action for Publish {
     ) -> Result<Undone, Failure> {
         let mut undone = Undone::clean();
         for planned in params.points.values() {
-            let name = doc_name(planned.id)?;
+            let name = manifest_name(planned.id)?;
             for part in &input.2 {
                 for snapshot in &part.snapshots {
                     let provider = self.0.provider(&snapshot.volume.provider)?;
@@ -230,7 +231,7 @@ impl Publish {
 
     /// Puts a manifest beside the data: with every provider that holds a part of the point and keeps documents.
     async fn put(&self, cx: &Cx, point: &RestorePoint, manifest: &[u8]) -> Result<(), Failure> {
-        let name = doc_name(point.id)?;
+        let name = manifest_name(point.id)?;
         let mut done = Vec::new();
         for member in &point.members {
             let id = &member.snapshot.volume.provider;
@@ -242,11 +243,6 @@ impl Publish {
         }
         Ok(())
     }
-}
-
-pub(crate) fn doc_name(point: PointId) -> Result<DocName, Failure> {
-    DocName::new(manifest::document_name(point))
-        .map_err(|error| Failure::new("manifest.name", ErrorClass::Internal, error.to_string()))
 }
 
 fn members(files: &[PointFile], settled: &[Settled]) -> Vec<PointMember> {

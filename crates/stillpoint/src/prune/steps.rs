@@ -15,7 +15,7 @@ use stillpoint_model::retention::{Protected, PruneOrder};
 use stillpoint_storage::{Deleted, Found, Snapshot};
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
-use crate::backup::points::doc_name;
+use crate::beside;
 use crate::pump;
 use crate::retention::{Kept, locks};
 use crate::services::Services;
@@ -174,7 +174,7 @@ impl Delete {
         }
         let mut failed = None;
         for snapshot in point.goes_with(keeps_logs).filter(|snapshot| !needed.contains(snapshot)) {
-            if let Err(failure) = self.snapshot(cx, params, snapshot).await {
+            if let Err(failure) = delete(&self.0, cx, params.late, snapshot).await {
                 let is_kept = is_kept(&failure);
                 let _first = failed.get_or_insert(failure);
                 if is_kept {
@@ -184,33 +184,6 @@ impl Delete {
             }
         }
         failed.map_or(Ok(()), Err)
-    }
-
-    async fn snapshot(
-        &self,
-        cx: &Cx,
-        params: &DeleteParams,
-        snapshot: &SnapshotRef,
-    ) -> Result<(), Failure> {
-        let provider = self.0.provider(&snapshot.volume.provider)?;
-        let give_up = cx.mono() + params.late;
-        let mut pause = Duration::from_millis(100);
-        while provider.delete(cx, snapshot).await? != Deleted::Gone {
-            if cx.mono() + pause > give_up {
-                return Err(Failure::new(
-                    "prune.pending",
-                    ErrorClass::Unavailable,
-                    format!("the storage has not deleted {snapshot} yet"),
-                )
-                .with_effect(Effect::Unknown)
-                .with_retryable(false)
-                .with_subject(Subject::new("snapshot", snapshot))
-                .with_remedy("Prune again later: it is asked for again then."));
-            }
-            cx.sleep(pause).await.map_err(|error| Failure::of(&error))?;
-            pause = (pause * 2).min(Duration::from_secs(30));
-        }
-        Ok(())
     }
 
     /// A point that could not be deleted is spared if the storage keeps it and nothing of it is gone. Else it stays expiring.
@@ -257,7 +230,7 @@ impl Delete {
             if !side.caps().documents {
                 continue;
             }
-            let name = doc_name(id)?;
+            let name = beside::manifest_name(id)?;
             let stored = side.get_doc(cx, &name).await?;
             let stored = stored.and_then(|bytes| String::from_utf8(bytes).ok());
             // One that cannot be read is left as it is: it is not for a prune to judge.
@@ -268,6 +241,8 @@ impl Delete {
             manifest.point = after.clone();
             let text = manifest.to_json().map_err(|error| Failure::of(&error))?;
             side.put_doc(cx, &name, text.as_bytes()).await?;
+            // The manifest tells all of it now.
+            side.delete_doc(cx, &beside::standing_name(id)?).await?;
             digest = Some(Manifest::digest(&text));
         }
         Ok(fact(digest))
@@ -281,10 +256,38 @@ impl Delete {
     ) -> Result<(), Failure> {
         let side = self.0.provider(provider)?;
         if side.caps().documents {
-            side.delete_doc(cx, &doc_name(point.id)?).await?;
+            beside::forget(side, cx, point.id).await?;
         }
         Ok(())
     }
+}
+
+/// Deletes a snapshot, and waits so long for a storage that deletes later.
+pub(crate) async fn delete(
+    services: &Services,
+    cx: &Cx,
+    late: Duration,
+    snapshot: &SnapshotRef,
+) -> Result<(), Failure> {
+    let provider = services.provider(&snapshot.volume.provider)?;
+    let give_up = cx.mono() + late;
+    let mut pause = Duration::from_millis(100);
+    while provider.delete(cx, snapshot).await? != Deleted::Gone {
+        if cx.mono() + pause > give_up {
+            return Err(Failure::new(
+                "prune.pending",
+                ErrorClass::Unavailable,
+                format!("the storage has not deleted {snapshot} yet"),
+            )
+            .with_effect(Effect::Unknown)
+            .with_retryable(false)
+            .with_subject(Subject::new("snapshot", snapshot))
+            .with_remedy("Ask again later: it is deleted then."));
+        }
+        cx.sleep(pause).await.map_err(|error| Failure::of(&error))?;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+    Ok(())
 }
 
 fn providers(point: &RestorePoint) -> BTreeSet<ProviderId> {

@@ -31,6 +31,16 @@ pub fn policy(number: u128, name: &str, retention: Retention) -> Policy {
     policy
 }
 
+fn over(sim: &Sim, world: &World) -> Stillpoint {
+    let mut builder =
+        Stillpoint::builder(Arc::new(world.exchange())).seams(sim.seams()).lanes(sim.lanes());
+    for array in ["alpha", "beta"] {
+        let provider = world.storage_named(array).with_caps(|caps| caps.lock = true);
+        builder = builder.provider(Arc::new(provider));
+    }
+    builder.build().unwrap()
+}
+
 impl Site {
     /// A database whose data is on one array and whose logs are on another.
     pub fn new(sim: &Sim) -> Self {
@@ -46,14 +56,13 @@ impl Site {
             .database(database)
             .copy(CopySpec::active("DB01", HOST).on("data01", "logs01").preference(1))
             .build();
-        let mut builder =
-            Stillpoint::builder(Arc::new(world.exchange())).seams(sim.seams()).lanes(sim.lanes());
-        for array in ["alpha", "beta"] {
-            let provider = world.storage_named(array).with_caps(|caps| caps.lock = true);
-            builder = builder.provider(Arc::new(provider));
-        }
-        let this = builder.build().unwrap();
+        let this = over(sim, &world);
         Self { world, this }
+    }
+
+    /// The same whose catalogue and journal are lost.
+    pub fn forgotten(&self, sim: &Sim) -> Self {
+        Self { world: self.world.clone(), this: over(sim, &self.world) }
     }
 
     pub async fn save(&self, policies: &[&Policy]) {

@@ -410,6 +410,7 @@ fn make_volume(volume: &VolumeSpec) -> SimVolume {
         device: format!("naa.{}", id_of("volume", &volume.name).simple()),
         files: BTreeMap::new(),
         snapshots: BTreeMap::new(),
+        lost: BTreeMap::new(),
         limit: volume.limit.and_then(NonZeroU32::new),
         needs: volume.needs,
         commit: volume.commit,

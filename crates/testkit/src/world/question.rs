@@ -397,8 +397,21 @@ impl World {
     /// Makes a snapshot vanish, as if an administrator had deleted it by hand.
     pub fn lose_snapshot(&self, snapshot: &SnapshotRef) {
         self.edit(|state| {
-            if let Some(disk) = state.volumes.get_mut(&snapshot.volume) {
-                disk.snapshots.remove(&snapshot.id);
+            if let Some(disk) = state.volumes.get_mut(&snapshot.volume)
+                && let Some(lost) = disk.snapshots.remove(&snapshot.id)
+            {
+                disk.lost.insert(snapshot.id.clone(), lost);
+            }
+        });
+    }
+
+    /// Has a snapshot that [vanished](Self::lose_snapshot) appear again, as if it had been brought back from a mirror.
+    pub fn bring_back_snapshot(&self, snapshot: &SnapshotRef) {
+        self.edit(|state| {
+            if let Some(disk) = state.volumes.get_mut(&snapshot.volume)
+                && let Some(lost) = disk.lost.remove(&snapshot.id)
+            {
+                disk.snapshots.insert(snapshot.id.clone(), lost);
             }
         });
     }

@@ -137,6 +137,8 @@ pub(crate) struct SimVolume {
     pub(crate) device: String,
     pub(crate) files: Files,
     pub(crate) snapshots: BTreeMap<SnapshotId, SimSnapshot>,
+    /// Those that vanished by hand, and may be brought back.
+    pub(crate) lost: BTreeMap<SnapshotId, SimSnapshot>,
     pub(crate) limit: Option<NonZeroU32>,
     pub(crate) needs: QuiesceLevel,
     /// How long a snapshot of it takes.
