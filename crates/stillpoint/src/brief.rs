@@ -40,6 +40,7 @@ pub(crate) enum Concern {
     Verification { point: PointId },
     Restore,
     Prune,
+    Hooks,
 }
 
 impl Brief {
@@ -84,6 +85,8 @@ impl Concern {
                     });
                 }
             }
+            // It has no databases.
+            Self::Hooks => {}
             // What could not be deleted is in its warnings, and still in the catalogue.
             Self::Restore | Self::Prune => {
                 for member in &mut run.members {

@@ -6,5 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod hooks;
 mod retention;
 mod site;
+mod told;
