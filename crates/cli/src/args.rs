@@ -47,6 +47,14 @@ pub(crate) struct Global {
     /// The folder that is protected; remembered in the state file.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) source: Option<PathBuf>,
+    /// The folder that the programs of hooks are in; remembered in the state file. [default: <state file's stem>.hooks beside
+    /// the state file, if that is there]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) hooks: Option<PathBuf>,
+    /// The file that says who is told what became of jobs; remembered in the state file. [default: <state file's
+    /// stem>.notify.toml beside the state file, if that is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) notify: Option<PathBuf>,
     /// Print one JSON document on standard output.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -78,7 +86,7 @@ pub(crate) enum Command {
     Protect(ProtectArgs),
     /// Show the databases that are there, and whether each can be backed up.
     Discover(FolderArgs),
-    /// How things are protected.
+    /// How things are protected. Hooks of a policy are set with `import`.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// What is protected together.
@@ -136,6 +144,9 @@ pub(crate) enum Command {
     /// What is done with the state file as a whole.
     #[command(subcommand)]
     Catalogue(CatalogueCommand),
+    /// Who is told what became of jobs.
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Look for what is missing before it is missed. Changes nothing.
     Doctor(FolderArgs),
     /// Try the side that takes snapshots, before the first backup.
@@ -150,6 +161,15 @@ pub(crate) enum Command {
     /// look, 4 damaged or not recoverable, 1 nothing could be said of it.
     #[command(subcommand)]
     Ese(EseCommand),
+}
+
+/// What to do with notifications.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum NotifyCommand {
+    /// Send a test to everybody, whatever they want to be told, and say what became of it.
+    ///
+    /// Exit codes: 0 all were sent, 3 some were not, 1 none was.
+    Test,
 }
 
 /// What to do with the side that takes snapshots.

@@ -16,6 +16,7 @@ mod error;
 mod exit;
 mod follow;
 mod interrupt;
+mod notifiers;
 mod notify;
 mod out;
 mod pick;

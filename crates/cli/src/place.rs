@@ -20,6 +20,10 @@ pub(crate) struct Places {
     pub(crate) store: Option<PathBuf>,
     /// The source, if it was named.
     pub(crate) source: Option<PathBuf>,
+    /// The folder of hooks, if it was named.
+    pub(crate) hooks: Option<PathBuf>,
+    /// The file of notifications, if it was named.
+    pub(crate) notify: Option<PathBuf>,
     /// How copies are made, if that was said.
     pub(crate) storage: Option<Storage>,
 }
@@ -43,6 +47,8 @@ impl Places {
             state: absolute(state)?,
             store: global.store.as_deref().map(absolute).transpose()?,
             source,
+            notify: global.notify.as_deref().map(absolute).transpose()?,
+            hooks: global.hooks.as_deref().map(absolute).transpose()?,
             storage: global.storage,
         };
         places.check_state()?;

@@ -12,7 +12,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stillpoint::Stillpoint;
 use stillpoint::catalog::{Catalog, Page, PointQuery};
 use stillpoint::context::{Cx, ErrorClass, HostId, HostPath, IdempotencyKey, PathFlavor};
 use stillpoint::exchange::{ExchangePlugin as _, Scope};
@@ -28,9 +27,12 @@ use stillpoint::storage_btrfs::{BtrfsConfig, BtrfsProvider};
 use stillpoint::storage_fs::{FsConfig, FsProvider, is_store};
 use stillpoint::store_sqlite::{OpenError, SqliteStore};
 use stillpoint::workflow::TokioSeams;
+use stillpoint::{HookRunner, ProgramRunner, Stillpoint};
 
 use crate::args::Storage;
 use crate::error::{CliError, Outcome};
+use crate::notifiers::{self, Subscription};
+use crate::out::Out;
 use crate::pick;
 use crate::place::{Places, check_apart, check_source};
 
@@ -40,6 +42,10 @@ pub(crate) const DEFAULT: &str = "default";
 const HOST: &str = "localhost";
 const SOURCE_TAG: &str = "stillpoint.source";
 const STORE_TAG: &str = "stillpoint.store";
+/// Who is told what became of jobs.
+const NOTIFY_TAG: &str = "stillpoint.notify";
+/// Where the programs of hooks are.
+const HOOKS_TAG: &str = "stillpoint.hooks";
 /// How copies are made; without it, of each file.
 const STORAGE_TAG: &str = "stillpoint.storage";
 const BTRFS: &str = "btrfs";
@@ -110,11 +116,14 @@ impl Site {
         let known = group.is_some().then(|| remembered(STORAGE_TAG));
         let storage =
             storage_of(places, known.map(|tag| tag.is_some_and(|tag| tag == Path::new(BTRFS))))?;
-        let (stillpoint, clones) = compose(&source, &store, storage, Some(catalog))?;
+        let hooks = hooks_of(places, remembered(HOOKS_TAG))?;
+        let notifiers = notifiers_of(places, remembered(NOTIFY_TAG))?;
+        let sides = Sides { state: Some(catalog), hooks, notifiers };
+        let (stillpoint, clones) = compose(&source, &store, storage, sides)?;
         let state = places.state.clone();
         let site = Self { stillpoint, state, store, source, storage, clones };
         if absent == Absent::Make {
-            site.remember(group, places.store.is_some()).await?;
+            site.remember(group, places).await?;
         }
         Ok(site)
     }
@@ -136,16 +145,22 @@ impl Site {
     }
 
     /// Makes the default policy and group if they are not there, and notes where things are. Where the store is remembered to
-    /// be changes only if the operator `names` one.
-    async fn remember(&self, group: Option<ResourceGroup>, names: bool) -> Outcome<()> {
+    /// be changes only if the operator has `named` one.
+    async fn remember(&self, group: Option<ResourceGroup>, named: &Places) -> Outcome<()> {
         let known = group.clone();
         let mut group = match group {
             Some(group) => group,
             None => self.new_group().await?,
         };
         group.tags.insert(SOURCE_TAG.to_owned(), text(&self.source)?);
-        if names || !group.tags.contains_key(STORE_TAG) {
+        if named.store.is_some() || !group.tags.contains_key(STORE_TAG) {
             group.tags.insert(STORE_TAG.to_owned(), text(&self.store)?);
+        }
+        if let Some(notify) = &named.notify {
+            group.tags.insert(NOTIFY_TAG.to_owned(), text(notify)?);
+        }
+        if let Some(hooks) = &named.hooks {
+            group.tags.insert(HOOKS_TAG.to_owned(), text(hooks)?);
         }
         if self.storage == Storage::Btrfs {
             group.tags.insert(STORAGE_TAG.to_owned(), BTRFS.to_owned());
@@ -201,19 +216,35 @@ impl Site {
     }
 }
 
-/// A Stillpoint over a folder and a store, with its state in memory unless a file of it is given, and whether the store
-/// takes clones.
+/// What a Stillpoint has beside a folder and a store.
+#[derive(Debug, Default)]
+pub(crate) struct Sides {
+    /// Its state; in memory, if none is given.
+    pub(crate) state: Option<Arc<SqliteStore>>,
+    /// What runs hooks.
+    pub(crate) hooks: Option<Arc<dyn HookRunner>>,
+    /// Who is told what became of jobs.
+    pub(crate) notifiers: Vec<Subscription>,
+}
+
+/// A Stillpoint over a folder and a store, and whether the store takes clones.
 pub(crate) fn compose(
     source: &Path,
     store: &Path,
     storage: Storage,
-    state: Option<Arc<SqliteStore>>,
+    sides: Sides,
 ) -> Outcome<(Stillpoint, bool)> {
     let plugin = FilesPlugin::new(source, host()?)?;
     let provider = provider(source, store, storage)?;
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
-    if let Some(state) = state {
+    if let Some(hooks) = sides.hooks {
+        builder = builder.hooks(hooks);
+    }
+    for (on, notifier) in sides.notifiers {
+        builder = builder.notifier(on, notifier);
+    }
+    if let Some(state) = sides.state {
         let file = HostPath::new(host()?, PathFlavor::Posix, text(state.path())?);
         let file = file.map_err(|error| unusable(state.path(), &error))?;
         builder = builder.state_at(file).store(state);
@@ -352,6 +383,47 @@ fn store_of(places: &Places, remembered: Option<PathBuf>, has_points: bool) -> O
         (None, false) if is_store(&places.store()) => Ok(places.store()),
         (_, false) => Err(no_store(&known)),
     }
+}
+
+/// What runs hooks: below the folder that the operator names, else the remembered one, else the one beside the state file. One that
+/// was not named and is not there keeps nobody from the rest: hooks that have to succeed then fail.
+fn hooks_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<Option<Arc<dyn HookRunner>>> {
+    if let Some(named) = &places.hooks {
+        return Ok(Some(Arc::new(ProgramRunner::new(named)?)));
+    }
+    let folder = remembered.unwrap_or_else(|| places.state.with_extension("hooks"));
+    match ProgramRunner::new(&folder) {
+        Ok(runner) => Ok(Some(Arc::new(runner))),
+        Err(failure) => {
+            tracing::debug!(folder = %folder.display(), %failure, "no hooks are run");
+            Ok(None)
+        }
+    }
+}
+
+/// Who is told: as the file says that the operator names, else the remembered one, else the one beside the state file. One that was
+/// not named and cannot be used is told of and keeps nobody from a backup or a restore.
+fn notifiers_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<Vec<Subscription>> {
+    if let Some(named) = &places.notify {
+        return notifiers::read(named);
+    }
+    let file = match remembered {
+        Some(file) => file,
+        None if !default_notify(places).exists() => return Ok(Vec::new()),
+        None => default_notify(places),
+    };
+    notifiers::read(&file).or_else(|error| {
+        let failure = &error.failure;
+        Out::alarm(&format!(
+            "warning: nobody is told what becomes of jobs: {} [{}]\n  remedy: {}",
+            failure.message, failure.code, failure.remedy
+        ));
+        Ok(Vec::new())
+    })
+}
+
+fn default_notify(places: &Places) -> PathBuf {
+    places.state.with_extension("notify.toml")
 }
 
 fn no_store(store: &Path) -> CliError {

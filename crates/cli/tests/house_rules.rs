@@ -34,6 +34,7 @@ const MAY: &[(&str, &[&str], &[&str])] = &[
     // A store over subvolumes is a folder store (decision 0015).
     ("storage-btrfs", &["context", "model", "storage", "storage-fs"], &[]),
     ("storage-*", &["context", "model", "storage"], &[]),
+    ("notify-*", &["context", "model", "stillpoint"], &[]),
     ("exchange-*", &["context", "model", "exchange", "ese"], &[]),
 ];
 

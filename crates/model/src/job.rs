@@ -351,7 +351,8 @@ fn roll_up(job: &Job) -> JobState {
         }
     }
     let is_stopped = job.stopped_by.is_some();
-    if job.failure.is_some() && job.runs.is_empty() && !is_stopped {
+    // What follows on nothing makes nothing better.
+    if job.failure.is_some() && job.runs.iter().all(|run| run.follow_up) && !is_stopped {
         return JobState::Failed;
     }
     if job.planned_at.is_none() {

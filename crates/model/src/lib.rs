@@ -24,7 +24,7 @@
 //!
 //! - What exists: [`inventory`], [`availability`] with every reason, [`placement`], and what plug-in,
 //!   providers and volumes can do ([`capability`]).
-//! - What is wanted: [`policy`] (versioned), [`group`], [`schedule`], [`request`].
+//! - What is wanted: [`policy`] (versioned) with its [`hook`]s, [`group`], [`schedule`], [`request`].
 //! - What will be done: [`planning`] for backups, [`restore`] for restores. Plans are data: the dry
 //!   run prints them, the engine carries them out.
 //! - What passes between plug-in and provider: [`handover`].
@@ -42,6 +42,7 @@ pub mod evidence;
 pub mod group;
 pub mod handover;
 pub mod hold;
+pub mod hook;
 pub mod id;
 pub mod inventory;
 pub mod job;

@@ -169,6 +169,7 @@ pub fn plan_backup(inputs: &Inputs<'_>) -> Result<BackupPlan, PlanError> {
         sets,
         databases,
         warnings,
+        hooks: inputs.policy.hooks_of_backups(),
     })
 }
 

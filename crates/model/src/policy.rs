@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use stillpoint_context::HostId;
 
+use crate::hook::{Hook, HookError, HookPhase, MOST_HOOKS};
 use crate::id::PolicyId;
 use crate::kind::BackupKind;
 use crate::quiesce::Consistency;
@@ -294,6 +295,9 @@ pub struct Policy {
     pub verification: Verification,
     /// What a partial success is called.
     pub on_partial: OnPartial,
+    /// The programs that run at certain points of its jobs; those of one phase in this order.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
 }
 
 impl Policy {
@@ -314,12 +318,24 @@ impl Policy {
             log_retention: LogRetention::default(),
             verification: Verification::default(),
             on_partial: OnPartial::default(),
+            hooks: Vec::new(),
         }
     }
 
     /// What runs and restore points pin.
     pub fn reference(&self) -> PolicyRef {
         PolicyRef { id: self.id, version: self.version, name: self.name.clone() }
+    }
+
+    /// Its hooks of a phase, in their order.
+    pub fn hooks_of(&self, phase: HookPhase) -> impl Iterator<Item = &Hook> {
+        self.hooks.iter().filter(move |hook| hook.phase == phase)
+    }
+
+    /// Its hooks that are for backups, in the order in which a job comes to them.
+    pub fn hooks_of_backups(&self) -> Vec<Hook> {
+        let phases = HookPhase::ALLOWED.into_iter().filter(|phase| !phase.is_of_restores());
+        phases.flat_map(|phase| self.hooks_of(phase)).cloned().collect()
     }
 
     /// `edited` as the version after this one.
@@ -371,7 +387,11 @@ impl Policy {
         if self.quiesce.limit.is_some_and(|limit| limit.is_zero()) {
             return Err(PolicyError::FreezeLimit);
         }
-        Ok(())
+        if self.hooks.len() > MOST_HOOKS {
+            let count = self.hooks.len();
+            return Err(HookError::TooMany { count, most: MOST_HOOKS }.into());
+        }
+        self.hooks.iter().try_for_each(|hook| Ok(hook.check()?))
     }
 }
 
@@ -418,6 +438,41 @@ mod tests {
             "policy.no_hosts"
         );
         assert_eq!(broken(|p| p.quiesce.limit = Some(Duration::ZERO)), "quiesce.limit_zero");
+        assert_eq!(
+            broken(|p| p.hooks = vec![Hook::new(HookPhase::Always, "/bin/sh")]),
+            "hook.path_escape"
+        );
+        assert_eq!(
+            broken(|p| p.hooks = vec![Hook::new(HookPhase::InFreeze, "a")]),
+            "hook.phase_forbidden"
+        );
+        assert_eq!(
+            broken(|p| p.hooks = vec![Hook::new(HookPhase::Always, "a"); MOST_HOOKS + 1]),
+            "hook.too_many"
+        );
+    }
+
+    #[test]
+    fn hooks_come_in_the_order_of_the_job_and_then_of_the_policy() {
+        let mut policy = policy();
+        let hook = |phase, program: &str| Hook::new(phase, program);
+        policy.hooks = vec![
+            hook(HookPhase::Always, "last"),
+            hook(HookPhase::BeforeRestore, "not of backups"),
+            hook(HookPhase::BeforeQuiesce, "second"),
+            hook(HookPhase::BeforeJob, "first"),
+            hook(HookPhase::BeforeQuiesce, "third"),
+        ];
+        let order: Vec<_> =
+            policy.hooks_of_backups().into_iter().map(|hook| hook.program).collect();
+        assert_eq!(order, ["first", "second", "third", "last"]);
+    }
+
+    #[test]
+    fn a_policy_that_was_stored_before_there_were_hooks_has_none() {
+        let mut stored = serde_json::to_value(policy()).unwrap();
+        stored.as_object_mut().unwrap().remove("hooks").unwrap();
+        assert_eq!(serde_json::from_value::<Policy>(stored).unwrap(), policy());
     }
 
     #[test]

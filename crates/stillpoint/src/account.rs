@@ -2,8 +2,9 @@
 
 use stillpoint_catalog::Debris;
 use stillpoint_context::{Failure, JobId, RunId, StepName};
+use stillpoint_model::hook::HookEnd;
 use stillpoint_model::job::{Job, RunState};
-use stillpoint_workflow::{GuardVerdict, NodeKind, NodeProgress, RunAccount};
+use stillpoint_workflow::{GuardVerdict, NodeKind, NodeNo, NodeProgress, Plan, RunAccount};
 
 use crate::Stillpoint;
 use crate::error::Error;
@@ -59,13 +60,22 @@ pub struct StepAccount {
     pub failure: Option<Failure>,
     /// The verdict, of a guard that is over.
     pub verdict: Option<GuardVerdict>,
+    /// What became of the program, of a hook that has ended; of one whose failure failed its run, that is in the failure.
+    pub hook: Option<HookEnd>,
 }
 
 impl StepAccount {
     /// A step that has come this far. For tests of whoever shows them.
     pub const fn new(step: StepName, progress: NodeProgress, attempts: u32) -> Self {
-        Self { step, within: None, progress, attempts, failure: None, verdict: None }
+        let (failure, verdict, hook) = (None, None, None);
+        Self { step, within: None, progress, attempts, failure, verdict, hook }
     }
+}
+
+/// Whether a step is a hook.
+fn is_hook(plan: &Plan, at: NodeNo) -> bool {
+    let kind = &plan.node(at).kind;
+    matches!(kind, NodeKind::Step(step) if crate::hooks::steps::is_hook(&step.action))
 }
 
 impl RunSteps {
@@ -87,6 +97,7 @@ impl RunSteps {
                 attempts: state.attempts(at),
                 failure: state.failure(at).cloned(),
                 verdict: state.verdict(at),
+                hook: is_hook(plan, at).then(|| state.output(at)?.read().ok()).flatten(),
             })
         });
         let parked = known.parked.iter().map(ParkedStep::of).collect();

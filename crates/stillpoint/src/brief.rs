@@ -41,6 +41,7 @@ pub(crate) enum Concern {
     Restore,
     Prune,
     Reconcile,
+    Hooks,
 }
 
 impl Brief {
@@ -85,6 +86,8 @@ impl Concern {
                     });
                 }
             }
+            // It has no databases.
+            Self::Hooks => {}
             // What could not be deleted is in its warnings, and still in the catalogue.
             Self::Restore | Self::Prune | Self::Reconcile => {
                 for member in &mut run.members {

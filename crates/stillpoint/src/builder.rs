@@ -21,6 +21,9 @@ use crate::backup::session::{Begin, Complete, Confirm, Evidence, Freeze, Snap, T
 use crate::backup::snapshots::{Adopt, Commit, Prepare, Settle};
 use crate::error::Error;
 use crate::exposure::{Check, Expose, Unexpose};
+use crate::hooks::HookRunner;
+use crate::hooks::steps::RunHook;
+use crate::notify::{Notifier, NotifyOn, Subscription};
 use crate::prune::steps::{Decide, Delete};
 use crate::pump::Pump;
 use crate::reconcile::steps::Tend;
@@ -38,6 +41,8 @@ pub struct Builder {
     plugin: Arc<dyn ExchangePlugin>,
     providers: Vec<Arc<dyn SnapshotProvider>>,
     catalog: Option<Arc<dyn Catalog>>,
+    hooks: Option<Arc<dyn HookRunner>>,
+    notifiers: Vec<Subscription>,
     /// Whether it is in the store that keeps the leases.
     one_store: bool,
     journal: Option<Arc<dyn Journal>>,
@@ -64,6 +69,8 @@ impl Builder {
             plugin,
             providers: Vec::new(),
             catalog: None,
+            hooks: None,
+            notifiers: Vec::new(),
             one_store: false,
             journal: None,
             leases: None,
@@ -138,6 +145,19 @@ impl Builder {
         self
     }
 
+    /// What runs the hooks of policies. Without it a policy with hooks is refused (`hook.no_runner`), and one that is there already
+    /// has hooks that fail.
+    pub fn hooks(mut self, runner: Arc<dyn HookRunner>) -> Self {
+        self.hooks = Some(runner);
+        self
+    }
+
+    /// Adds somebody who is told what became of each job that comes out in one of these ways. May be called for several.
+    pub fn notifier(mut self, on: NotifyOn, notifier: Arc<dyn Notifier>) -> Self {
+        self.notifiers.push(Subscription { on, notifier });
+        self
+    }
+
     /// Clock, tasks and ids. For tests under virtual time.
     pub fn seams(mut self, seams: Seams) -> Self {
         self.seams = Some(seams);
@@ -189,6 +209,8 @@ impl Builder {
             plugin: self.plugin,
             providers,
             catalog: self.catalog.unwrap_or_else(|| Arc::new(MemoryCatalog::new())),
+            hooks: self.hooks,
+            notifiers: self.notifiers,
             one_store: self.one_store,
             pump: Pump::new(Arc::clone(&journal)),
             state: self.state,
@@ -241,6 +263,7 @@ pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error
         registry.register(Decide(shared()))?;
         registry.register(Delete(shared()))?;
         registry.register(Tend(shared()))?;
+        registry.register(RunHook(shared()))?;
         Ok(())
     };
     add().map_err(|error| Error::Configuration(error.to_string()))?;

@@ -67,6 +67,14 @@ impl Error {
         Self::NotFound { kind: "restore point", id: point.to_string() }
     }
 
+    /// As data, with nothing lost of what is data already.
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) => failure,
+            other => Failure::of(&other),
+        }
+    }
+
     fn inner(&self) -> Option<&dyn ErrorFacts> {
         match self {
             Self::Catalog(error) => Some(error),

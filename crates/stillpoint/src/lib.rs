@@ -95,6 +95,8 @@
 //! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
 //!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
+//! - Who is told what became of a job: [`Notifier`]s.
+//! - Programs of the operator's that run before and after: [hooks](HookRunner) of policies.
 //! - For whoever operates it: [`parked`](Stillpoint::parked) runs, to be [resumed](Stillpoint::resume),
 //!   [resolved](Stillpoint::resolve) or [abandoned](Stillpoint::abandon); [`debris`](Stillpoint::debris);
 //!   [`locks`](Stillpoint::locks); a job's [account](Stillpoint::account).
@@ -119,9 +121,11 @@ mod doctor;
 mod error;
 mod exposure;
 mod holds;
+mod hooks;
 mod inventory;
 mod job;
 mod locks;
+mod notify;
 mod objects;
 mod parked;
 mod prune;
@@ -153,8 +157,15 @@ pub use account::{JobAccount, RunSteps, StepAccount};
 pub use builder::Builder;
 pub use doctor::{DoctorFinding, Gravity};
 pub use error::Error;
+pub use hooks::{ENVIRONMENT_VERSION, HookCall, HookRunner};
+#[cfg(unix)]
+pub use hooks::{INHERITED, ProgramRunner};
 pub use job::{JobEvent, JobHandle, Watch};
 pub use locks::{Lock, Waiter};
+pub use notify::{
+    JobReport, LogNotifier, Notification, Notifier, NotifyOn, Outcome, REPORT, ReportedDatabase,
+    ReportedProblem,
+};
 pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
 pub use prune::{PruneRequest, PruneScope, PruneTarget};
 pub use pump::TOPIC;

@@ -12,14 +12,20 @@ use stillpoint_model::topology::Topology;
 
 use crate::Stillpoint;
 use crate::error::Error;
+use crate::hooks::no_runner;
 
 impl Stillpoint {
     /// Stores a policy; a changed one as its next version.
     ///
     /// # Errors
-    /// When it breaks a rule of its own, or the catalogue fails.
+    /// When it breaks a rule of its own, when a hook of it could not be run (`hook.no_runner`, or as
+    /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails.
     pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
         policy.check().map_err(stillpoint_model::planning::PlanError::Policy)?;
+        for hook in &policy.hooks {
+            let runner = self.services().hooks.as_ref().ok_or_else(|| no_runner(hook))?;
+            runner.check(&self.cx(), hook).await?;
+        }
         Ok(self.services().catalog.put_policy(policy).await?)
     }
 

@@ -20,6 +20,7 @@ use crate::Stillpoint;
 use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::debris::Leaves;
 use crate::error::Error;
+use crate::hooks::jobs;
 use crate::job::{JobHandle, LiveJob};
 use crate::runs::open_state;
 
@@ -70,34 +71,41 @@ impl Stillpoint {
             if self.live().find(job.id).is_some() || theirs || stuck || unknown {
                 continue;
             }
-            jobs.push(match scheduled(&job).filter(|_| runs.is_empty()) {
-                Some(request) => self.take_up(job, request),
+            let is_begun = runs.iter().any(|(run, _)| run.id() != jobs::before(job.id));
+            jobs.push(match scheduled(&job).filter(|_| !is_begun) {
+                Some(request) => self.take_up(job, runs, request),
                 None => self.adopt(job, runs),
             });
         }
         Ok(jobs)
     }
 
-    /// Does what a job is for, of which nothing had begun.
-    fn take_up(&self, job: Job, request: BackupRequest) -> JobHandle {
+    /// Does what a job is for, of which nothing had begun but the hooks before it.
+    fn take_up(
+        &self,
+        mut job: Job,
+        runs: Vec<(RunHandle, Brief)>,
+        request: BackupRequest,
+    ) -> JobHandle {
         tracing::info!(job = %job.id, "a scheduled job that had not begun is taken up");
+        take_in(&mut job, &runs);
         self.begin_work(job, move |this, live| {
-            Box::pin(async move { this.carry_out(&request, &live).await })
+            Box::pin(async move {
+                let mut failed = this.conclude_the_rest(&live, &runs).await;
+                for (run, brief) in &runs {
+                    failed.extend(this.follow_on(&live, run, brief).await.err());
+                }
+                match failed.into_iter().next() {
+                    Some(failure) => Err(failure.into()),
+                    None => this.carry_out(&request, &live).await,
+                }
+            })
         })
     }
 
     /// Follows what is left of a job to its end.
     fn adopt(&self, mut job: Job, runs: Vec<(RunHandle, Brief)>) -> JobHandle {
-        for (handle, brief) in &runs {
-            if !job.runs.iter().any(|run| run.run == handle.id()) {
-                job.runs.push(brief.run.clone());
-            }
-            // What is stored may be older than the run.
-            let known = job.runs.iter_mut().find(|run| run.run == handle.id());
-            if let (Some(known), Some(state)) = (known, open_state(handle.status().phase)) {
-                known.state = state;
-            }
-        }
+        take_in(&mut job, &runs);
         let live = LiveJob::new(job);
         for (handle, _) in &runs {
             live.add_run(handle.clone());
@@ -150,6 +158,10 @@ impl Stillpoint {
                 Some((report, brief)) => {
                     failed.extend(self.conclude(live, &brief, &report).await.err());
                 }
+                // Hooks that never began are still to be run.
+                None if jobs::is_of_hooks(&run, live.snapshot().id) => {
+                    live.change(|job| job.runs.retain(|known| known.run != run.run));
+                }
                 None => live.change_run(run.run, |run| {
                     run.state = RunState::Ended(RunEnd::Failed);
                     let _kept = run.failure.get_or_insert_with(interrupted);
@@ -173,9 +185,24 @@ impl Stillpoint {
     }
 }
 
-/// The request of a job that a schedule asked for and of which nothing has begun: nobody will ask for it again.
+/// Brings what is known of the runs of a job, which may be newer than what is stored of it, into the job.
+fn take_in(job: &mut Job, runs: &[(RunHandle, Brief)]) {
+    for (handle, brief) in runs {
+        if !job.runs.iter().any(|run| run.run == handle.id()) {
+            job.runs.push(brief.run.clone());
+        }
+        let known = job.runs.iter_mut().find(|run| run.run == handle.id());
+        if let (Some(known), Some(state)) = (known, open_state(handle.status().phase)) {
+            known.state = state;
+        }
+    }
+}
+
+/// The request of a job that a schedule asked for and of which nothing has begun but the hooks before it: nobody will ask for it
+/// again.
 fn scheduled(job: &Job) -> Option<BackupRequest> {
-    let has_begun = !job.runs.is_empty() || job.planned_at.is_some() || job.failure.is_some();
+    let has_begun =
+        !jobs::is_before_anything(job) || job.planned_at.is_some() || job.failure.is_some();
     if has_begun || !matches!(job.trigger, Trigger::Schedule { .. }) {
         return None;
     }
@@ -187,10 +214,11 @@ fn scheduled(job: &Job) -> Option<BackupRequest> {
 
 /// Says of a job that not everything it was to do may have begun.
 fn interrupt(job: &mut Job) {
-    if job.planned_at.is_some() {
+    // The hooks after a job come once everything else is over.
+    if job.planned_at.is_some() || job.runs.iter().any(|run| run.run == jobs::after(job.id)) {
         return;
     }
-    if job.runs.is_empty() {
+    if jobs::is_before_anything(job) {
         let _kept = job.failure.get_or_insert_with(interrupted);
         return;
     }

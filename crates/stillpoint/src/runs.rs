@@ -24,6 +24,7 @@ use crate::Stillpoint;
 use crate::bounds::{CANCELLED, caught, within};
 use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::error::Error;
+use crate::hooks::jobs;
 use crate::job::{JobEvent, JobHandle, LiveJob};
 use crate::services::Services;
 
@@ -123,18 +124,20 @@ impl Stillpoint {
         JobHandle::new(live)
     }
 
-    /// The end of a job: stored first, then told.
+    /// The end of a job: its hooks, its notifications, then it is stored, then known.
     pub(crate) async fn end_job(&self, live: &Arc<LiveJob>, error: Option<Error>) {
-        let now = self.seams().clock.now();
         let cancelled_by = live.cancelled_by();
-        live.change(|job| {
-            match error {
-                Some(error) if error.code() == CANCELLED => job.stopped_by = cancelled_by,
-                Some(error) => {
-                    let _kept = job.failure.get_or_insert(Failure::of(&error));
-                }
-                None => {}
+        live.change(|job| match error {
+            Some(error) if error.code() == CANCELLED => job.stopped_by = cancelled_by,
+            Some(error) => {
+                let _kept = job.failure.get_or_insert(error.into_failure());
             }
+            None => {}
+        });
+        self.after_job(live).await;
+        self.tell(live).await;
+        let now = self.seams().clock.now();
+        live.change(|job| {
             job.planned_at = Some(now);
             if job.state().is_final() {
                 job.ended_at = Some(now);
@@ -303,7 +306,9 @@ impl Stillpoint {
         mut news: broadcast::Receiver<Notice>,
     ) -> Result<RunReport, EngineError> {
         live.add_run(handle.clone());
-        if let Some(by) = live.cancelled_by() {
+        // What follows on a job is not of it any more: a hook may have been made for this very case.
+        let is_after = handle.id() == jobs::after(live.snapshot().id);
+        if let Some(by) = live.cancelled_by().filter(|_| !is_after) {
             // The wish came before the run did.
             let _answer = handle.cancel(by).await?;
         }

@@ -9,6 +9,8 @@ use stillpoint_exchange::{ExchangePlugin, ExchangeRestore, RestoreSpec};
 use stillpoint_model::id::ProviderId;
 use stillpoint_storage::{SnapshotProvider, SnapshotRestore};
 
+use crate::hooks::HookRunner;
+use crate::notify::Subscription;
 use crate::pump::Pump;
 
 /// The sides that a Stillpoint composes.
@@ -17,6 +19,10 @@ pub(crate) struct Services {
     pub(crate) plugin: Arc<dyn ExchangePlugin>,
     pub(crate) providers: BTreeMap<ProviderId, Arc<dyn SnapshotProvider>>,
     pub(crate) catalog: Arc<dyn Catalog>,
+    /// Who is told what became of jobs.
+    pub(crate) notifiers: Vec<Subscription>,
+    /// What runs the hooks of policies.
+    pub(crate) hooks: Option<Arc<dyn HookRunner>>,
     /// Whether the catalogue is in the store that keeps the leases.
     pub(crate) one_store: bool,
     pub(crate) pump: Pump,

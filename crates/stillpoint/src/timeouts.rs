@@ -38,6 +38,8 @@ pub struct Timeouts {
     pub complete: Duration,
     /// Deleting the snapshots of a restore point.
     pub delete: Duration,
+    /// Sending a notification.
+    pub notify: Duration,
     /// Copying back for a restore.
     pub restore: Duration,
     /// How long the undo of a set waits for a snapshot that may still appear, and a deletion for one that goes later.
@@ -65,6 +67,7 @@ impl Default for Timeouts {
             publish: minutes(5),
             complete: minutes(10),
             delete: minutes(30),
+            notify: minutes(1),
             restore: minutes(24 * 60),
             late: minutes(5),
             grace: Duration::from_secs(5),

@@ -117,7 +117,7 @@ async fn without_site(source: &Path, store: &Path, storage: Storage, view: &mut 
             return;
         }
     };
-    match site::compose(source, trial.path(), storage, None) {
+    match site::compose(source, trial.path(), storage, site::Sides::default()) {
         Ok((stillpoint, clones)) => {
             let made = if store.is_dir() { "is there" } else { "will be made" };
             view.ok("store", format!("{} {made}", store.display()));

@@ -7,6 +7,7 @@ mod doctor;
 mod ese;
 mod group;
 mod hold;
+mod notify;
 mod operate;
 mod policy;
 mod protect;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
             reconcile::back_up(&file, &places()?, out)
         }
         Command::Rebuild => reconcile::rebuild(&places()?, out).await,
+        Command::Notify(command) => notify::run(command, &places()?, out).await,
         Command::Hold(command) => hold::run(command, &places()?, out).await,
         Command::Jobs(args) => show::jobs(&args, &places()?, out).await,
         Command::Parked(args) => operate::parked(args.command, &places()?, talk).await,

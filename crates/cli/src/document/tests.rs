@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::group::{Batching, Selector};
+use crate::model::hook::{Hook, HookPhase, OnHookFailure};
 use crate::model::id::{DatabaseId, ScheduleId};
 use crate::model::kind::BackupKind;
 use crate::model::policy::{
@@ -33,6 +34,13 @@ fn document() -> Document {
     daily.verification = Verification::BeforeCompletion { cap: None, required: false };
     daily.quiesce.limit = Some(Duration::from_secs(8));
     daily.class = FrequencyClass::Daily;
+    daily.hooks = vec![
+        Hook::new(HookPhase::BeforeQuiesce, "quiet/scanner")
+            .with_args(["--pause", "10 m"])
+            .with_variable("SCANNER", "main")
+            .with_timeout(Duration::from_secs(30)),
+        Hook::new(HookPhase::Always, "tell").on_failure(OnHookFailure::Ignore),
+    ];
     let mut hourly = Policy::new(PolicyId(id(2)), "hourly");
     hourly.kind = BackupKind::Copy;
     hourly.selection = CopySelection::OnHosts { hosts: vec!["ex1.example.com".parse().unwrap()] };
@@ -98,6 +106,14 @@ fn what_is_not_understood_is_refused_by_its_place() {
         ("format = 1\n[[policies]]\nname = \"p\"\nretention.cuont = 7", "retention.cuont"),
         ("format = 1\n[[policies]]\nname = \"p\"\nkind = \"fool\"", "policy \"p\""),
         ("format = 1\n[[policies]]\nname = \"p\"\nid = \"x\"", "policy \"p\".id"),
+        (
+            "format = 1\n[[policies]]\nname = \"p\"\nhooks = [{ phase = \"always\", program = \"x\", arg = [] }]",
+            "policy \"p\".hooks[0].arg",
+        ),
+        (
+            "format = 1\n[[policies]]\nname = \"p\"\nhooks = [{ phase = \"sometimes\", program = \"x\" }]",
+            "policy \"p\"",
+        ),
         ("format = 1\n[[schedules]]\nname = \"s\"", "schedule \"s\".rule"),
         (
             "format = 1\n[[schedules]]\nname = \"s\"\nzone = \"X/Y\"\nrule.daily.at = \"02:30:00\"",

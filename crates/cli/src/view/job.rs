@@ -8,6 +8,7 @@ use stillpoint::workflow::NodeProgress;
 use stillpoint::{JobAccount, StepAccount};
 
 use super::debris::LeftView;
+use super::hook::HookEndView;
 use super::locks::LockView;
 use super::parked::StuckView;
 use super::{FailureView, PointView, Report, WarningView, write_failure};
@@ -87,6 +88,9 @@ struct StepView {
     state: NodeProgress,
     attempts: u32,
     failure: Option<FailureView>,
+    /// Of a hook that has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook: Option<HookEndView>,
 }
 
 impl StepView {
@@ -97,6 +101,7 @@ impl StepView {
             state: step.progress,
             attempts: step.attempts,
             failure: step.failure.as_ref().map(FailureView::of),
+            hook: step.hook.as_ref().map(HookEndView::of),
         }
     }
 
@@ -281,6 +286,11 @@ impl JobView {
                     step.row(&mut table);
                 }
                 table.write(text, "    ");
+                for step in steps {
+                    if let Some(hook) = &step.hook {
+                        hook.write(text, "    ", &step.step);
+                    }
+                }
             }
         }
         for member in &self.skipped {

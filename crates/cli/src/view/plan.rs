@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::hook::HookView;
 use super::job::PolicyView;
 use super::{FailureView, JobView, Report, WarningView};
 use crate::context::RunId;
@@ -21,6 +22,7 @@ pub(crate) struct PlanView {
     truncates: bool,
     databases: Vec<DatabaseView>,
     sets: Vec<SetView>,
+    hooks: Vec<HookView>,
     warnings: Vec<WarningView>,
     #[serde(skip)]
     text: String,
@@ -141,6 +143,7 @@ impl PlanView {
             truncates: plan.truncates(),
             databases: databases.collect(),
             sets: sets.collect(),
+            hooks: HookView::all(&plan.hooks),
             warnings: WarningView::all(&plan.warnings),
             text: plan.to_string(),
         }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Report;
+use super::hook::HookView;
 use crate::model::group::{ResourceGroup, Selector};
 use crate::model::id::{GroupId, PolicyId};
 use crate::model::kind::BackupKind;
@@ -33,6 +34,7 @@ pub(crate) struct PolicyView {
     /// `as_fulls`, `follow_fulls`, `days` or `none`.
     logs_kept: &'static str,
     on_partial: OnPartial,
+    hooks: Vec<HookView>,
     #[serde(skip)]
     lines: Vec<(&'static str, String)>,
 }
@@ -78,6 +80,7 @@ impl PolicyView {
                 _ => "as_fulls",
             },
             on_partial: policy.on_partial,
+            hooks: HookView::all(&policy.hooks),
             lines: vec![
                 ("takes", policy.kind.to_string()),
                 ("of", selection(&policy.selection)),
@@ -155,6 +158,7 @@ impl Report for PoliciesView {
             for (what, line) in &policy.lines {
                 let _ = writeln!(text, "  {what} {line}");
             }
+            HookView::write(text, "  ", &policy.hooks);
         }
     }
 }

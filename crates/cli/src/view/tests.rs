@@ -23,6 +23,7 @@ use crate::model::chain::LogSegment;
 use crate::model::evidence::EvidenceGrain;
 use crate::model::group::{ResourceGroup, Selector};
 use crate::model::hold::Hold;
+use crate::model::hook::{Hook, HookEnd, HookPhase, HookStatus};
 use crate::model::id::{
     CopyId, DatabaseId, GroupId, HoldName, PointId, PolicyId, ProviderId, SetToken, SnapshotId,
     SnapshotRef, VolumeId, VolumeRef,
@@ -122,6 +123,8 @@ fn policy() -> Policy {
     policy.class = FrequencyClass::Daily;
     policy.verification = Verification::AfterCompletion;
     policy.kind = BackupKind::Full;
+    let hook = Hook::new(HookPhase::BeforeQuiesce, "quiet/scanner");
+    policy.hooks = vec![hook.with_args(["--pause"]).with_variable("TOKEN", "secret")];
     policy
 }
 
@@ -321,7 +324,11 @@ fn what_waits_for_the_operator() {
     inside.within = Some(step("freeze"));
     let mut tried = StepAccount::new(step("begin"), NodeProgress::Done, 3);
     tried.failure = Some(failure());
-    let steps = vec![tried, StepAccount::new(step("freeze"), NodeProgress::Parked, 1), inside];
+    let mut hook = StepAccount::new(step("hook:before_quiesce:1"), NodeProgress::Done, 1);
+    let end = HookEnd::new(HookStatus::Exited(3)).with_output("busy\u{1b}[31m\nagain\n", 4096);
+    hook.hook = Some(end);
+    let freeze = StepAccount::new(step("freeze"), NodeProgress::Parked, 1);
+    let steps = vec![hook, tried, freeze, inside];
     let mut run = RunSteps::new(RunId(uuid(51)), steps);
     run.parked = vec![stuck()];
     account.runs = vec![run];
@@ -444,6 +451,13 @@ fn a_missing_point_is_told_of() {
     points[0] = missing.apply(Some(points[0].clone())).unwrap().unwrap();
     assert!(points[0].is_missing(), "{:?}", points[0].members);
     check("topology_missing", &TopologyView::of(&Topology::of(None, &points)));
+}
+
+#[test]
+fn notify() {
+    let sent = [("ops".to_owned(), None), ("log".to_owned(), Some(failure()))];
+    check("notify", &NotifyView::of(&sent));
+    check("notify_nobody", &NotifyView::of(&[]));
 }
 
 #[test]

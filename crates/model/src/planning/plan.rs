@@ -15,6 +15,7 @@ use crate::availability::Reason;
 use crate::capability::Coordination;
 use crate::group::Selector;
 use crate::handover::MemberRole;
+use crate::hook::Hook;
 use crate::id::{CopyId, DatabaseId, GroupId, InventoryEpoch, PointId, SetToken, VolumeRef};
 use crate::inventory::{CopyRole, CopyStatus, Inventory};
 use crate::kind::BackupKind;
@@ -294,6 +295,9 @@ pub struct BackupPlan {
     pub budgets: Vec<VolumeBudget>,
     /// What is worth telling.
     pub warnings: Vec<Warning>,
+    /// The programs that run for it: those of backups, in the order in which the job comes to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 impl BackupPlan {
@@ -416,6 +420,9 @@ impl fmt::Display for BackupPlan {
                 Some(limit) => writeln!(f, ", at most {limit}")?,
                 None => writeln!(f)?,
             }
+        }
+        for hook in &self.hooks {
+            writeln!(f, "hook {hook}")?;
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;

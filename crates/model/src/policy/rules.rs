@@ -3,6 +3,7 @@
 use stillpoint_context::{Effect, ErrorClass, ErrorCode, ErrorFacts, Subject};
 
 use super::LONGEST_NAME;
+use crate::hook::HookError;
 use crate::id::PolicyId;
 
 /// Whether a text can be the name of a policy or a group: 1 to 250 characters, none of them a
@@ -50,6 +51,9 @@ pub enum PolicyError {
     /// A freeze of no length.
     #[error("the freeze limit is zero")]
     FreezeLimit,
+    /// A hook breaks a rule.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// An edit belongs to another policy.
     #[error("the edit is of policy {other}, not of {id}")]
     OtherId {
@@ -63,6 +67,7 @@ pub enum PolicyError {
 impl ErrorFacts for PolicyError {
     fn code(&self) -> ErrorCode {
         ErrorCode::new(match self {
+            Self::Hook(error) => return error.code(),
             Self::Name { .. } => "policy.name_invalid",
             Self::NoHosts => "policy.no_hosts",
             Self::Retention { .. } => "retention.out_of_range",
@@ -82,12 +87,14 @@ impl ErrorFacts for PolicyError {
     fn subjects(&self) -> Vec<Subject> {
         match self {
             Self::OtherId { id, .. } => vec![Subject::new("policy", id)],
+            Self::Hook(error) => error.subjects(),
             _ => Vec::new(),
         }
     }
 
     fn remedy(&self) -> std::borrow::Cow<'static, str> {
         match self {
+            Self::Hook(error) => return error.remedy(),
             Self::Name { .. } => "Choose a name of 1 to 250 printable characters.",
             Self::NoHosts => "Name at least one server, or select copies another way.",
             Self::Retention { .. } => "Choose a number in that range, or leave the rule out.",

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!   confirm ─ begin ─┬ prepare(p) ┬─┬ freeze [ commit(p) … ] thaw ┬─┬ settle(p) ┬─ inspect ─ expose ─ verify ─ unexpose ─┐
-//!                    └ prepare(q) ┘ └ snap ─ adopt(p) … ──────────┘ └ evidence ─┘                                     judge
-//!                   complete ═ index ─ publish ───────────────────────────────────────────────────────────────────────┘
+//!           ▲        └ prepare(q) ┘ └ snap ─ adopt(p) … ──────────┘ ├ evidence ─┘                                     judge
+//!     before_quiesce                                                └ after_thaw ──────────────────────────────────────┤
+//!                   complete ═ index ─ publish ─ after_verify ─────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! Hooks are where the policy has some.
 //!
 //! `complete` is the point of no return, and the last step: what it was answered is recorded with its success, so that a
 //! cancel that comes too late finds nothing left to stop. Before it, whatever fails is undone: the session is aborted, the sets are
@@ -14,18 +17,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use stillpoint_context::{Effect, ErrorClass, Failure, HostPath};
-use stillpoint_exchange::{Session, SessionSpec};
+use stillpoint_exchange::{Session, SessionSpec, VerifyReport};
 use stillpoint_model::capability::Coordination;
 use stillpoint_model::handover::Prepared;
+use stillpoint_model::hook::{Hook, HookPhase};
 use stillpoint_model::id::{CopyId, DatabaseId, ExposureKey, ProviderId, SessionId, VolumeRef};
 use stillpoint_model::inventory::Inventory;
+use stillpoint_model::job::JobKind;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::planning::{BackupPlan, SetPlan};
 use stillpoint_model::policy::{Policy, Verification};
 use stillpoint_workflow::{Action, GuardVerdict, OnBroken, Out, Plan, PlanBuilder};
 use uuid::Uuid;
 
-use super::judge::{Judge, JudgeParams};
+use super::judge::{Judge, JudgeParams, Judgement};
 use super::points::{Index, Inspect, PlannedPoint, Publish, PublishParams};
 use super::session::{
     Begin, Complete, CompleteParams, Confirm, ConfirmParams, Evidence, Freeze, FreezeParams, Snap,
@@ -34,6 +39,8 @@ use super::session::{
 use super::snapshots::{Adopt, Commit, Prepare, SetParams, Settle, Settled};
 use crate::debris::Leaves;
 use crate::exposure::{Check, Expose, ExposeParams, Unexpose};
+use crate::hooks::HookCall;
+use crate::hooks::steps::{HookSteps, longest};
 use crate::inventory::restrict;
 use crate::timeouts::Timeouts;
 
@@ -83,9 +90,11 @@ pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
         set.members.iter().map(|member| member.copy.clone()).collect(),
         lease(sources),
     );
+    let before = hooks(&mut plan, sources, HookPhase::BeforeQuiesce, "confirm", None);
     let begin = plan
         .step("begin", Begin::with(spec))
         .after(confirm)
+        .after_named(before)
         .timeout(timeouts.begin)
         .retry(timeouts.retry())
         .undo_timeout(timeouts.begin)
@@ -107,11 +116,12 @@ pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
         })
         .collect();
 
-    let taken = match set.coordination {
-        Some(Coordination::Plugin) => snap(&mut plan, sources, &prepared),
-        _ => freeze(&mut plan, sources, &prepared),
+    let (taken, thaw) = match set.coordination {
+        Some(Coordination::Plugin) => (snap(&mut plan, sources, &prepared), SNAP),
+        _ => (freeze(&mut plan, sources, &prepared), GUARD),
     };
-    tail(&mut plan, sources, begin, taken)?;
+    let thawed = hooks(&mut plan, sources, HookPhase::AfterThaw, thaw, None);
+    tail(&mut plan, sources, begin, taken, thawed)?;
     plan.build().map_err(|error| {
         Failure::new("plan.internal", ErrorClass::Internal, error.to_string())
             .with_remedy("Report it to the makers of Stillpoint.")
@@ -148,9 +158,11 @@ fn lease(sources: &Sources<'_>) -> Duration {
         }
         _ => Vec::new(),
     };
+    let in_session = [HookPhase::AfterThaw, HookPhase::AfterVerify];
+    let hooks = in_session.into_iter().flat_map(|phase| policy.hooks_of(phase)).map(longest);
     let told = [t.tried(t.evidence), t.once(t.evidence), t.tried(t.publish), t.tried(t.publish)];
     let ends = [t.tried(t.prepare), t.tried(t.settle), t.tried(t.complete)];
-    let all = frozen.into_iter().chain(looked).chain(told).chain(ends);
+    let all = frozen.into_iter().chain(looked).chain(told).chain(ends).chain(hooks);
     all.fold(Duration::ZERO, Duration::saturating_add).max(t.lease)
 }
 
@@ -249,6 +261,7 @@ fn tail(
     sources: &Sources<'_>,
     begin: Out<Session>,
     taken: Taken,
+    thawed: String,
 ) -> Result<(), Failure> {
     let Sources { plan: backup, set, policy, inventory, timeouts, .. } = sources;
     let session = session_of(set);
@@ -263,12 +276,70 @@ fn tail(
     }
     let evidence = evidence.add();
 
+    let (reports, looked) = verification(plan, sources, begin, &settled)?;
+
+    let verification_required =
+        matches!(policy.verification, Verification::BeforeCompletion { required: true, .. });
+    let judge = JudgeParams { floor: policy.quiesce.floor, verification_required };
+    let mut judged = plan
+        .step("judge", Judge::with(judge))
+        .bind((begin, verdict, evidence, settled.clone(), reports))
+        .timeout(timeouts.evidence);
+    for hidden in looked {
+        judged = judged.after(hidden);
+    }
+    let judged = judged.after_named(thawed).add();
+    let verified = hooks(plan, sources, HookPhase::AfterVerify, "judge", Some(judged));
+
+    let publish = PublishParams {
+        points: set.members.iter().filter_map(|m| planned_point(inventory, m)).collect(),
+        kind: set.kind,
+        job: backup.job,
+        set: set.token.clone(),
+        policy: backup.policy.clone(),
+        group: backup.group,
+        class: policy.class.clone(),
+    };
+    let points = plan
+        .step("publish", Publish::with(publish))
+        .bind((begin, evidence, settled, judged))
+        .after_named(verified)
+        .timeout(timeouts.publish)
+        .retry(timeouts.retry())
+        .undo_timeout(timeouts.publish)
+        .add();
+    let indexed = plan
+        .step("index", Index::with(()))
+        .bind(points)
+        .timeout(timeouts.publish)
+        .retry(timeouts.retry())
+        .add();
+    let _completed = plan
+        .step("complete", Complete::with(CompleteParams { session, kind: set.kind }))
+        .bind((judged, points))
+        .after(indexed)
+        .timeout(timeouts.complete)
+        .retry(timeouts.retry())
+        .no_return()
+        .add();
+    Ok(())
+}
+
+/// Looks into what was settled, where the policy wants that before completion: what was found, and the end of it.
+#[allow(clippy::type_complexity, reason = "two lists of steps")]
+fn verification(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    begin: Out<Session>,
+    settled: &[Out<Settled>],
+) -> Result<(Vec<Out<Result<VerifyReport, Failure>>>, Vec<Out<Result<(), Failure>>>), Failure> {
+    let Sources { set, policy, timeouts, .. } = sources;
     let mut reports = Vec::new();
     let mut looked = Vec::new();
     if let Verification::BeforeCompletion { cap, .. } = policy.verification {
         let inspect = plan
             .step("inspect", Inspect::with(()))
-            .bind((begin, settled.clone()))
+            .bind((begin, settled.to_vec()))
             .timeout(timeouts.evidence)
             .add();
         let providers = set.snapshots.iter().map(|shot| shot.volume.provider.clone());
@@ -301,50 +372,34 @@ fn tail(
         reports.push(report);
         looked.push(hidden);
     }
+    Ok((reports, looked))
+}
 
-    let verification_required =
-        matches!(policy.verification, Verification::BeforeCompletion { required: true, .. });
-    let judge = JudgeParams { floor: policy.quiesce.floor, verification_required };
-    let mut judged = plan
-        .step("judge", Judge::with(judge))
-        .bind((begin, verdict, evidence, settled.clone(), reports))
-        .timeout(timeouts.evidence);
-    for hidden in looked {
-        judged = judged.after(hidden);
-    }
-    let judged = judged.add();
-
-    let publish = PublishParams {
-        points: set.members.iter().filter_map(|m| planned_point(inventory, m)).collect(),
-        kind: set.kind,
+/// The hooks of a phase as steps after the one of this name; the last of them, or that one.
+fn hooks(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    phase: HookPhase,
+    after: &str,
+    judged: Option<Out<Judgement>>,
+) -> String {
+    let Sources { plan: backup, set, policy, .. } = sources;
+    let mut databases: Vec<_> = set.members.iter().map(|member| member.name.clone()).collect();
+    databases.sort();
+    let call = HookCall {
+        hook: Hook::new(phase, ""),
         job: backup.job,
-        set: set.token.clone(),
-        policy: backup.policy.clone(),
-        group: backup.group,
-        class: policy.class.clone(),
+        kind: JobKind::Backup,
+        title: backup.title.clone().unwrap_or_else(|| "backup".to_owned()),
+        policy: policy.reference(),
+        databases,
+        host: Some(set.host.clone()),
+        outcome: None,
+        tally: None,
     };
-    let points = plan
-        .step("publish", Publish::with(publish))
-        .bind((begin, evidence, settled, judged))
-        .timeout(timeouts.publish)
-        .retry(timeouts.retry())
-        .undo_timeout(timeouts.publish)
-        .add();
-    let indexed = plan
-        .step("index", Index::with(()))
-        .bind(points)
-        .timeout(timeouts.publish)
-        .retry(timeouts.retry())
-        .add();
-    let _completed = plan
-        .step("complete", Complete::with(CompleteParams { session, kind: set.kind }))
-        .bind((judged, points))
-        .after(indexed)
-        .timeout(timeouts.complete)
-        .retry(timeouts.retry())
-        .no_return()
-        .add();
-    Ok(())
+    let mut steps = HookSteps::new(plan, &call, Some(after));
+    steps.add(policy.hooks_of(phase), judged);
+    steps.end().unwrap_or_else(|| after.to_owned())
 }
 
 /// What the steps of a set's plan may leave behind.

@@ -151,12 +151,13 @@ impl Stillpoint {
         Ok(plan)
     }
 
-    /// Carries a job out to its end: plans, runs every set, plans again what went out of date.
+    /// Carries a job out to its end: runs the hooks before it, plans, runs every set, plans again what went out of date.
     pub(crate) async fn carry_out(
         &self,
         request: &BackupRequest,
         live: &Arc<LiveJob>,
     ) -> Result<(), Error> {
+        self.before_job(live).await?;
         let job = live.snapshot().id;
         let mut round = Round::first();
         loop {

@@ -1,9 +1,11 @@
 //! Restore: from a restore point to files that were checked byte for byte.
 //!
 //! ```text
-//!   open ─ load ─┬ stage(p) ┬─ check every byte ─┬ place(p) ┬─ finish ═ release
-//!                └ stage(q) ┘                    └ place(q) ┘
+//!   before_restore ─ open ─ load ─┬ stage(p) ┬─ check every byte ─┬ place(p) ┬─ finish ═ release ─ after_restore
+//!                                 └ stage(q) ┘                    └ place(q) ┘
 //! ```
+//!
+//! Hooks are where the policy of the restore point has some.
 //!
 //! Nothing appears under a target's name before every staged byte was checked; what was in the way is kept aside until the
 //! plug-in has finished; `release`, which lets go of it, is the point of no return.
@@ -13,11 +15,14 @@ pub(crate) mod steps;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stillpoint_context::{ErrorClass, Failure, RunId};
+use stillpoint_context::{ErrorClass, Failure, HostId, HostPath, RunId};
 use stillpoint_exchange::RestoreSpec;
+use stillpoint_model::hook::HookPhase;
 use stillpoint_model::id::{ExposureKey, ProviderId, SessionId};
+use stillpoint_model::inventory::FileRole;
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun};
 use stillpoint_model::point::RestorePoint;
+use stillpoint_model::policy::Policy;
 use stillpoint_model::request::Trigger;
 use stillpoint_model::restore::{RestorePlan, RestoreRequest, RestoreTarget, plan_restore};
 use stillpoint_storage::{RestoreKey, RestoredFile, StageSpec};
@@ -31,6 +36,9 @@ use crate::Stillpoint;
 use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
 use crate::error::Error;
+use crate::hooks::HookCall;
+use crate::hooks::jobs::call_of;
+use crate::hooks::steps::HookSteps;
 use crate::job::{JobHandle, LiveJob};
 use crate::runs::{Ask, Launch};
 use crate::verify::Load;
@@ -64,15 +72,26 @@ impl Stillpoint {
         };
         let title = format!("restore of {}", request.point);
         let warnings = plan.warnings.clone();
+        let policy = self.hooks_of(&request).await?;
         self.start(
             ask,
             move |job: &mut Job| {
                 job.title = title;
                 job.warnings = warnings;
+                job.policy = policy.map(|policy| policy.reference());
             },
             move |this, live| Box::pin(async move { this.carry_back(&request, &live).await }),
         )
         .await
+    }
+
+    /// The policy of the point, as it is now, if it has hooks that a restore comes to.
+    async fn hooks_of(&self, request: &RestoreRequest) -> Result<Option<Policy>, Error> {
+        let Some(point) = self.point(request.point).await? else { return Ok(None) };
+        match point.policy {
+            Some(made_under) => self.hooks_of_restore(made_under.id).await,
+            None => Ok(None),
+        }
     }
 
     async fn carry_back(&self, request: &RestoreRequest, live: &Arc<LiveJob>) -> Result<(), Error> {
@@ -81,7 +100,13 @@ impl Stillpoint {
             self.point(request.point).await?.ok_or_else(|| Error::no_point(request.point))?;
         let plan = plan_restore(request, &point)?;
         let id = RunId(Uuid::new_v5(&live.snapshot().id.0, b"restore"));
-        let compiled = self.compile_restore(id, &point, &plan)?;
+        let job = live.snapshot();
+        let hooks = self.hooks_for(&job).await?.map(|policy| {
+            let mut call = call_of(&job, &policy);
+            call.databases = vec![point.database_name.clone()];
+            (policy, call)
+        });
+        let compiled = self.compile_restore(id, &point, &plan, hooks.as_ref())?;
         let leaves = Leaves { restore: Some(RestoreKey::of(id)), ..Leaves::default() };
         let mut run = JobRun::new(id, now);
         let mut member = JobMember::new(point.database, point.database_name.clone());
@@ -97,25 +122,12 @@ impl Stillpoint {
         run: RunId,
         point: &RestorePoint,
         restore: &RestorePlan,
+        hooks: Option<&(Policy, HookCall)>,
     ) -> Result<Plan, Failure> {
         let timeouts = self.timeouts();
         let key = RestoreKey::of(run);
         let in_place = restore.target == RestoreTarget::InPlace;
-        let mut by_provider: BTreeMap<ProviderId, Vec<RestoredFile>> = BTreeMap::new();
-        let mut files = Vec::new();
-        let mut host = None;
-        for planned in &restore.files {
-            let Some(stored) = point.files.get(planned.index) else { continue };
-            host.get_or_insert_with(|| planned.to.host().clone());
-            files.push((planned.to.clone(), planned.role));
-            by_provider.entry(stored.snapshot.volume.provider.clone()).or_default().push(
-                RestoredFile {
-                    snapshot: stored.snapshot.clone(),
-                    original: stored.path.clone(),
-                    target: planned.to.clone(),
-                },
-            );
-        }
+        let Parts { by_provider, files, host } = Parts::of(point, restore);
         let internal = |what: String| Failure::new("plan.internal", ErrorClass::Internal, what);
         let host = host.ok_or_else(|| internal("the restore has no files".to_owned()))?;
         let session = SessionId(Uuid::new_v5(&run.0, b"restore"));
@@ -127,11 +139,16 @@ impl Stillpoint {
         for claim in &restore.claims {
             let _plan = plan.claim(crate::claims::of(claim, None)?);
         }
-        let open = plan
-            .step("open", Open::with(spec.clone()))
-            .timeout(timeouts.begin)
-            .retry(timeouts.retry())
-            .add();
+        let before = hooks.and_then(|(policy, call)| {
+            let mut steps = HookSteps::new(&mut plan, call, None);
+            steps.add(policy.hooks_of(HookPhase::BeforeRestore), None);
+            steps.end()
+        });
+        let mut open = plan.step("open", Open::with(spec.clone()));
+        if let Some(hook) = before {
+            open = open.after_named(hook);
+        }
+        let open = open.timeout(timeouts.begin).retry(timeouts.retry()).add();
         let loaded = plan
             .step("load", Load::with(point.id))
             .after(open)
@@ -194,6 +211,38 @@ impl Stillpoint {
             .retry(timeouts.retry())
             .no_return()
             .add();
+        if let Some((policy, call)) = hooks {
+            let mut steps = HookSteps::new(&mut plan, call, Some("release"));
+            steps.add(policy.hooks_of(HookPhase::AfterRestore), None);
+        }
         plan.build().map_err(|error| internal(error.to_string()))
+    }
+}
+
+/// What is brought back: by whom, as what, and where.
+struct Parts {
+    by_provider: BTreeMap<ProviderId, Vec<RestoredFile>>,
+    files: Vec<(HostPath, FileRole)>,
+    host: Option<HostId>,
+}
+
+impl Parts {
+    fn of(point: &RestorePoint, restore: &RestorePlan) -> Self {
+        let mut by_provider: BTreeMap<ProviderId, Vec<RestoredFile>> = BTreeMap::new();
+        let mut files = Vec::new();
+        let mut host = None;
+        for planned in &restore.files {
+            let Some(stored) = point.files.get(planned.index) else { continue };
+            host.get_or_insert_with(|| planned.to.host().clone());
+            files.push((planned.to.clone(), planned.role));
+            by_provider.entry(stored.snapshot.volume.provider.clone()).or_default().push(
+                RestoredFile {
+                    snapshot: stored.snapshot.clone(),
+                    original: stored.path.clone(),
+                    target: planned.to.clone(),
+                },
+            );
+        }
+        Self { by_provider, files, host }
     }
 }

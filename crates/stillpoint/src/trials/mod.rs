@@ -119,6 +119,8 @@ impl Lab {
             plugin: Arc::new(self.world.exchange().only(self.mode)),
             providers: providers.into(),
             catalog: Arc::clone(&self.catalog) as _,
+            hooks: None,
+            notifiers: Vec::new(),
             pump: self.pump(),
             state: Vec::new(),
         };

@@ -88,7 +88,8 @@ impl Scenario for Back {
             let key = IdempotencyKey::new("back").unwrap();
             let planned = plan_restore(&RestoreRequest::new(key, point.id, target), &point);
             let planned = planned.unwrap();
-            let plan = this.compile_restore(RunId(Uuid::from_u128(9)), &point, &planned).unwrap();
+            let plan =
+                this.compile_restore(RunId(Uuid::from_u128(9)), &point, &planned, None).unwrap();
             let mut wanted = Vec::new();
             for file in &planned.files {
                 let bytes = stored(&lab, &this.cx(), &point, file.index).await;

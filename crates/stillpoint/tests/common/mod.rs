@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod hooked;
+pub mod hooks;
 
 use std::future::Future;
 use std::pin::pin;

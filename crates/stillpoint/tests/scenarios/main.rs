@@ -6,6 +6,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod hooks;
 mod reconcile;
 mod retention;
 mod site;
+mod told;
