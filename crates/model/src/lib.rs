@@ -31,7 +31,7 @@
 //! - What happened: [`quiesce`] and [`evidence`] of the freeze, [`verdict`]s of the verification,
 //!   [`seal`]s of the bytes.
 //! - What is kept, and for how long ([`retention`], [`hold`]): [`point`] and the facts that change it, [`manifest`] beside the data, [`chain`]s
-//!   of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
+//!   of logs, the recovery [`window`] that they give, [`topology`] over all, and [`job`]s with their rolled-up states.
 
 #![forbid(unsafe_code)]
 
@@ -60,6 +60,7 @@ pub mod seal;
 pub mod topology;
 pub mod verdict;
 pub mod warning;
+pub mod window;
 
 mod hex;
 mod millis;
