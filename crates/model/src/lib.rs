@@ -24,7 +24,8 @@
 //!
 //! - What exists: [`inventory`], [`availability`] with every reason, [`placement`], and what plug-in,
 //!   providers and volumes can do ([`capability`]).
-//! - What is wanted: [`policy`] (versioned), [`group`], [`schedule`], [`request`].
+//! - What is wanted: [`policy`] (versioned), [`group`], [`schedule`], [`request`]; what they amount to
+//!   together, and what is wrong with it ([`strategy`]).
 //! - What will be done: [`planning`] for backups, [`restore`] for restores. Plans are data: the dry
 //!   run prints them, the engine carries them out.
 //! - What passes between plug-in and provider: [`handover`].
@@ -57,6 +58,7 @@ pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod seal;
+pub mod strategy;
 pub mod topology;
 pub mod verdict;
 pub mod warning;
