@@ -90,7 +90,8 @@
 //! - [`Stillpoint`]: [`discover`](Stillpoint::discover), [`plan`](Stillpoint::plan), [`backup`](Stillpoint::backup),
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`retention`](Stillpoint::retention),
 //!   [`prune`](Stillpoint::prune), [`put_hold`](Stillpoint::put_hold), [`jobs`](Stillpoint::jobs),
-//!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
+//!   [`topology`](Stillpoint::topology), [`recovery_window`](Stillpoint::recovery_window), [`lint`](Stillpoint::lint),
+//!   [`doctor`](Stillpoint::doctor).
 //! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
 //!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
@@ -119,6 +120,7 @@ mod exposure;
 mod holds;
 mod inventory;
 mod job;
+mod lint;
 mod locks;
 mod objects;
 mod parked;
@@ -150,6 +152,7 @@ pub use builder::Builder;
 pub use doctor::{DoctorFinding, Gravity};
 pub use error::Error;
 pub use job::{JobEvent, JobHandle, Watch};
+pub use lint::LintReport;
 pub use locks::{Lock, Waiter};
 pub use parked::{ByHand, ParkedRun, ParkedStep, Stuck};
 pub use prune::{PruneRequest, PruneScope, PruneTarget};

@@ -17,6 +17,7 @@ mod failure;
 mod hold;
 mod inventory;
 mod job;
+mod lint;
 mod locks;
 mod parked;
 mod plan;
@@ -27,6 +28,7 @@ mod rules;
 mod run;
 mod schedule;
 mod topology;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
 pub(crate) use hold::HoldsView;
 pub(crate) use inventory::{DiscoverView, refused};
 pub(crate) use job::{JobView, JobsView, VerifyView};
+pub(crate) use lint::LintView;
 pub(crate) use locks::LocksView;
 pub(crate) use parked::ParkedView;
 pub(crate) use plan::BackupView;
@@ -50,6 +53,7 @@ pub(crate) use rules::{GroupsView, PoliciesView};
 pub(crate) use run::RunView;
 pub(crate) use schedule::{LapsesView, PreviewView, SchedulesView};
 pub(crate) use topology::{PointView, TopologyView};
+pub(crate) use windows::WindowsView;
 
 use serde::Serialize;
 

@@ -8,3 +8,5 @@
 mod common;
 mod retention;
 mod site;
+mod strategy;
+mod workflow;
