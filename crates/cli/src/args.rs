@@ -123,6 +123,13 @@ pub(crate) enum Command {
     Locks,
     /// Show every database with its copies and restore points.
     Topology,
+    /// Show what databases can be brought back to: the times, the gaps between them, and why there are gaps.
+    Windows(WindowsArgs),
+    /// Look at what policies, groups and schedules amount to. Changes nothing.
+    ///
+    /// Logs that nothing truncates, volumes that cannot hold what is kept, databases in no group, policies on no schedule, and
+    /// more. Exit codes: 0 nothing, or only what is worth knowing; 3 something is worth a look; 1 something cannot work.
+    Lint(LintArgs),
     /// Check the bytes of restore points.
     Verify(VerifyArgs),
     /// Delete the restore points and logs that the policies let go.
@@ -310,6 +317,24 @@ pub(crate) struct RestoreArgs {
 pub(crate) struct JobsArgs {
     /// The beginning of a job's id.
     pub(crate) id: Option<String>,
+}
+
+/// Arguments of `windows`.
+#[derive(Debug, Args)]
+pub(crate) struct WindowsArgs {
+    /// One database, by name or id.
+    pub(crate) database: Option<String>,
+}
+
+/// Arguments of `lint`.
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// How many bytes of logs a database writes in an hour, such as 500m. [default: what its restore points tell]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) log_rate: Option<u64>,
+    /// How many bytes of logs a log volume has room for, such as 200g; without it nothing is said of its filling up.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) log_room: Option<u64>,
 }
 
 /// Arguments of `parked`.
@@ -643,6 +668,23 @@ fn duration(text: &str) -> Result<Duration, String> {
     .ok_or_else(|| "that is too long".to_owned())
 }
 
+/// A number of bytes such as `4096`, `500m` or `200g`: in units of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 =
+        number.parse().map_err(|_| "write a number of bytes, such as 500m or 200g")?;
+    let shift = match unit {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err("the unit must be k, m, g or t".to_owned()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| "that is too much".to_owned())
+}
+
 /// A day, which means its beginning in UTC, or an instant.
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(day) = text.parse::<NaiveDate>() {
@@ -670,6 +712,17 @@ mod tests {
         assert_eq!(duration("4h"), Ok(Duration::from_hours(4)));
         for bad in ["", "4", "h", "4 h", "-4h", "99999999999999999999s", "18446744073709551615d"] {
             assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_with_their_unit() {
+        assert_eq!((bytes("4096"), bytes("500m")), (Ok(4096), Ok(500 << 20)));
+        assert_eq!((bytes("1k"), bytes("2g"), bytes("3t")), (Ok(1024), Ok(2 << 30), Ok(3 << 40)));
+        for bad in
+            ["", "m", "-1", "1.5g", "4 k", "4x", "18446744073709551616", "18446744073709551615k"]
+        {
+            assert!(bytes(bad).is_err(), "{bad:?}");
         }
     }
 

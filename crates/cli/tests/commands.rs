@@ -100,6 +100,48 @@ fn every_document_has_its_form() {
     check("prune_dry_run", 0, &["prune", "--dry-run"]);
     check("prune", 0, &["prune", "--database", "DB01"]);
     check("topology", 0, &["topology"]);
+    check("windows", 0, &["windows", "DB01"]);
+    check("lint", 3, &["lint"]);
+}
+
+#[test]
+fn windows_and_the_linter_are_asked() {
+    let lab = Lab::new();
+    for args in [&["windows"][..], &["lint"]] {
+        let (code, shown) = lab.json(args);
+        assert_eq!((code, &shown["error"]["code"]), (1, &"state.not_found".into()), "{shown:#}");
+    }
+    lab.mail(&["DB01", "DB02"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let (code, shown) = lab.json(["windows"]);
+    assert_eq!((code, list(&shown, "databases").len()), (0, 2), "{shown:#}");
+    let first = &list(&shown, "databases")[0];
+    assert_eq!(list(first, "intervals").len(), 1, "{shown:#}");
+    let (code, shown) = lab.json(["windows", "db02"]);
+    assert_eq!((code, list(&shown, "databases").len()), (0, 1), "{shown:#}");
+    let (code, shown) = lab.json(["windows", "nobody"]);
+    assert_eq!((code, &shown["error"]["code"]), (1, &"database.unknown".into()), "{shown:#}");
+    assert_eq!(lab.run(["windows", "DB01", "DB02"]).code, 2);
+
+    // Nothing runs the policy, until a schedule does; one that runs nothing is worth knowing and no more.
+    let (code, shown) = lab.json(["lint"]);
+    assert_eq!(
+        (code, &shown["findings"][0]["code"]),
+        (3, &"strategy.no_schedule".into()),
+        "{shown:#}"
+    );
+    let add = ["schedule", "add", "nightly", "--daily", "02:30", "--group", "default"];
+    assert_eq!(lab.run(add).code, 0);
+    let (code, shown) = lab.json(["lint"]);
+    assert_eq!((code, list(&shown, "findings").len()), (0, 0), "{shown:#}");
+    assert_eq!(lab.run(["schedule", "add", "idle", "--daily", "03:30"]).code, 0);
+    let (code, shown) = lab.json(["lint", "--log-room", "1k", "--log-rate", "1t"]);
+    let unattached = "strategy.schedule_unattached";
+    assert_eq!((code, &shown["findings"][0]["code"]), (0, &unattached.into()), "{shown:#}");
+    for bad in [&["lint", "--log-room", "much"][..], &["lint", "--log-rate", "-1"], &["lint", "x"]]
+    {
+        assert_eq!(lab.run(bad).code, 2, "{bad:?}");
+    }
 }
 
 #[test]

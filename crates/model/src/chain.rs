@@ -126,150 +126,160 @@ impl Reach {
 }
 
 /// How far `point` can be rolled forward with these segments (of any database and stream, in any
-/// order).
+/// order). For many points of a database, [`Chains`] sorts them once.
 ///
 /// # Complexity
 /// O(n log n) for n segments.
 pub fn reach(point: &RestorePoint, segments: &[LogSegment], circular_logging: bool) -> Reach {
-    let own = |last, bound| Reach {
-        point: point.id,
-        from: point.taken_at,
-        until: point.taken_at,
-        last,
-        bound,
-    };
-    let Some(logs) = &point.logs else { return own(None, Bound::NoLogs) };
-    let mut last = logs.required.as_ref().or(logs.range.as_ref()).map(|range| *range.end());
-    if circular_logging {
-        return own(last, Bound::CircularLogging);
-    }
-    let of_database = || segments.iter().filter(|segment| segment.database == point.database);
-    let mut usable: Vec<&LogSegment> =
-        of_database().filter(|segment| segment.signature == logs.signature).collect();
-    usable.sort_by_key(|segment| (*segment.range.start(), segment.taken_at, segment.id));
+    Chains::of(point.database, segments).reach(point, circular_logging)
+}
 
-    let mut until = point.taken_at;
-    let mut used = false;
-    for segment in usable {
-        let Some(have) = last else {
-            // A clean database needs none; the first that is there begins the roll.
-            if segment.taken_at >= point.taken_at {
-                last = Some(*segment.range.end());
-                until = until.max(segment.taken_at);
-                used = true;
+/// The stored logs of a database, stream by stream, in stretches without a gap.
+#[derive(Clone, Debug, Default)]
+pub struct Chains(BTreeMap<LogSignature, Stream>);
+
+/// The stored logs of one stream.
+#[derive(Clone, Debug, Default)]
+struct Stream {
+    /// In order.
+    stretches: Vec<Stretch>,
+    /// When each segment was taken that has been stored, in order.
+    taken: Vec<DateTime<Utc>>,
+    /// The last generation that a point brought, and when, in the order of the generations.
+    brought: Vec<(Generation, DateTime<Utc>)>,
+    /// The last generation that each point brought.
+    own: BTreeMap<PointId, Generation>,
+}
+
+/// Generations without a gap between them.
+#[derive(Clone, Debug)]
+struct Stretch {
+    start: Generation,
+    end: Generation,
+    /// When its first segment was taken.
+    first: DateTime<Utc>,
+    /// Of each segment that reaches as far as all before it: how far, and to what instant it and those behind it do.
+    reaches: Vec<(Generation, DateTime<Utc>)>,
+}
+
+impl Stream {
+    fn of(mut segments: Vec<&LogSegment>) -> Self {
+        segments.sort_by_key(|segment| (*segment.range.start(), segment.taken_at, segment.id));
+        let mut stream = Self::default();
+        for segment in segments {
+            let (start, end) = (*segment.range.start(), *segment.range.end());
+            stream.taken.push(segment.taken_at);
+            stream.brought.push((end, segment.taken_at));
+            stream.own.insert(segment.point, end);
+            match stream.stretches.last_mut() {
+                Some(known) if known.end.next().is_none_or(|next| start <= next) => {
+                    if end >= known.end {
+                        known.end = end;
+                        known.reaches.push((end, segment.taken_at));
+                    }
+                }
+                _ => stream.stretches.push(Stretch {
+                    start,
+                    end,
+                    first: segment.taken_at,
+                    reaches: vec![(end, segment.taken_at)],
+                }),
             }
-            continue;
-        };
-        if have.next().is_some_and(|next| *segment.range.start() > next) {
-            let missing = Generation(have.0 + 1)..=Generation(segment.range.start().0 - 1);
-            let bound = if used || segment.taken_at <= point.taken_at {
-                Bound::Gap { missing }
-            } else {
-                // Nothing at all follows the point directly.
-                Bound::NoLogs
-            };
-            return Reach { until, last, ..own(None, bound) };
         }
-        if *segment.range.end() >= have {
-            used |= *segment.range.end() > have || segment.point == point.id;
-            last = Some(*segment.range.end());
-            until = until.max(segment.taken_at);
+        stream.taken.sort_unstable();
+        for stretch in &mut stream.stretches {
+            let mut latest = DateTime::<Utc>::MIN_UTC;
+            for (_, until) in stretch.reaches.iter_mut().rev() {
+                latest = latest.max(*until);
+                *until = latest;
+            }
         }
+        stream
     }
-    let fork = of_database()
-        .filter(|segment| segment.signature != logs.signature && segment.taken_at > until)
-        .map(|segment| segment.taken_at)
-        .min();
-    let bound = match (fork, used) {
-        (Some(at), _) => Bound::Forked { at },
-        (None, true) => Bound::EndOfLogs,
-        (None, false) => Bound::NoLogs,
-    };
-    Reach { until, last, ..own(None, bound) }
 }
 
-/// A stretch of time that a database can be brought back to. With `from` equal to `until` it is
-/// one instant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Interval {
-    /// The first instant.
-    pub from: DateTime<Utc>,
-    /// The last.
-    pub until: DateTime<Utc>,
-    /// The points that it rests on, oldest first.
-    pub points: Vec<PointId>,
+impl Stretch {
+    /// The instant that it reaches to for somebody who has everything up to a generation.
+    fn until(&self, have: Generation) -> Option<DateTime<Utc>> {
+        let place = self.reaches.partition_point(|(end, _)| *end < have);
+        self.reaches.get(place).map(|(_, until)| *until)
+    }
 }
 
-/// A stretch of time that a database cannot be brought back to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct TimeGap {
-    /// The last instant before it that can be reached.
-    pub after: DateTime<Utc>,
-    /// The first instant behind it that can be reached.
-    pub before: DateTime<Utc>,
-    /// Why.
-    pub why: Bound,
-}
-
-/// What a database can be brought back to: disjoint intervals in order, and the gaps between.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct RecoveryWindow {
-    /// Where it can be brought to.
-    pub intervals: Vec<Interval>,
-    /// Where not.
-    pub gaps: Vec<TimeGap>,
-}
-
-impl RecoveryWindow {
-    /// The window of one database. Points of others, points without a database file, suspect and missing
-    /// points do not count.
+impl Chains {
+    /// Those of a database.
     ///
     /// # Complexity
-    /// O(p · s log s) for p points and s segments of the database.
-    pub fn of(database: DatabaseId, points: &[RestorePoint], circular_logging: bool) -> Self {
-        let mine = || points.iter().filter(|point| point.database == database);
-        let segments: Vec<LogSegment> =
-            mine().filter(|point| !point.has_lost_logs()).filter_map(LogSegment::of).collect();
-        let mut reaches: Vec<Reach> = mine()
-            .filter(|point| point.has_database() && !point.is_missing())
-            .filter(|point| !matches!(point.trust, crate::point::Trust::Suspect { .. }))
-            .map(|point| reach(point, &segments, circular_logging))
-            .collect();
-        reaches.sort_by_key(|reach| (reach.from, reach.until, reach.point));
-
-        let mut window = Self::default();
-        let mut ends: BTreeMap<DateTime<Utc>, Bound> = BTreeMap::new();
-        for reach in reaches {
-            ends.insert(reach.until, reach.bound);
-            match window.intervals.last_mut() {
-                Some(interval) if reach.from <= interval.until => {
-                    interval.until = interval.until.max(reach.until);
-                    interval.points.push(reach.point);
-                }
-                last => {
-                    if let Some(last) = last {
-                        window.gaps.push(TimeGap {
-                            after: last.until,
-                            before: reach.from,
-                            why: ends.get(&last.until).cloned().unwrap_or(Bound::NoLogs),
-                        });
-                    }
-                    window.intervals.push(Interval {
-                        from: reach.from,
-                        until: reach.until,
-                        points: vec![reach.point],
-                    });
-                }
-            }
+    /// O(n log n) for n segments.
+    pub fn of(database: DatabaseId, segments: &[LogSegment]) -> Self {
+        let mut streams: BTreeMap<LogSignature, Vec<&LogSegment>> = BTreeMap::new();
+        for segment in segments.iter().filter(|segment| segment.database == database) {
+            streams.entry(segment.signature).or_default().push(segment);
         }
-        window
+        Self(streams.into_iter().map(|(signature, of)| (signature, Stream::of(of))).collect())
     }
 
-    /// Whether an instant can be reached.
-    pub fn contains(&self, instant: DateTime<Utc>) -> bool {
-        self.intervals.iter().any(|interval| interval.from <= instant && instant <= interval.until)
+    /// How far a point of the database can be rolled forward.
+    ///
+    /// # Complexity
+    /// O(log n) for n segments and each stream; O(n) for a point that needs no logs and has none.
+    pub fn reach(&self, point: &RestorePoint, circular_logging: bool) -> Reach {
+        let own = |last, bound| Reach {
+            point: point.id,
+            from: point.taken_at,
+            until: point.taken_at,
+            last,
+            bound,
+        };
+        let Some(logs) = &point.logs else { return own(None, Bound::NoLogs) };
+        let mut last = logs.required.as_ref().or(logs.range.as_ref()).map(|range| *range.end());
+        if circular_logging {
+            return own(last, Bound::CircularLogging);
+        }
+        let stream = self.0.get(&logs.signature);
+        let (mut until, mut used) = (point.taken_at, false);
+        if last.is_none()
+            && let Some(stream) = stream
+            // A clean database needs none; the first that is there begins the roll.
+            && let Some((end, at)) = stream.brought.iter().find(|(_, at)| *at >= point.taken_at)
+        {
+            (last, until, used) = (Some(*end), *at, true);
+        }
+        if let (Some(have), Some(stream)) = (last, stream) {
+            let mut place = stream.stretches.partition_point(|stretch| stretch.end < have);
+            let joins = |stretch: &&Stretch| have.next().is_none_or(|next| stretch.start <= next);
+            if let Some(stretch) = stream.stretches.get(place).filter(joins) {
+                let is_own = stream.own.get(&point.id).is_some_and(|end| *end >= have);
+                used |= stretch.end > have || is_own;
+                until = stretch.until(have).map_or(until, |at| at.max(until));
+                last = Some(stretch.end);
+                place += 1;
+            }
+            if let (Some(have), Some(behind)) = (last, stream.stretches.get(place)) {
+                let missing = Generation(have.0 + 1)..=Generation(behind.start.0 - 1);
+                let bound = if used || behind.first <= point.taken_at {
+                    Bound::Gap { missing }
+                } else {
+                    // Nothing at all follows the point directly.
+                    Bound::NoLogs
+                };
+                return Reach { until, last, ..own(None, bound) };
+            }
+        }
+        let bound = match (self.fork(logs.signature, until), used) {
+            (Some(at), _) => Bound::Forked { at },
+            (None, true) => Bound::EndOfLogs,
+            (None, false) => Bound::NoLogs,
+        };
+        Reach { until, last, ..own(None, bound) }
+    }
+
+    /// When another stream than this one is first seen after an instant.
+    fn fork(&self, from: LogSignature, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let others = self.0.iter().filter(|(signature, _)| **signature != from);
+        let first = |stream: &Stream| {
+            stream.taken.get(stream.taken.partition_point(|at| *at <= after)).copied()
+        };
+        others.filter_map(|(_, stream)| first(stream)).min()
     }
 }

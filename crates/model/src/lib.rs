@@ -24,14 +24,16 @@
 //!
 //! - What exists: [`inventory`], [`availability`] with every reason, [`placement`], and what plug-in,
 //!   providers and volumes can do ([`capability`]).
-//! - What is wanted: [`policy`] (versioned) with its [`hook`]s, [`group`], [`schedule`], [`request`].
+//! - What is wanted: [`policy`] (versioned) with its [`hook`]s, [`group`], [`schedule`], [`request`]; what they amount to
+//!   together, and what is wrong with it ([`strategy`]).
 //! - What will be done: [`planning`] for backups, [`restore`] for restores. Plans are data: the dry
 //!   run prints them, the engine carries them out.
 //! - What passes between plug-in and provider: [`handover`].
 //! - What happened: [`quiesce`] and [`evidence`] of the freeze, [`verdict`]s of the verification,
 //!   [`seal`]s of the bytes.
 //! - What is kept, and for how long ([`retention`], [`hold`]): [`point`] and the facts that change it, [`manifest`] and [`standing`] beside
-//!   the data, [`reconcile`] of catalogue and storage, [`chain`]s of logs with recovery windows, [`topology`] over all, and [`job`]s with their rolled-up states.
+//!   the data, [`reconcile`] of catalogue and storage, [`chain`]s of logs, the recovery [`window`] that they give, [`topology`] over all,
+//!   and [`job`]s with their rolled-up states.
 
 #![forbid(unsafe_code)]
 
@@ -60,9 +62,11 @@ pub mod retention;
 pub mod schedule;
 pub mod seal;
 pub mod standing;
+pub mod strategy;
 pub mod topology;
 pub mod verdict;
 pub mod warning;
+pub mod window;
 
 mod hex;
 mod millis;

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::HostId;
 
 use crate::availability::Reason;
-use crate::chain::{Bound, LogSegment, Reach, RecoveryWindow, reach};
+use crate::chain::{Bound, Chains, LogSegment, Reach};
 use crate::id::{CopyId, DatabaseId, PointId, ProviderId};
 use crate::inventory::{CopyRole, CopyStatus, Inventory};
 use crate::kind::BackupKind;
 use crate::point::{PointState, RestorePoint, Truncation, Trust};
 use crate::quiesce::Consistency;
+use crate::window::RecoveryWindow;
 
 /// How well a database is protected, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -153,6 +154,7 @@ fn view(
     let circular = known.is_some_and(|known| known.circular_logging);
     let there = points.iter().filter(|point| !point.has_lost_logs());
     let segments: Vec<LogSegment> = there.filter_map(|point| LogSegment::of(point)).collect();
+    let chains = Chains::of(database, &segments);
     let owned: Vec<RestorePoint> = points.iter().map(|point| (*point).clone()).collect();
 
     let copies: Vec<CopyView> = inventory
@@ -213,7 +215,7 @@ fn view(
                     .map(|member| member.snapshot.volume.provider.clone())
                     .collect(),
                 members: point.members.len(),
-                reach: reach(point, &segments, circular),
+                reach: chains.reach(point, circular),
             })
             .collect(),
     }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use stillpoint_context::{
     ErrorClass, ErrorFacts, Failure, HostPath, IdempotencyKey, JobId, PathFlavor, RunId,
 };
-use stillpoint_model::chain::{Bound, LogSegment, RecoveryWindow, reach};
+use stillpoint_model::chain::{Bound, LogSegment, reach};
 use stillpoint_model::evidence::{Document, EvidenceGrain};
 use stillpoint_model::id::{CopyId, PointId, SetToken, SnapshotId, SnapshotRef};
 use stillpoint_model::inventory::{CopyRole, FileRole, Generation, LogSignature};
@@ -188,49 +188,6 @@ fn later_logs_roll_a_point_forward_until_something_is_missing() {
     fork.logs.as_mut().unwrap().signature = stream(2);
     assert_eq!(bound(&[next, later, fork]), (9, at(20), Bound::Forked { at: at(30) }));
     assert_eq!(reach(&first, &[], true).bound, Bound::CircularLogging);
-}
-
-#[test]
-fn a_window_has_gaps_where_logs_are_missing_and_no_suspects() {
-    let points = [point(1, 0, 3, 5), point(2, 10, 6, 7), point(3, 60, 20, 21)];
-    let window = RecoveryWindow::of(db(1), &points, false);
-    let spans: Vec<_> =
-        window.intervals.iter().map(|i| (i.from, i.until, i.points.len())).collect();
-    assert_eq!(spans, [(at(0), at(10), 2), (at(60), at(60), 1)]);
-    assert_eq!(window.gaps.len(), 1);
-    assert_eq!((window.gaps[0].after, window.gaps[0].before), (at(10), at(60)));
-    assert!(matches!(window.gaps[0].why, Bound::Gap { .. }), "{:?}", window.gaps);
-    assert!(window.contains(at(5)) && !window.contains(at(30)));
-
-    let mut suspect = points.clone();
-    suspect[2].trust = Trust::Suspect { at: at(70), reason: "bad".into(), findings: vec![] };
-    assert_eq!(RecoveryWindow::of(db(1), &suspect, false).intervals.len(), 1);
-    assert_eq!(RecoveryWindow::of(db(2), &points, false), RecoveryWindow::default());
-}
-
-proptest! {
-    #![proptest_config(world::seed::seeded("windows_are_disjoint"))]
-
-    #[test]
-    fn windows_are_disjoint_and_hold_every_point(
-        parts in prop::collection::vec((0i64..100, 1u32..40, 0u32..6), 0..12),
-        circular in any::<bool>(),
-    ) {
-        let points: Vec<RestorePoint> = parts
-            .into_iter()
-            .enumerate()
-            .map(|(n, (minutes, first, more))| point(n as u128, minutes, first, first + more))
-            .collect();
-        let window = RecoveryWindow::of(db(1), &points, circular);
-        for interval in &window.intervals {
-            prop_assert!(interval.from <= interval.until);
-        }
-        for pair in window.intervals.windows(2) {
-            prop_assert!(pair[0].until < pair[1].from);
-        }
-        prop_assert_eq!(window.gaps.len() + 1, window.intervals.len().max(1));
-        prop_assert!(points.iter().all(|point| window.contains(point.taken_at)));
-    }
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use chrono::{DateTime, Duration, Utc};
 use proptest::prelude::*;
 use stillpoint_context::{ErrorFacts, HostId, JobId, RunId};
-use stillpoint_model::chain::{LogSegment, RecoveryWindow};
+use stillpoint_model::chain::LogSegment;
 use stillpoint_model::evidence::EvidenceGrain;
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{
@@ -26,6 +26,7 @@ use stillpoint_model::quiesce::{Held, QuiesceLevel};
 use stillpoint_model::retention::{
     Decisions, Fate, Protected, PruneError, PruneOrder, RetentionInputs, Why, decide,
 };
+use stillpoint_model::window::RecoveryWindow;
 use uuid::Uuid;
 
 const DATABASE: DatabaseId = DatabaseId(Uuid::from_u128(1));

@@ -91,7 +91,8 @@
 //!   [`restore`](Stillpoint::restore), [`verify`](Stillpoint::verify), [`retention`](Stillpoint::retention),
 //!   [`prune`](Stillpoint::prune), [`put_hold`](Stillpoint::put_hold), [`reconcile`](Stillpoint::reconcile),
 //!   [`repair`](Stillpoint::repair), [`rebuild`](Stillpoint::rebuild), [`jobs`](Stillpoint::jobs),
-//!   [`topology`](Stillpoint::topology), [`doctor`](Stillpoint::doctor).
+//!   [`topology`](Stillpoint::topology), [`recovery_window`](Stillpoint::recovery_window), [`lint`](Stillpoint::lint),
+//!   [`doctor`](Stillpoint::doctor).
 //! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
 //!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
@@ -124,6 +125,7 @@ mod holds;
 mod hooks;
 mod inventory;
 mod job;
+mod lint;
 mod locks;
 mod notify;
 mod objects;
@@ -161,6 +163,7 @@ pub use hooks::{ENVIRONMENT_VERSION, HookCall, HookRunner};
 #[cfg(unix)]
 pub use hooks::{INHERITED, ProgramRunner};
 pub use job::{JobEvent, JobHandle, Watch};
+pub use lint::LintReport;
 pub use locks::{Lock, Waiter};
 pub use notify::{
     JobReport, LogNotifier, Notification, Notifier, NotifyOn, Outcome, REPORT, ReportedDatabase,

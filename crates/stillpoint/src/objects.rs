@@ -9,23 +9,27 @@ use stillpoint_model::job::Job;
 use stillpoint_model::point::RestorePoint;
 use stillpoint_model::policy::Policy;
 use stillpoint_model::topology::Topology;
+use stillpoint_model::window::RecoveryWindow;
 
 use crate::Stillpoint;
 use crate::error::Error;
 use crate::hooks::no_runner;
+use crate::lint::Change;
 
 impl Stillpoint {
     /// Stores a policy; a changed one as its next version.
     ///
     /// # Errors
     /// When it breaks a rule of its own, when a hook of it could not be run (`hook.no_runner`, or as
-    /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails.
+    /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails; `retention.snapshot_budget_exceeded` where it
+    /// would keep more snapshots of a volume of one of its groups than that can hold.
     pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
         policy.check().map_err(stillpoint_model::planning::PlanError::Policy)?;
         for hook in &policy.hooks {
             let runner = self.services().hooks.as_ref().ok_or_else(|| no_runner(hook))?;
             runner.check(&self.cx(), hook).await?;
         }
+        self.check_budget(Change::Policy(policy)).await?;
         Ok(self.services().catalog.put_policy(policy).await?)
     }
 
@@ -48,9 +52,11 @@ impl Stillpoint {
     /// Stores a resource group. A schedule that is attached to it anew counts from now.
     ///
     /// # Errors
-    /// When it breaks a rule of its own, or the catalogue fails.
+    /// When it breaks a rule of its own, or the catalogue fails; `retention.snapshot_budget_exceeded` where its policies would
+    /// keep more snapshots of a volume than that can hold.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
         group.check().map_err(stillpoint_model::planning::PlanError::Group)?;
+        self.check_budget(Change::Group(group)).await?;
         let before = self.group(group.id).await?;
         self.services().catalog.put_group(group).await?;
         self.keep_ledgers(before.as_ref(), Some(group)).await
@@ -139,6 +145,23 @@ impl Stillpoint {
     pub async fn topology_of(&self, database: DatabaseId) -> Result<Topology, Error> {
         let points = self.services().catalog.all_points(&PointQuery::of(database)).await?;
         Ok(Topology::of(None, &points))
+    }
+
+    /// What a database can be brought back to, and why not to the rest. Asks the plug-in for what there is, as circular logging
+    /// leaves nothing but the instants of the backups; see [`topology_of_catalog`](Self::topology_of_catalog) for windows
+    /// without that.
+    ///
+    /// # Errors
+    /// `not_found` for a database that neither exists nor has restore points; of the plug-in and the catalogue.
+    pub async fn recovery_window(&self, database: DatabaseId) -> Result<RecoveryWindow, Error> {
+        let inventory = self.discover().await?.inventory;
+        let points = self.services().catalog.all_points(&PointQuery::of(database)).await?;
+        let known = inventory.databases.get(&database);
+        if known.is_none() && points.is_empty() {
+            return Err(Error::NotFound { kind: "database", id: database.to_string() });
+        }
+        let circular = known.is_some_and(|known| known.circular_logging);
+        Ok(RecoveryWindow::of(database, &points, circular))
     }
 
     async fn topology_with(&self, inventory: Option<&Inventory>) -> Result<Topology, Error> {

@@ -11,6 +11,7 @@ use stillpoint_model::schedule::{
 
 use crate::Stillpoint;
 use crate::error::Error;
+use crate::lint::Change;
 
 /// How often a ledger that somebody else writes at the same time is tried again.
 const TRIES: u32 = 16;
@@ -74,7 +75,8 @@ impl Stillpoint {
     ///
     /// # Errors
     /// As [`create_schedule`](Self::create_schedule); `not_found`; `schedule.version_conflict` if somebody else changed it at
-    /// the same time.
+    /// the same time; `retention.snapshot_budget_exceeded` where what it is attached to would keep more snapshots of a volume
+    /// than that can hold.
     pub async fn change_schedule(
         &self,
         id: ScheduleId,
@@ -85,6 +87,7 @@ impl Stillpoint {
             return Ok(known);
         }
         let next = known.edit(schedule, self.seams().clock.now())?;
+        self.check_budget(Change::Schedule(&next)).await?;
         self.services().catalog.put_schedule(&next).await?;
         Ok(next)
     }
@@ -134,7 +137,7 @@ impl Stillpoint {
     /// Has a schedule run a policy of a group from now on.
     ///
     /// # Errors
-    /// `not_found`, `group.policy_missing`; of the catalogue.
+    /// `not_found`, `group.policy_missing`, `retention.snapshot_budget_exceeded`; of the catalogue.
     ///
     /// # Idempotence
     /// What is attached already stays as it is.

@@ -68,6 +68,8 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Debris(args) => operate::debris(&args, &places()?, out).await,
         Command::Locks => operate::locks(&places()?, out).await,
         Command::Topology => show::topology(&places()?, out).await,
+        Command::Windows(args) => show::windows(&args, &places()?, out).await,
+        Command::Lint(args) => show::lint(&args, &places()?, out).await,
     }
 }
 

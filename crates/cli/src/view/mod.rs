@@ -18,6 +18,7 @@ mod hold;
 mod hook;
 mod inventory;
 mod job;
+mod lint;
 mod locks;
 mod notify;
 mod parked;
@@ -30,6 +31,7 @@ mod rules;
 mod run;
 mod schedule;
 mod topology;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ pub(crate) use failure::{FailureView, ReasonView, WarningView, write_failure};
 pub(crate) use hold::HoldsView;
 pub(crate) use inventory::{DiscoverView, refused};
 pub(crate) use job::{JobView, JobsView, VerifyView};
+pub(crate) use lint::LintView;
 pub(crate) use locks::LocksView;
 pub(crate) use notify::NotifyView;
 pub(crate) use parked::ParkedView;
@@ -55,6 +58,7 @@ pub(crate) use rules::{GroupsView, PoliciesView};
 pub(crate) use run::RunView;
 pub(crate) use schedule::{LapsesView, PreviewView, SchedulesView};
 pub(crate) use topology::{PointView, TopologyView};
+pub(crate) use windows::WindowsView;
 
 use serde::Serialize;
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use stillpoint::catalog::{Debris, DebrisKind};
 use stillpoint::workflow::{Claim, ClaimKey, NodeProgress};
-use stillpoint::{DatabaseRetention, Rebuilt, ReconcileReport, RetentionTable};
+use stillpoint::{DatabaseRetention, LintReport, Rebuilt, ReconcileReport, RetentionTable};
 use stillpoint::{JobAccount, Lock, ParkedRun, ParkedStep, RunSteps, StepAccount, Stuck, Waiter};
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use crate::context::{
     Effect, ErrorClass, Failure, HostId, HostPath, IdempotencyKey, JobId, PathFlavor, ProcessId,
     RunId, StepName, Subject,
 };
+use crate::exit::Exit;
 use crate::model::availability::{Availability, Reason};
 use crate::model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
 use crate::model::chain::LogSegment;
@@ -46,6 +47,7 @@ use crate::model::reconcile::{Act, Comparison, FoundManifest, KnownPoint, Sight}
 use crate::model::request::Trigger;
 use crate::model::restore::{RestoreRequest, RestoreTarget, plan_restore};
 use crate::model::retention::{Protected, RetentionInputs};
+use crate::model::strategy::{LintInputs, Seen, Strategy, budget};
 use crate::model::topology::Topology;
 use crate::model::verdict::{Finding, FindingKind};
 use crate::model::warning::Warning;
@@ -344,6 +346,52 @@ fn topology() {
 }
 
 #[test]
+fn windows() {
+    // A stretch of logs, a suspect point, logs that are missing, and another stream.
+    let mut points = vec![point(61, 0, Trust::Unverified), point(62, 60, Trust::Unverified)];
+    points.extend([point(63, 120, damage()), point(64, 180, Trust::Unverified)]);
+    for (point, (first, last)) in points.iter_mut().zip([(3, 8), (9, 12), (1, 2), (20, 21)]) {
+        let logs = point.logs.as_mut().unwrap();
+        logs.range = Some(Generation(first)..=Generation(last));
+        logs.required = Some(Generation(last)..=Generation(last));
+    }
+    points[2].logs = None;
+    let topology = Topology::of(Some(&inventory()), &points);
+    check("windows", &WindowsView::of(&topology, None));
+    points[3].logs.as_mut().unwrap().signature = LogSignature([8; 28]);
+    let topology = Topology::of(Some(&inventory()), &points[..]);
+    check("windows_of_one", &WindowsView::of(&topology, Some(DatabaseId(uuid(1)))));
+}
+
+#[test]
+fn lint() {
+    let (inventory, mut group, mut daily) = (inventory(), group(), policy());
+    let mut by_hand = policy();
+    (by_hand.id, by_hand.name) = (PolicyId(uuid(31)), "by hand".to_owned());
+    by_hand.retention = Retention::default();
+    group.policies.push(by_hand.id);
+    daily.retention = Retention::count(96);
+    let mut placement = PlacementMap::new();
+    placement.insert(copy_id(1), CopyPlacement::new(volume(), volume()));
+    let mut facts = VolumeFacts::new(volume(), QuiesceLevel::AtRest, None);
+    facts.snapshot_limit = std::num::NonZeroU32::new(100);
+    let volumes = BTreeMap::from([(volume(), facts)]);
+    let (groups, policies) = ([group], [daily, by_hand]);
+    let strategy = Strategy::new(&groups, &policies, &[], time(0));
+    let seen = Seen::new(&inventory, &placement, &volumes);
+    let mut inputs = LintInputs::new(strategy);
+    inputs.seen = Some(seen);
+    let findings = stillpoint::model::strategy::lint(&inputs);
+    let report = LintReport::new(time(0), findings, budget(&strategy, &seen));
+    let view = LintView::of(&report);
+    check("lint", &view);
+    assert_eq!(view.exit(), Exit::Failed);
+    let nothing = LintView::of(&LintReport::new(time(0), vec![], vec![]));
+    check("lint_nothing", &nothing);
+    assert_eq!(nothing.exit(), Exit::Done);
+}
+
+#[test]
 fn discover() {
     check("discover", &DiscoverView::of(Path::new("/srv/mail"), &inventory()));
 }
@@ -525,9 +573,9 @@ fn doctor() {
     let mut view = DoctorView::default();
     view.ok("state", "/srv/stillpoint.db is in order");
     view.add("store", Level::Warning, "copies are made in full", "Put the store on btrfs.");
-    assert_eq!(view.exit(), crate::exit::Exit::Warnings);
+    assert_eq!(view.exit(), Exit::Warnings);
     view.add("source", Level::Error, "there is no folder /srv/mail [source.not_found]", "Name it.");
-    assert_eq!(view.exit(), crate::exit::Exit::Failed);
+    assert_eq!(view.exit(), Exit::Failed);
     check("doctor", &view);
 }
 
@@ -560,15 +608,15 @@ fn what_a_check_found() {
         Outcome::Skipped("the place cannot hold snapshots"),
     ));
     view.add("space", Level::Ok, "8.0 GiB free", "");
-    assert_eq!(view.close(), crate::exit::Exit::Done);
+    assert_eq!(view.close(), Exit::Done);
     check("check_good", &view);
     view.add("database DB02", Level::Warning, "it is dirty [resource.dirty]", "Find its logs.");
-    assert_eq!(view.close(), crate::exit::Exit::Warnings);
+    assert_eq!(view.close(), Exit::Warnings);
     let flaw = Outcome::Failed("a call failed: it is gone (storage.not_found)".to_owned());
     view.case(&verdict("removing_leaves_other_sets", flaw));
-    assert_eq!(view.close(), crate::exit::Exit::Failed);
+    assert_eq!(view.close(), Exit::Failed);
     view.left_behind.push("/srv/.stillpoint-check-1: it is busy".to_owned());
-    assert_eq!(view.close(), crate::exit::Exit::Attention);
+    assert_eq!(view.close(), Exit::Attention);
     check("check_bad", &view);
 }
 

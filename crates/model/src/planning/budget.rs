@@ -26,22 +26,22 @@ pub fn need(role: MemberRole, kept: &[Kept]) -> u32 {
     })
 }
 
-/// Whether that fits, with a reserve; gives what is needed without the reserve.
+/// Whether that many fit, with a reserve. `fitting` says what would, if not.
 ///
 /// # Errors
 /// `retention.snapshot_budget_exceeded`.
 pub fn check(
     volume: &VolumeRef,
-    role: MemberRole,
-    kept: &[Kept],
+    need: u32,
     limit: u32,
     reserve: u32,
-) -> Result<u32, PlanError> {
-    let need = need(role, kept);
+    fitting: impl FnOnce() -> String,
+) -> Result<(), PlanError> {
     if need.saturating_add(reserve) > limit {
-        return Err(PlanError::BudgetExceeded { volume: volume.clone(), need, limit });
+        let volume = volume.clone();
+        return Err(PlanError::BudgetExceeded { volume, need, limit, fitting: fitting() });
     }
-    Ok(need)
+    Ok(())
 }
 
 pub(super) fn of_plan(inputs: &Inputs<'_>, sets: &[SetPlan]) -> Vec<VolumeBudget> {
@@ -73,12 +73,16 @@ mod tests {
     fn daily_fulls_and_hourly_logs_do_not_fit_a_log_volume() {
         let volume: VolumeRef = "ontap:log1".parse().unwrap();
         let kept = [Kept { fulls: 600, logs: 480 }];
-        let error = check(&volume, MemberRole::Log, &kept, 1023, 5).unwrap_err();
+        let needs = need(MemberRole::Log, &kept);
+        let fitting = || "538 of the daily ones".to_owned();
+        let error = check(&volume, needs, 1023, 5, fitting).unwrap_err();
         assert_eq!(error.code(), "retention.snapshot_budget_exceeded");
-        assert_eq!(
-            error,
-            PlanError::BudgetExceeded { volume: volume.clone(), need: 1080, limit: 1023 }
-        );
-        assert_eq!(check(&volume, MemberRole::Data, &kept, 1023, 5), Ok(600));
+        let PlanError::BudgetExceeded { need: found, limit, .. } = &error else { unreachable!() };
+        assert_eq!((*found, *limit), (1080, 1023));
+        assert!(error.remedy().contains("538 of the daily ones"), "{}", error.remedy());
+        assert_eq!(need(MemberRole::Data, &kept), 600);
+        // The last one that fits, and the first that does not.
+        assert_eq!(check(&volume, 1018, 1023, 5, String::new), Ok(()));
+        assert!(check(&volume, 1019, 1023, 5, String::new).is_err());
     }
 }

@@ -231,14 +231,18 @@ pub enum PlanError {
         reserve: u32,
     },
     /// What retention would keep does not fit.
-    #[error("volume {volume} would hold {need} snapshots, and its limit is {limit}")]
+    #[error(
+        "volume {volume} would hold {need} snapshots beside those kept free, of at most {limit}"
+    )]
     BudgetExceeded {
         /// Which.
         volume: VolumeRef,
-        /// What retention keeps, with the reserve.
+        /// What retention keeps at most; a reserve comes on top.
         need: u32,
         /// How many there can be.
         limit: u32,
+        /// What would fit, in a few words.
+        fitting: String,
     },
 }
 
@@ -384,7 +388,9 @@ impl ErrorFacts for PlanError {
             Self::FloorUnreachable { .. } => "Lower the policy's floor, or use another plug-in.",
             Self::TooBig { .. } => "Raise the limit of volumes in a set, or use fewer volumes.",
             Self::SnapshotLimit { .. } => "Delete snapshots of the volume, or keep fewer points.",
-            Self::BudgetExceeded { .. } => "Keep fewer restore points.",
+            Self::BudgetExceeded { fitting, .. } => {
+                return format!("Keep less: {fitting}.").into();
+            }
         }
         .into()
     }

@@ -10,4 +10,6 @@ mod hooks;
 mod reconcile;
 mod retention;
 mod site;
+mod strategy;
 mod told;
+mod workflow;

@@ -44,8 +44,17 @@ fn over(sim: &Sim, world: &World) -> Stillpoint {
 impl Site {
     /// A database whose data is on one array and whose logs are on another.
     pub fn new(sim: &Sim) -> Self {
+        Self::with_limit(sim, None)
+    }
+
+    /// The same where each volume holds so many snapshots.
+    pub fn with_limit(sim: &Sim, limit: Option<u32>) -> Self {
         let volume = |name: &str, array: &str| {
-            VolumeSpec::new(name).provider(array).mounted(HOST, format!(r"D:\{name}"))
+            let spec = VolumeSpec::new(name).provider(array).mounted(HOST, format!(r"D:\{name}"));
+            match limit {
+                Some(limit) => spec.snapshot_limit(limit),
+                None => spec,
+            }
         };
         let database =
             DatabaseSpec::new("DB01").writes_every(Duration::from_mins(30)).per_generation(4);

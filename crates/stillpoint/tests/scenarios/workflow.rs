@@ -1,0 +1,113 @@
+//! The workflow as a whole.
+
+use std::collections::BTreeSet;
+
+use stillpoint::model::availability::Reason;
+use stillpoint::model::group::{ResourceGroup, Selector};
+use stillpoint::model::id::GroupId;
+use stillpoint::model::job::{JobState, RunEnd, RunState};
+use stillpoint::model::policy::{LogRetention, Retention};
+use stillpoint::model::request::{BackupRequest, Target};
+use stillpoint::model::schedule::{AttachmentId, Rule, Schedule, Zone};
+use stillpoint::model::strategy::Assumptions;
+use stillpoint::model::topology::Protection;
+use stillpoint::workflow::testing::Sim;
+use stillpoint_testkit::{CopySpec, DatabaseSpec, VolumeSpec, World};
+use uuid::Uuid;
+
+use crate::common::{BOTH, HOST, key, request, stillpoint, two_arrays};
+use crate::site::policy;
+
+/// Databases of which each has data and logs on one volume.
+fn one_volume_each(databases: u32) -> World {
+    let mut builder = World::builder().host(HOST);
+    for number in 1..=databases {
+        let (name, volume) = (format!("DB{number:02}"), format!("vol{number:02}"));
+        builder = builder
+            .volume(VolumeSpec::new(&volume).mounted(HOST, format!(r"D:\{volume}")))
+            .database(DatabaseSpec::new(&name))
+            .copy(CopySpec::active(&name, HOST).on(&volume, &volume).preference(1));
+    }
+    builder.build()
+}
+
+#[test]
+fn s01_seven_steps() {
+    for mode in BOTH {
+        for members in [2, 1] {
+            let world = if members == 2 { two_arrays(3) } else { one_volume_each(3) };
+            let sim = Sim::new(1);
+            sim.run(async {
+                let this = stillpoint(&sim, &world, mode, |engine| engine);
+                // Strategy: nothing is protected yet, and it is told.
+                let lacks = this.lint(Assumptions::default()).await.unwrap();
+                let codes: Vec<_> =
+                    lacks.findings.iter().map(|finding| finding.code.to_string()).collect();
+                assert_eq!(codes, ["strategy.no_group"; 3]);
+                // Availability.
+                let there = this.discover().await.unwrap().inventory;
+                assert_eq!(there.databases.len(), 3);
+                let reasons: Vec<&Reason> =
+                    there.copies.values().flat_map(|copy| &copy.availability.reasons).collect();
+                assert!(reasons.is_empty(), "{reasons:?}");
+                // Policy, group and schedule.
+                let mut daily = policy(1, "daily", Retention::count(14));
+                daily.log_retention = LogRetention::AsFulls;
+                this.save_policy(&daily).await.unwrap();
+                let id = GroupId(Uuid::from_u128(2));
+                let mut mail = ResourceGroup::new(id, "mail", vec![Selector::Everything]);
+                mail.policies.push(daily.id);
+                this.save_group(&mail).await.unwrap();
+                let at = chrono::NaiveTime::from_hms_opt(2, 30, 0).unwrap();
+                let nightly = Schedule::new("nightly", Rule::Daily { at }, Zone::UTC);
+                let schedule = this.create_schedule(nightly).await.unwrap().id;
+                this.attach(AttachmentId { schedule, group: id, policy: daily.id }).await.unwrap();
+                let report = this.lint(Assumptions::default()).await.unwrap();
+                assert_eq!(report.findings, []);
+                // Run and monitor.
+                let request = BackupRequest::new(key("first"), Target::Group(id), daily.id);
+                let job = this.backup(request).await.unwrap().wait().await;
+                assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+                assert_eq!(this.jobs().await.unwrap(), [job]);
+                // Topology.
+                let topology = this.topology().await.unwrap();
+                for database in &topology.databases {
+                    assert_eq!(database.protection, Protection::Protected);
+                    assert_eq!(database.points.len(), 1, "{database:#?}");
+                    assert_eq!(database.points[0].members, members, "{database:#?}");
+                    assert!(database.window.contains(database.points[0].taken_at));
+                }
+                assert_eq!(world.snapshots().len(), 3 * members);
+                world.assert_thawed_in_time();
+            });
+        }
+    }
+}
+
+#[test]
+fn s03_more_than_30_databases() {
+    for mode in BOTH {
+        let sim = Sim::new(3);
+        let world = two_arrays(47);
+        sim.run(async {
+            let this = stillpoint(&sim, &world, mode, |engine| engine);
+            this.save_policy(&policy(1, "default", Retention::default())).await.unwrap();
+            let job = this.backup(request("all")).await.unwrap().wait().await;
+            assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+            let sizes: Vec<usize> = job.runs.iter().map(|run| run.members.len()).collect();
+            assert_eq!(sizes.iter().sum::<usize>(), 47);
+            assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= 30), "{sizes:?}");
+            let ends: Vec<RunState> = job.runs.iter().map(|run| run.state).collect();
+            assert_eq!(ends, [RunState::Ended(RunEnd::Succeeded); 2]);
+            // Each set has a freeze of its own, and no snapshot is in two points.
+            assert_eq!(world.freeze_windows().len(), 2, "{:#?}", world.freeze_windows());
+            let topology = this.topology().await.unwrap();
+            assert_eq!(topology.databases.len(), 47);
+            assert!(topology.databases.iter().all(|database| database.points.len() == 1));
+            let shots: BTreeSet<String> =
+                world.snapshots().iter().map(|shot| shot.reference().to_string()).collect();
+            assert_eq!(shots.len(), 94);
+            world.assert_thawed_in_time();
+        });
+    }
+}
