@@ -119,7 +119,7 @@ fn topology(databases: u32, points: u32) -> (Duration, Duration) {
     let policy = policy();
     let place = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
-    let store = SqliteStore::open(&place.path().join("state.db")).unwrap();
+    let store = SqliteStore::open(place.path().join("state.db")).unwrap();
     for database in 0..databases {
         let facts: Vec<_> = (0..points)
             .map(|nth| PointFact::Published(Box::new(point(database, nth, &policy))))

@@ -111,10 +111,7 @@ fn s49_an_orphan_whose_manifest_is_whole_is_adopted() {
         let theirs = foreign(&site);
         let daily = policy(1, "daily", Retention::count(5));
         site.save(&[&daily]).await;
-        for day in 0..2 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(2, &daily).await;
         let before = (topology(&site).await, told(&site).await);
         assert!(found(&site).await.is_clean());
         // Nobody knows them any more.
@@ -242,10 +239,7 @@ fn s50_missing() {
         let site = Site::new(&sim);
         let daily = policy(1, "daily", Retention::count(2));
         site.save(&[&daily]).await;
-        for day in 0..3 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(3, &daily).await;
         let points = site.points().await;
         let target = PruneTarget::everything();
         let goes = site.table().await.order.points.into_keys().collect::<Vec<_>>();
@@ -340,10 +334,7 @@ fn s51_catalogue_lost() {
         daily.verification = Verification::None;
         daily.log_retention = LogRetention::Days(30);
         site.save(&[&daily]).await;
-        for day in 0..5 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(5, &daily).await;
         let points = site.points().await;
         // Some verified, some held, some reduced to their logs, some gone, one missing.
         let request = VerifyRequest::new(key("v"), vec![points[3].id]);
@@ -399,10 +390,7 @@ fn s51_documents_that_cannot_be_read_are_told_and_left_out() {
         let site = Site::new(&sim);
         let daily = policy(1, "daily", Retention::count(9));
         site.save(&[&daily]).await;
-        for day in 0..4 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(4, &daily).await;
         let mut points = site.points().await;
         // What was deleted stays so, though its manifest comes up again.
         let gone = points.remove(0).id;

@@ -26,10 +26,7 @@ fn s05_a_copy_backup_is_invisible_to_the_retention_of_other_policies() {
         let mut copies = policy(2, "copies", Retention::count(1));
         copies.kind = BackupKind::Copy;
         site.save(&[&daily, &copies]).await;
-        for day in 0..3 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(3, &daily).await;
         let before = site.table().await.decisions.points;
         site.backed_up("a-copy", &copies).await;
         let after = site.table().await;
@@ -182,10 +179,7 @@ fn s24_a_full_whose_verification_failed_does_not_count() {
         let daily = policy(1, "daily", Retention::count(3));
         assert!(matches!(daily.verification, Verification::BeforeCompletion { .. }));
         site.save(&[&daily]).await;
-        for day in 0..5 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(5, &daily).await;
         site.world.damage().database(&site.world.active("DB01"));
         let job = site.backup("bad", &daily).await;
         assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
@@ -246,10 +240,7 @@ fn s32_locked_points_are_deferred_until_their_release() {
         let site = Site::new(&sim);
         let daily = policy(1, "daily", Retention::count(5));
         site.save(&[&daily]).await;
-        for day in 0..9 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(9, &daily).await;
         let points = site.points().await;
         for (days, point) in (10_u32..).zip(points.iter().rev()) {
             // One snapshot of it is enough.
@@ -312,10 +303,7 @@ fn s34_members_of_a_point_go_together() {
         let site = Site::new(&sim);
         let daily = policy(1, "daily", Retention::count(2));
         site.save(&[&daily]).await;
-        for day in 0..3 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(3, &daily).await;
         let points = site.points().await;
         let going = &points[0];
         site.world.faults().on("delete").about("beta").inject(Fault::fail(Trouble::io()));

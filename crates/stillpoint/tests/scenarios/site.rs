@@ -97,6 +97,14 @@ impl Site {
         assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
     }
 
+    /// One each day, `day-0` first.
+    pub async fn daily(&self, days: u32, policy: &Policy) {
+        for day in 0..days {
+            self.backed_up(&format!("day-{day}"), policy).await;
+            self.pass(DAY).await;
+        }
+    }
+
     pub async fn prune(&self, name: &str, target: PruneTarget) -> Job {
         self.this.prune(PruneRequest::new(key(name), target)).await.unwrap().wait().await
     }

@@ -16,7 +16,7 @@ use stillpoint::{Error, LintReport};
 use stillpoint_testkit::{Fault, Trouble};
 use uuid::Uuid;
 
-use crate::site::{DAY, Site, policy};
+use crate::site::{Site, policy};
 
 fn daily() -> Rule {
     Rule::Daily { at: chrono::NaiveTime::from_hms_opt(2, 30, 0).unwrap() }
@@ -162,10 +162,7 @@ fn the_linter_looks_at_what_is_stored() {
         assumed.log_room = Some(1);
         let few = site.this.lint(assumed).await.unwrap();
         assert!(few.findings.is_empty(), "nothing is known of the rate: {few:#?}");
-        for day in 0..2 {
-            site.backed_up(&format!("day-{day}"), &fulls).await;
-            site.pass(DAY).await;
-        }
+        site.daily(2, &fulls).await;
         let full = site.this.lint(assumed).await.unwrap();
         assert_eq!(full.findings[0].code, "strategy.log_disk_will_fill", "{full:#?}");
         assumed.log_bytes_per_hour = Some(0);
@@ -191,10 +188,7 @@ fn a_window_is_read_from_the_catalogue() {
         let database = *database.databases.keys().next().unwrap();
         let none = site.this.recovery_window(database).await.unwrap();
         assert_eq!(none.gaps[0].why, [Why::NothingStored]);
-        for day in 0..3 {
-            site.backed_up(&format!("day-{day}"), &daily).await;
-            site.pass(DAY).await;
-        }
+        site.daily(3, &daily).await;
         let window = site.this.recovery_window(database).await.unwrap();
         let points = site.points().await;
         assert_eq!((window.intervals.len(), window.up_to_the_minute), (1, true));

@@ -249,7 +249,7 @@ fn who_is_overtaken_leaves_the_line_for_what_is_let_go_of_early() {
     let restore = ArbiterInput::Ask {
         run: RunId(Uuid::from_u128(4)),
         claims: vec![key("db/1/live")],
-        head_start: Duration::from_secs(3600),
+        head_start: Duration::from_hours(1),
     };
     machine.on(Mono(Duration::from_secs(1)), restore, &mut records, &mut told);
     assert_eq!(granted(&told), [4, 3]);
