@@ -296,7 +296,7 @@ pub struct Policy {
     /// What a partial success is called.
     pub on_partial: OnPartial,
     /// The programs that run at certain points of its jobs; those of one phase in this order.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
 }
 
