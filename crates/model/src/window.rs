@@ -6,7 +6,7 @@
 //!                                           why: generations 6–7 missing, B is suspect
 //! ```
 //!
-//! A window rests on what the points promise: each goes from its own instant to the end of its [`Reach`](crate::chain::Reach). A
+//! A window rests on what the points promise: each goes from its own instant to the end of its [`Reach`]. A
 //! point whose backup is not over, that is suspect, missing, or being deleted promises nothing, as a restore refuses it; logs
 //! that are stored count whoever brought them. Intervals and gaps cover all of time; only the end stays open where logs that
 //! are still on the server may go on.
