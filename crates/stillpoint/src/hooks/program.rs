@@ -29,6 +29,12 @@ pub const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDI
 /// The most bytes of output that are kept: the last ones.
 const KEPT: usize = 16 * 1024;
 
+/// Bytes that are read at once.
+const READ: usize = 4096;
+
+/// The most bytes that a pipe holds, unless root makes it larger.
+const PIPE: usize = 1 << 20;
+
 /// How long a program may take to end when it is asked to, before it is made to.
 const ASKED: Duration = Duration::from_secs(2);
 
@@ -144,7 +150,7 @@ impl ProgramRunner {
             Ok((command.spawn()?, reader))
         });
         let (child, reader) = started.map_err(|error| not_started(&error))?;
-        Running { child, reader: Some(reader), output: Tail::default() }.watched(cx)
+        Running { child, output: Output::of(reader) }.watched(cx)
     }
 }
 
@@ -171,9 +177,7 @@ fn internal(error: &dyn std::fmt::Display) -> Failure {
 /// A program that has been started.
 struct Running {
     child: Child,
-    /// Where its output comes from, until nobody can write to it any more.
-    reader: Option<PipeReader>,
-    output: Tail,
+    output: Output,
 }
 
 impl Running {
@@ -184,7 +188,7 @@ impl Running {
                 .with_remedy("Look whether it is still running.")
         };
         let status = loop {
-            self.listen(LOOK).map_err(lost)?;
+            self.output.listen(LOOK).map_err(lost)?;
             if let Some(status) = self.child.try_wait().map_err(lost)? {
                 break how(status);
             }
@@ -197,33 +201,9 @@ impl Running {
                 }
             }
         };
-        // What was written before the end; what somebody else goes on to write is not waited for.
-        while self.listen(Duration::ZERO).map_err(lost)? {}
-        let (output, cut) = self.output.into_text();
+        self.output.drain().map_err(lost)?;
+        let (output, cut) = self.output.tail.into_text();
         Ok(HookEnd::new(status).with_output(output, cut))
-    }
-
-    /// Takes in what is written within this time; whether anything was.
-    fn listen(&mut self, time: Duration) -> io::Result<bool> {
-        let Some(reader) = &mut self.reader else {
-            // Nothing more comes: the end is all there is to wait for.
-            wait_for(&mut [], time)?;
-            return Ok(false);
-        };
-        if !wait_for(&mut [PollFd::new(&*reader, PollFlags::IN)], time)? {
-            return Ok(false);
-        }
-        let mut bytes = [0; 4096];
-        match reader.read(&mut bytes) {
-            Ok(0) => self.reader = None,
-            Ok(count) => {
-                self.output.take(&bytes[..count]);
-                return Ok(true);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(error),
-        }
-        Ok(false)
     }
 
     /// Ends the process group: asks, then does not ask.
@@ -237,11 +217,57 @@ impl Running {
             let _asked = kill_process_group(group, Signal::TERM);
             let until = cx.mono() + ASKED;
             while !has_ended(group)? && cx.mono() < until {
-                self.listen(LOOK)?;
+                self.output.listen(LOOK)?;
             }
             let _made = kill_process_group(group, Signal::KILL);
         }
         self.child.wait().map(|_| ())
+    }
+}
+
+/// What a program writes.
+struct Output {
+    /// Where it comes from, until nobody can write to it any more.
+    reader: Option<PipeReader>,
+    tail: Tail,
+}
+
+impl Output {
+    fn of(reader: PipeReader) -> Self {
+        Self { reader: Some(reader), tail: Tail::default() }
+    }
+
+    /// Takes in what is written within this time; whether anything was.
+    fn listen(&mut self, time: Duration) -> io::Result<bool> {
+        let Some(reader) = &mut self.reader else {
+            // Nothing more comes: the end is all there is to wait for.
+            wait_for(&mut [], time)?;
+            return Ok(false);
+        };
+        if !wait_for(&mut [PollFd::new(&*reader, PollFlags::IN)], time)? {
+            return Ok(false);
+        }
+        let mut bytes = [0; READ];
+        match reader.read(&mut bytes) {
+            Ok(0) => self.reader = None,
+            Ok(count) => {
+                self.tail.take(&bytes[..count]);
+                return Ok(true);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
+        }
+        Ok(false)
+    }
+
+    /// Takes in what was written before the end: no more than a pipe holds, as somebody who was left behind may go on writing.
+    fn drain(&mut self) -> io::Result<()> {
+        for _ in 0..PIPE / READ {
+            if !self.listen(Duration::ZERO)? {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -297,5 +323,21 @@ impl Tail {
     fn into_text(mut self) -> (String, u64) {
         self.shorten();
         (String::from_utf8_lossy(&self.bytes).into_owned(), self.cut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn whoever_goes_on_writing_is_not_waited_for() {
+        let endless = OwnedFd::from(fs::File::open("/dev/zero").unwrap());
+        let mut output = Output::of(PipeReader::from(endless));
+        output.drain().unwrap();
+        let (text, cut) = output.tail.into_text();
+        assert_eq!((text.len(), cut), (KEPT, (PIPE - KEPT) as u64));
     }
 }
