@@ -171,6 +171,11 @@ impl Default for Retention {
 }
 
 impl Retention {
+    /// Whether no rule would ever let anything go.
+    pub const fn keeps_all(&self) -> bool {
+        self.count.is_none() && self.within_days.is_none() && self.gfs.is_none()
+    }
+
     /// Keeps the newest `count`.
     pub fn count(count: u32) -> Self {
         Self { count: Some(count), ..Self::default() }

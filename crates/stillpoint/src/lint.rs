@@ -97,10 +97,7 @@ impl Wanted {
         let mut policies = groups.flat_map(|group| &group.policies);
         policies.any(|id| {
             let known = self.policies.iter().find(|policy| policy.id == *id);
-            known.is_some_and(|policy| {
-                let rules = &policy.retention;
-                rules.count.is_some() || rules.within_days.is_some() || rules.gfs.is_some()
-            })
+            known.is_some_and(|policy| !policy.retention.keeps_all())
         })
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
         }
         match policy_of(point) {
             None => keep(point.id, Why::NoPolicy),
-            Some(policy) if keeps_all(policy) => {
+            Some(policy) if policy.retention.keeps_all() => {
                 keep(point.id, Why::KeepsAll { policy: policy.id });
             }
             Some(_) => {}
@@ -67,7 +67,7 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
     for point in newest_suspects(inputs) {
         keep(point, Why::NewestOfStream);
     }
-    for policy in inputs.policies.iter().filter(|policy| !keeps_all(policy)) {
+    for policy in inputs.policies.iter().filter(|policy| !policy.retention.keeps_all()) {
         let of_policy = |point: &&RestorePoint| {
             point.policy.as_ref().is_some_and(|made_under| made_under.id == policy.id)
         };
@@ -87,11 +87,6 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
         Decision::of(point.id, keeps.remove(&point.id).unwrap_or_default(), otherwise)
     };
     inputs.points.iter().map(decision).collect()
-}
-
-const fn keeps_all(policy: &Policy) -> bool {
-    let rules = &policy.retention;
-    rules.count.is_none() && rules.within_days.is_none() && rules.gfs.is_none()
 }
 
 /// Of each log stream the newest point, where it is suspect: a bad one is better than none.

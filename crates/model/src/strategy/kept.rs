@@ -52,8 +52,7 @@ impl Share<'_> {
     }
 
     pub(super) const fn keeps_all(&self) -> bool {
-        let rules = &self.policy.retention;
-        rules.count.is_none() && rules.within_days.is_none() && rules.gfs.is_none()
+        self.policy.retention.keeps_all()
     }
 
     fn unless_scheduled<T>(&self, known: Option<T>) -> Result<T, Unknown> {
