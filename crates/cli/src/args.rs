@@ -1,16 +1,19 @@
 //! The command line.
 
+pub(crate) mod keeping;
 pub(crate) mod rules;
 pub(crate) mod schedule;
+mod value;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use keeping::{CatalogueCommand, HoldCommand, PruneArgs, ReconcileArgs};
 use rules::{ExportArgs, ImportArgs};
 use schedule::{RunArgs, ScheduleCommand};
+use value::{bytes, duration};
 
 /// Application-consistent snapshot backup of Exchange databases.
 ///
@@ -399,80 +402,6 @@ pub(crate) struct VerifyArgs {
     pub(crate) all: bool,
 }
 
-/// Arguments of `prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Only of these databases, by name or id.
-    #[arg(long, short, value_name = "NAME", num_args = 1..)]
-    pub(crate) database: Vec<String>,
-    /// Only restore points that were made under this policy, by name or id.
-    #[arg(long, short, value_name = "NAME")]
-    pub(crate) policy: Option<String>,
-    /// One restore point, whatever its policy says: the beginning of its id. Refused where it is held or locked, or the newest
-    /// good one of its database.
-    #[arg(long, value_name = "POINT", conflicts_with_all = ["database", "policy"])]
-    pub(crate) point: Option<String>,
-    /// Show what would be deleted, and change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// What to do with the state file.
-#[derive(Debug, Subcommand)]
-pub(crate) enum CatalogueCommand {
-    /// Write a copy of it as it is at one instant, also while it is in use.
-    Backup {
-        /// The copy. It must not be there.
-        file: PathBuf,
-    },
-}
-
-/// Arguments of `reconcile`.
-#[derive(Debug, Args)]
-pub(crate) struct ReconcileArgs {
-    /// Do what is to be done: restore points whose snapshots are gone are told to be missing (and back, if they are), those that
-    /// the catalogue lacks are adopted from their manifests, other snapshots of nobody are noted as debris.
-    #[arg(long)]
-    pub(crate) apply: bool,
-    /// Delete snapshots of nobody that were noted so long ago. Not where another state file shares the store: its restore points
-    /// look like nobody's.
-    #[arg(long, value_name = "TIME", value_parser = duration, requires = "apply")]
-    pub(crate) delete_orphans_after: Option<Duration>,
-}
-
-/// What to do with holds.
-#[derive(Debug, Subcommand)]
-pub(crate) enum HoldCommand {
-    /// Put a hold on restore points: none of them is deleted until it is removed, or over. One of the same name is replaced.
-    Add(HoldArgs),
-    /// Take a hold off.
-    Remove {
-        /// Its name.
-        name: String,
-    },
-    /// Show all, also those that are over.
-    List,
-}
-
-/// Arguments of `hold add`.
-#[derive(Debug, Args)]
-pub(crate) struct HoldArgs {
-    /// What it is to be known by, such as the number of a case: letters, digits, `.`, `_` and `-`.
-    pub(crate) name: String,
-    /// Restore points: the beginning of an id, or latest:NAME.
-    #[arg(value_name = "POINT", required = true)]
-    pub(crate) points: Vec<String>,
-    /// What it is for.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// Who puts it on. [default: the operator]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) by: Option<String>,
-    /// When it is over, such as 2027-01-31 or 2027-01-31T12:00:00Z. [default: never by itself]
-    #[arg(long, value_name = "TIME", value_parser = instant)]
-    pub(crate) until: Option<DateTime<Utc>>,
-}
-
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -651,50 +580,6 @@ pub(crate) enum Partial {
     Fail,
 }
 
-/// A time such as `90s`, `4h` or `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit, such as 8s or 4h")?;
-    let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
-    match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" | "min" => seconds(60),
-        "h" => seconds(3600),
-        "d" => seconds(86_400),
-        _ => return Err("the unit must be ms, s, m, h or d".to_owned()),
-    }
-    .ok_or_else(|| "that is too long".to_owned())
-}
-
-/// A number of bytes such as `4096`, `500m` or `200g`: in units of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| "write a number of bytes, such as 500m or 200g")?;
-    let shift = match unit {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err("the unit must be k, m, g or t".to_owned()),
-    };
-    number.checked_mul(1 << shift).ok_or_else(|| "that is too much".to_owned())
-}
-
-/// A day, which means its beginning in UTC, or an instant.
-fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        return Ok(day.and_time(chrono::NaiveTime::MIN).and_utc());
-    }
-    text.parse().map_err(|_| {
-        "write a day or an instant, such as 2027-01-31 or 2027-01-31T12:00:00Z".to_owned()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -704,37 +589,5 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_are_read_with_their_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("4h"), Ok(Duration::from_hours(4)));
-        for bad in ["", "4", "h", "4 h", "-4h", "99999999999999999999s", "18446744073709551615d"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn bytes_are_read_with_their_unit() {
-        assert_eq!((bytes("4096"), bytes("500m")), (Ok(4096), Ok(500 << 20)));
-        assert_eq!((bytes("1k"), bytes("2g"), bytes("3t")), (Ok(1024), Ok(2 << 30), Ok(3 << 40)));
-        for bad in
-            ["", "m", "-1", "1.5g", "4 k", "4x", "18446744073709551616", "18446744073709551615k"]
-        {
-            assert!(bytes(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn ends_are_days_or_instants() {
-        assert_eq!(instant("2027-01-31").unwrap().to_rfc3339(), "2027-01-31T00:00:00+00:00");
-        assert_eq!(
-            instant("2027-01-31T12:00:00+02:00").unwrap().to_rfc3339(),
-            "2027-01-31T10:00:00+00:00"
-        );
-        for bad in ["", "tomorrow", "2027-02-30", "2027-01-31T12:00:00"] {
-            assert!(instant(bad).is_err(), "{bad:?}");
-        }
     }
 }

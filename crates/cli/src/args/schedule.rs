@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveTime, Utc, Weekday};
 use clap::{Args, Subcommand, ValueEnum};
 use stillpoint::model::schedule::{Blackout, CronRule, MonthDay, Window, Zone};
 
-use super::duration;
+use super::value::duration;
 
 /// What to do with schedules.
 #[derive(Debug, Subcommand)]

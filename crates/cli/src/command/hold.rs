@@ -4,7 +4,7 @@ use stillpoint::model::hold::Hold;
 use stillpoint::model::id::HoldName;
 
 use super::tell;
-use crate::args::{HoldArgs, HoldCommand};
+use crate::args::keeping::{HoldArgs, HoldCommand};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::out::Out;

@@ -22,7 +22,8 @@ mod verify;
 
 use std::io;
 
-use crate::args::{CatalogueCommand, Cli, Command, PluginCommand, ProviderCommand};
+use crate::args::keeping::CatalogueCommand;
+use crate::args::{Cli, Command, PluginCommand, ProviderCommand};
 use crate::context::{ErrorClass, Failure};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;

@@ -3,7 +3,7 @@
 use stillpoint::{PruneRequest, PruneScope, PruneTarget};
 
 use super::tell;
-use crate::args::PruneArgs;
+use crate::args::keeping::PruneArgs;
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::follow::{failure_of, follow};

@@ -7,7 +7,7 @@ use stillpoint::store_sqlite::SqliteStore;
 use stillpoint::{ReconcileOptions, RepairRequest};
 
 use super::tell;
-use crate::args::ReconcileArgs;
+use crate::args::keeping::ReconcileArgs;
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::follow::{failure_of, follow};
