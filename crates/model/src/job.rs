@@ -319,12 +319,16 @@ impl Job {
         })
     }
 
+    /// What it was about, each once: in the runs that count and do not merely follow, and what was skipped.
+    pub fn members(&self) -> impl Iterator<Item = &JobMember> {
+        let counted = self.counted().filter(|run| !run.follow_up);
+        counted.flat_map(|run| &run.members).chain(&self.skipped)
+    }
+
     /// How many databases came out well, and how many there were.
     pub fn tally(&self) -> (usize, usize) {
-        let members = self.counted().filter(|run| !run.follow_up).flat_map(|run| &run.members);
-        let mut good = 0;
-        let mut all = self.skipped.len();
-        for member in members {
+        let (mut good, mut all) = (0, 0);
+        for member in self.members() {
             all += 1;
             good += usize::from(matches!(
                 member.end,

@@ -60,12 +60,17 @@ pub(crate) async fn unless_cancelled<T>(
 ) -> Result<T, Error> {
     match select(pin!(cancel.cancelled()), pin!(work)).await {
         Either::Right((result, _)) => result,
-        Either::Left(_) => Err(Error::Failed(
-            Failure::new(CANCELLED, ErrorClass::Unavailable, "the job was cancelled")
-                .with_effect(Effect::None)
-                .with_remedy("Ask for it again if it is still wanted."),
-        )),
+        Either::Left(_) => Err(cancelled()),
     }
+}
+
+/// What a job ends with that somebody cancelled.
+pub(crate) fn cancelled() -> Error {
+    Error::Failed(
+        Failure::new(CANCELLED, ErrorClass::Unavailable, "the job was cancelled")
+            .with_effect(Effect::None)
+            .with_remedy("Ask for it again if it is still wanted."),
+    )
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

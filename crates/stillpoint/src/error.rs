@@ -129,3 +129,9 @@ impl ErrorFacts for Error {
         }
     }
 }
+
+/// A plan that cannot be made, which is a defect of ours.
+pub(crate) fn plan_defect(what: impl std::fmt::Display) -> Failure {
+    Failure::new("plan.internal", ErrorClass::Internal, what.to_string())
+        .with_remedy("Report it to the makers of Stillpoint.")
+}

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::Stillpoint;
 use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
-use crate::error::Error;
+use crate::error::{Error, plan_defect};
 use crate::exposure::{Check, Expose, ExposeParams, Inspection, Unexpose};
 use crate::job::{JobHandle, LiveJob};
 use crate::pump;
@@ -112,7 +112,6 @@ impl Stillpoint {
 
     fn compile_verify(&self, run: RunId, point: &RestorePoint) -> Result<Plan, Failure> {
         let timeouts = self.timeouts();
-        let internal = |what: String| Failure::new("plan.internal", ErrorClass::Internal, what);
         let mut plan = PlanBuilder::new(format!("verification of {}", point.id));
         let claim = Claim::point(point.database, point.id, Mode::Shared);
         let _plan = plan.grace(timeouts.grace).claim(crate::claims::of(&claim, None)?);
@@ -153,13 +152,12 @@ impl Stillpoint {
             .bind(checked)
             .after(hidden)
             .add();
-        plan.build().map_err(|error| internal(error.to_string()))
+        plan.build().map_err(plan_defect)
     }
 }
 
 fn exposure_key(run: RunId) -> Result<ExposureKey, Failure> {
-    ExposureKey::new(format!("verify-{}", run.0.simple()))
-        .map_err(|error| Failure::new("plan.internal", ErrorClass::Internal, error.to_string()))
+    ExposureKey::new(format!("verify-{}", run.0.simple())).map_err(plan_defect)
 }
 
 /// Reads from the catalogue what is to be looked into.

@@ -187,15 +187,11 @@ fn stays(
     }
     let Some(since) = since else { return Some("it was not noted before".to_owned()) };
     let Some(grace) = sight.grace else { return Some("orphans are kept".to_owned()) };
-    let due = since.checked_add_signed(grace);
-    let Some(due) = due.filter(|due| *due <= sight.now) else {
-        return Some(due.map_or_else(
-            || "its grace has no end".to_owned(),
-            |due| format!("it is left alone until {}", due.format("%Y-%m-%dT%H:%M:%SZ")),
-        ));
+    let Some(due) = since.checked_add_signed(grace) else {
+        return Some("its grace has no end".to_owned());
     };
-    if since > sight.now || due > sight.now {
-        return Some("it was noted in the future".to_owned());
+    if due.max(since) > sight.now {
+        return Some(format!("it is left alone until {}", due.format("%Y-%m-%dT%H:%M:%SZ")));
     }
     if let Some(why) = &sight.unread {
         return Some(format!("there may be a manifest of it: {why}"));

@@ -38,6 +38,7 @@ use super::session::{
 };
 use super::snapshots::{Adopt, Commit, Prepare, SetParams, Settle, Settled};
 use crate::debris::Leaves;
+use crate::error::plan_defect;
 use crate::exposure::{Check, Expose, ExposeParams, Unexpose};
 use crate::hooks::HookCall;
 use crate::hooks::steps::{HookSteps, longest};
@@ -122,10 +123,7 @@ pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
     };
     let thawed = hooks(&mut plan, sources, HookPhase::AfterThaw, thaw, None);
     tail(&mut plan, sources, begin, taken, thawed)?;
-    plan.build().map_err(|error| {
-        Failure::new("plan.internal", ErrorClass::Internal, error.to_string())
-            .with_remedy("Report it to the makers of Stillpoint.")
-    })
+    plan.build().map_err(plan_defect)
 }
 
 /// Log backups have no plan of their own yet, and this one, with its session and its freeze, is not for them.
@@ -459,8 +457,7 @@ fn set_params(sources: &Sources<'_>, provider: &ProviderId) -> SetParams {
 }
 
 fn exposure_key(set: &SetPlan) -> Result<ExposureKey, Failure> {
-    ExposureKey::new(format!("verify-{}", set.run.0.simple()))
-        .map_err(|error| Failure::new("plan.internal", ErrorClass::Internal, error.to_string()))
+    ExposureKey::new(format!("verify-{}", set.run.0.simple())).map_err(plan_defect)
 }
 
 fn planned_point(

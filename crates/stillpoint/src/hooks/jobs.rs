@@ -16,10 +16,10 @@ use uuid::Uuid;
 use super::HookCall;
 use super::steps::HookSteps;
 use crate::Stillpoint;
-use crate::bounds::CANCELLED;
+use crate::bounds::cancelled;
 use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
-use crate::error::Error;
+use crate::error::{Error, plan_defect};
 use crate::job::LiveJob;
 use crate::runs::Launch;
 
@@ -89,11 +89,7 @@ impl Stillpoint {
         let Some(run) = job.runs.iter().find(|run| run.run == id) else { return Ok(()) };
         match run.state {
             RunState::Ended(RunEnd::Succeeded | RunEnd::SucceededWithWarnings) => Ok(()),
-            RunState::Ended(RunEnd::Cancelled) => Err(Error::Failed(
-                Failure::new(CANCELLED, ErrorClass::Unavailable, "the job was cancelled")
-                    .with_effect(Effect::None)
-                    .with_remedy("Ask for it again if it is still wanted."),
-            )),
+            RunState::Ended(RunEnd::Cancelled) => Err(cancelled()),
             _ => Err(Error::Failed(run.failure.clone().unwrap_or_else(|| {
                 Failure::new("hook.failed", ErrorClass::Conflict, "a hook before the job failed")
                     .with_effect(Effect::None)
@@ -125,9 +121,7 @@ impl Stillpoint {
             let phases = first.into_iter().chain([HookPhase::Always]);
             let hooks: Vec<&Hook> = phases.flat_map(|phase| policy.hooks_of(phase)).collect();
             let mut call = call_of(&job, &policy);
-            let runs = job.counted().filter(|run| !run.follow_up);
-            let members = runs.flat_map(|run| &run.members).chain(&job.skipped);
-            call.databases = members.map(|member| member.name.clone()).collect();
+            call.databases = job.members().map(|member| member.name.clone()).collect();
             call.databases.sort();
             call.outcome = Some(state.word().to_owned());
             call.tally = Some(job.tally());
@@ -164,10 +158,7 @@ impl Stillpoint {
         let mut plan = PlanBuilder::new("hooks");
         let _plan = plan.grace(self.timeouts().grace);
         HookSteps::new(&mut plan, call, None).add(hooks.iter().copied(), None);
-        let plan = plan.build().map_err(|error| {
-            Failure::new("plan.internal", ErrorClass::Internal, error.to_string())
-                .with_remedy("Report it to the makers of Stillpoint.")
-        })?;
+        let plan = plan.build().map_err(plan_defect)?;
         let mut run = JobRun::new(id, self.seams().clock.now());
         // It makes nothing that counts.
         run.follow_up = true;

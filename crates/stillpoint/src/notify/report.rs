@@ -118,8 +118,6 @@ impl JobReport {
     /// What is told of a job that is over, or as good as over, in this state.
     pub fn of(job: &Job, state: JobState, now: DateTime<Utc>) -> Self {
         let (good, all) = job.tally();
-        let runs = || job.counted().filter(|run| !run.follow_up);
-        let members = runs().flat_map(|run| &run.members).chain(&job.skipped);
         let failures =
             job.failure.iter().chain(job.counted().filter_map(|run| run.failure.as_ref()));
         let warnings = job.warnings.iter().chain(job.runs.iter().flat_map(|run| &run.warnings));
@@ -135,7 +133,7 @@ impl JobReport {
             ended_at: job.ended_at.unwrap_or(now),
             good,
             all,
-            databases: members.map(ReportedDatabase::of).collect(),
+            databases: job.members().map(ReportedDatabase::of).collect(),
             failures: failures.map(ReportedProblem::of).collect(),
             warnings: warnings.map(ReportedProblem::warning).collect(),
             left_behind: job.runs.iter().flat_map(|run| run.debris.iter().cloned()).collect(),

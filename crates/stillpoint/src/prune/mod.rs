@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{ErrorClass, Failure, IdempotencyKey, RunId};
+use stillpoint_context::{Failure, IdempotencyKey, RunId};
 use stillpoint_model::id::{DatabaseId, PointId, PolicyId, SetToken, SnapshotRef};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
 use stillpoint_model::request::Trigger;
@@ -30,7 +30,7 @@ use crate::Stillpoint;
 use crate::bounds::{unless_cancelled, within};
 use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
-use crate::error::Error;
+use crate::error::{Error, plan_defect};
 use crate::job::{JobHandle, LiveJob};
 use crate::retention::DatabaseRetention;
 use crate::runs::{Ask, Launch};
@@ -218,7 +218,6 @@ impl Stillpoint {
         order: &PruneOrder,
     ) -> Result<Plan, Failure> {
         let timeouts = self.timeouts();
-        let internal = |what: String| Failure::new("plan.internal", ErrorClass::Internal, what);
         let mut plan = PlanBuilder::new(format!("prune of {}", order.database));
         let _plan = plan.grace(timeouts.grace);
         for claim in order.claims() {
@@ -254,6 +253,6 @@ impl Stillpoint {
                 .add();
             let _before = of_set.insert(&going.set, deleted);
         }
-        plan.build().map_err(|error| internal(error.to_string()))
+        plan.build().map_err(plan_defect)
     }
 }

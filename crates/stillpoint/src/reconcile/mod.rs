@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{ErrorClass, Failure, IdempotencyKey, RunId};
+use stillpoint_context::{Failure, IdempotencyKey, RunId};
 use stillpoint_model::id::SetToken;
 use stillpoint_model::job::{Job, JobKind, JobRun};
 use stillpoint_model::planning::Claim;
@@ -32,7 +32,7 @@ use crate::Stillpoint;
 use crate::bounds::{unless_cancelled, within};
 use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
-use crate::error::Error;
+use crate::error::{Error, plan_defect};
 use crate::job::{JobHandle, LiveJob};
 use crate::runs::{Ask, Launch};
 
@@ -60,7 +60,7 @@ impl ReconcileOptions {
         Self { grace: Some(grace) }
     }
 
-    fn grace(&self) -> Option<TimeDelta> {
+    pub(crate) fn grace(&self) -> Option<TimeDelta> {
         self.grace.map(|grace| TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX))
     }
 }
@@ -193,7 +193,7 @@ impl Stillpoint {
         let _plan = plan.grace(timeouts.grace);
         for (number, (set, acts)) in sets.into_iter().enumerate() {
             let _plan = plan.claim(crate::claims::of(&Claim::set(&set), None)?);
-            let params = TendParams { set, acts, grace: options.grace, late: timeouts.late };
+            let params = TendParams { set, acts, options: options.clone(), late: timeouts.late };
             let _done = plan
                 .step(format!("tend:{}", number + 1), Tend::with(params))
                 .timeout(timeouts.delete)
@@ -202,7 +202,6 @@ impl Stillpoint {
                 .optional()
                 .add();
         }
-        plan.build()
-            .map_err(|error| Failure::new("plan.internal", ErrorClass::Internal, error.to_string()))
+        plan.build().map_err(plan_defect)
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use stillpoint_catalog::{Debris, DebrisKind};
 use stillpoint_context::{Cx, Effect, ErrorClass, Failure, Subject};
@@ -14,7 +13,7 @@ use stillpoint_model::point::PointFact;
 use stillpoint_model::reconcile::{Act, Comparison, Sight};
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
-use super::look;
+use super::{ReconcileOptions, look};
 use crate::beside::{self, Told};
 use crate::prune::steps::delete;
 use crate::pump;
@@ -25,7 +24,7 @@ use crate::services::Services;
 pub(crate) struct TendParams {
     pub(crate) set: SetToken,
     pub(crate) acts: Vec<Act>,
-    pub(crate) grace: Option<Duration>,
+    pub(crate) options: ReconcileOptions,
     /// How long it waits for a storage that deletes later.
     pub(crate) late: Duration,
 }
@@ -48,8 +47,8 @@ impl Action for Tend {
     async fn run(&self, cx: &Cx, params: &TendParams, (): ()) -> Result<Done<()>, Failure> {
         let about_orphans = |act: &Act| !matches!(act, Act::Mark { .. } | Act::Unmark { .. });
         let manifests = params.acts.iter().any(about_orphans);
-        let grace = params.grace.map(|grace| TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX));
-        let sight = look::of_set(&self.0, cx, &params.set, manifests, grace).await?;
+        let sight =
+            look::of_set(&self.0, cx, &params.set, manifests, params.options.grace()).await?;
         let comparison = Comparison::of(&sight);
         let mut done = Done::new(());
         for act in comparison.acts().remove(&params.set).unwrap_or_default() {

@@ -15,7 +15,7 @@ pub(crate) mod steps;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stillpoint_context::{ErrorClass, Failure, HostId, HostPath, RunId};
+use stillpoint_context::{Failure, HostId, HostPath, RunId};
 use stillpoint_exchange::RestoreSpec;
 use stillpoint_model::hook::HookPhase;
 use stillpoint_model::id::{ExposureKey, ProviderId, SessionId};
@@ -35,7 +35,7 @@ use self::steps::{
 use crate::Stillpoint;
 use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
-use crate::error::Error;
+use crate::error::{Error, plan_defect};
 use crate::hooks::HookCall;
 use crate::hooks::jobs::call_of;
 use crate::hooks::steps::HookSteps;
@@ -128,8 +128,7 @@ impl Stillpoint {
         let key = RestoreKey::of(run);
         let in_place = restore.target == RestoreTarget::InPlace;
         let Parts { by_provider, files, host } = Parts::of(point, restore);
-        let internal = |what: String| Failure::new("plan.internal", ErrorClass::Internal, what);
-        let host = host.ok_or_else(|| internal("the restore has no files".to_owned()))?;
+        let host = host.ok_or_else(|| plan_defect("the restore has no files"))?;
         let session = SessionId(Uuid::new_v5(&run.0, b"restore"));
         let mut spec = RestoreSpec::new(session, point.database, host, files);
         spec.in_place = in_place;
@@ -180,7 +179,7 @@ impl Stillpoint {
             })
             .collect();
         let check = CheckParams {
-            key: ExposureKey::new(key.as_str()).map_err(|error| internal(error.to_string()))?,
+            key: ExposureKey::new(key.as_str()).map_err(plan_defect)?,
             point: point.id,
         };
         let checked = plan
@@ -215,7 +214,7 @@ impl Stillpoint {
             let mut steps = HookSteps::new(&mut plan, call, Some("release"));
             steps.add(policy.hooks_of(HookPhase::AfterRestore), None);
         }
-        plan.build().map_err(|error| internal(error.to_string()))
+        plan.build().map_err(plan_defect)
     }
 }
 

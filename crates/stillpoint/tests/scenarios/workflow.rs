@@ -104,6 +104,11 @@ fn s03_more_than_30_databases() {
             let topology = this.topology().await.unwrap();
             assert_eq!(topology.databases.len(), 47);
             assert!(topology.databases.iter().all(|database| database.points.len() == 1));
+            // Of one database it is what all of it says of that one.
+            let mut one = this.topology_of_catalog().await.unwrap();
+            one.databases.drain(1..);
+            let of_one = this.topology_of(one.databases[0].database).await.unwrap();
+            assert_eq!(of_one, one);
             let shots: BTreeSet<String> =
                 world.snapshots().iter().map(|shot| shot.reference().to_string()).collect();
             assert_eq!(shots.len(), 94);
