@@ -33,6 +33,7 @@
 
 #![forbid(unsafe_code)]
 
+mod logs;
 mod plugin;
 mod restore;
 mod session;

@@ -12,10 +12,10 @@ use chrono::{DateTime, Utc};
 use stillpoint_context::{Cx, HostId, HostPath};
 use stillpoint_ese::{BackupInfo, DatabaseHeader};
 use stillpoint_exchange::{
-    BackupKind, Completion, CopyId, DatabaseId, ExchangePlugin, ExchangeRestore, Exposure, Frozen,
-    Inventory, PluginCaps, PluginError, PluginErrorKind, PluginResult, RequiredFile, Scope,
-    Session, SessionId, SessionSpec, SessionState, SetOutcome, Truncation, Verdict, VerifyReport,
-    VerifySpec,
+    BackupKind, ClosedLogs, Completion, CopyId, DatabaseId, ExchangePlugin, ExchangeRestore,
+    Exposure, Frozen, Inventory, PluginCaps, PluginError, PluginErrorKind, PluginResult,
+    RequiredFile, Scope, Session, SessionId, SessionSpec, SessionState, SetOutcome, Truncation,
+    Verdict, VerifyReport, VerifySpec,
 };
 use stillpoint_model::{
     availability::Availability,
@@ -27,6 +27,7 @@ use stillpoint_model::{
 };
 
 use crate::{
+    logs::closed_logs,
     session::{Begun, Sessions, lease_until},
     survey::{Found, FoundFile, select, survey},
     verify::verify,
@@ -156,7 +157,7 @@ impl ExchangePlugin for FilesPlugin {
     fn caps(&self) -> PluginCaps {
         let mut caps = PluginCaps::new("files at rest");
         // Nothing is truncated whatever the kind, so every kind that takes the database is the same.
-        caps.kinds = BTreeSet::from([BackupKind::Full, BackupKind::FullAndLog, BackupKind::Copy]);
+        caps.kinds = BTreeSet::from(BackupKind::ALL);
         caps.verify = true;
         caps.restore = true;
         caps.fencing = true;
@@ -199,7 +200,8 @@ impl ExchangePlugin for FilesPlugin {
     async fn begin(&self, cx: &Cx, spec: &SessionSpec) -> PluginResult<Session> {
         let invalid =
             |message: String| PluginError::new(PluginErrorKind::Invalid, message).without_effect();
-        if !self.caps().kinds.contains(&spec.kind) {
+        // Log backups have no session.
+        if !spec.kind.takes_database() {
             return Err(PluginError::unsupported("kind"));
         }
         if let Some(stray) = spec.copies.iter().find(|copy| copy.host != *self.place.host()) {
@@ -306,6 +308,11 @@ impl ExchangePlugin for FilesPlugin {
         })
     }
 
+    async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs> {
+        let (place, inner, copy) = (Arc::clone(&self.place), cx.clone(), copy.clone());
+        cx.blocking("closed logs", move || closed_logs(&inner, &place, &copy)).await?
+    }
+
     fn restore(&self) -> Option<&dyn ExchangeRestore> {
         Some(self)
     }
@@ -323,7 +330,7 @@ fn required_file(copy: &CopyId, file: &FoundFile) -> RequiredFile {
     required
 }
 
-fn copy_file(file: &FoundFile) -> CopyFile {
+pub(crate) fn copy_file(file: &FoundFile) -> CopyFile {
     let out = CopyFile::new(file.path.clone(), file.role).with_bytes(file.bytes);
     match file.generation {
         // The log being written has no generation in its name.

@@ -105,6 +105,11 @@ pub enum PluginCall<'a> {
         /// Since when.
         since: DateTime<Utc>,
     },
+    /// [`closed_logs`](ExchangePlugin::closed_logs).
+    ClosedLogs {
+        /// The copy.
+        copy: Cow<'a, CopyId>,
+    },
     /// [`open`](ExchangeRestore::open).
     #[serde(rename = "restore.open")]
     Open {
@@ -143,7 +148,7 @@ pub(crate) fn restore_of(plugin: &dyn ExchangePlugin) -> PluginResult<&dyn Excha
 
 impl PluginCall<'_> {
     /// The names of all calls: those of the methods, with the side before them where it is one of a side's.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "inventory",
         "begin",
         "session",
@@ -156,6 +161,7 @@ impl PluginCall<'_> {
         "complete",
         "abort",
         "truncation",
+        "closed_logs",
         "restore.open",
         "restore.finish",
         "restore.cancel",
@@ -176,6 +182,7 @@ impl PluginCall<'_> {
             Self::Complete { .. } => "complete",
             Self::Abort { .. } => "abort",
             Self::Truncation { .. } => "truncation",
+            Self::ClosedLogs { .. } => "closed_logs",
             Self::Open { .. } => "restore.open",
             Self::Finish { .. } => "restore.finish",
             Self::Cancel { .. } => "restore.cancel",
@@ -206,6 +213,7 @@ impl PluginCall<'_> {
                 format!("{id} {}", listed(said))
             }
             Self::Truncation { copy, since } => format!("{copy} since {since}"),
+            Self::ClosedLogs { copy } => copy.to_string(),
             Self::Open { spec } | Self::Finish { spec } | Self::Cancel { spec } => {
                 format!("{} {}", spec.id, spec.database)
             }
@@ -234,6 +242,7 @@ impl PluginCall<'_> {
             Self::Complete { id, verdicts } => boxed(side.complete(cx, *id, verdicts).await),
             Self::Abort { id } => boxed(side.abort(cx, *id).await),
             Self::Truncation { copy, since } => boxed(side.truncation(cx, copy, *since).await),
+            Self::ClosedLogs { copy } => boxed(side.closed_logs(cx, copy).await),
             Self::Open { spec } => boxed(restore()?.open(cx, spec).await),
             Self::Finish { spec } => boxed(restore()?.finish(cx, spec).await),
             Self::Cancel { spec } => boxed(restore()?.cancel(cx, spec).await),

@@ -22,7 +22,8 @@ use crate::error::PluginResult;
 use crate::plugin::ExchangePlugin;
 use crate::restore::{ExchangeRestore, Recovered, RestoreSpec};
 use crate::session::{
-    Completion, Frozen, Scope, Session, SessionSpec, SessionState, Truncation, VerifySpec,
+    ClosedLogs, Completion, Frozen, Scope, Session, SessionSpec, SessionState, Truncation,
+    VerifySpec,
 };
 
 /// What stands around another plug-in: implement [`inner`](Self::inner), and it is an [`ExchangePlugin`] that can do what
@@ -175,6 +176,11 @@ pub trait ForwardPlugin: Debug + Send + Sync + 'static {
         self.inner().truncation(cx, copy, since).await
     }
 
+    /// [`closed_logs`](ExchangePlugin::closed_logs).
+    async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs> {
+        self.inner().closed_logs(cx, copy).await
+    }
+
     /// [`open`](ExchangeRestore::open).
     async fn restore_open(&self, cx: &Cx, spec: &RestoreSpec) -> PluginResult<()> {
         restore_of(self.inner())?.open(cx, spec).await
@@ -281,6 +287,11 @@ impl<F: ForwardPlugin> ExchangePlugin for F {
     ) -> PluginResult<Truncation> {
         let call = PluginCall::Truncation { copy: Borrowed(copy), since };
         self.around(cx, call, ForwardPlugin::truncation(self, cx, copy, since)).await
+    }
+
+    async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs> {
+        let call = PluginCall::ClosedLogs { copy: Borrowed(copy) };
+        self.around(cx, call, ForwardPlugin::closed_logs(self, cx, copy)).await
     }
 
     fn restore(&self) -> Option<&dyn ExchangeRestore> {

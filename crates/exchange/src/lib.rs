@@ -45,8 +45,8 @@ pub use mock::{MockExchangePlugin, MockExchangeRestore};
 pub use plugin::ExchangePlugin;
 pub use restore::{ExchangeRestore, Recovered, RestoreSpec};
 pub use session::{
-    Completion, Frozen, RequiredFile, Scope, Session, SessionSpec, SessionState, Truncation,
-    VerifyFile, VerifySpec,
+    ClosedLogs, Completion, Frozen, RequiredFile, Scope, Session, SessionSpec, SessionState,
+    Truncation, VerifyFile, VerifySpec,
 };
 pub use stillpoint_context::Cx;
 pub use stillpoint_model::capability::{Coordination, PluginCaps};

@@ -32,7 +32,8 @@ use crate::error::PluginResult;
 use crate::plugin::ExchangePlugin;
 use crate::restore::{ExchangeRestore, Recovered, RestoreSpec};
 use crate::session::{
-    Completion, Frozen, Scope, Session, SessionSpec, SessionState, Truncation, VerifySpec,
+    ClosedLogs, Completion, Frozen, Scope, Session, SessionSpec, SessionState, Truncation,
+    VerifySpec,
 };
 
 mockall::mock! {
@@ -54,6 +55,7 @@ mockall::mock! {
         async fn complete(&self, cx: &Cx, id: SessionId, verdicts: &BTreeMap<CopyId, Verdict>) -> PluginResult<BTreeMap<CopyId, Completion>>;
         async fn abort(&self, cx: &Cx, id: SessionId) -> PluginResult<()>;
         async fn truncation(&self, cx: &Cx, copy: &CopyId, since: DateTime<Utc>) -> PluginResult<Truncation>;
+        async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs>;
     }
 }
 

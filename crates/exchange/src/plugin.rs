@@ -17,7 +17,8 @@ use stillpoint_model::verdict::{Verdict, VerifyReport};
 use crate::error::{PluginError, PluginResult};
 use crate::restore::ExchangeRestore;
 use crate::session::{
-    Completion, Frozen, Scope, Session, SessionSpec, SessionState, Truncation, VerifySpec,
+    ClosedLogs, Completion, Frozen, Scope, Session, SessionSpec, SessionState, Truncation,
+    VerifySpec,
 };
 
 /// Speaks for Exchange: inventory, session, freeze, evidence, verification, completion.
@@ -37,6 +38,7 @@ use crate::session::{
 /// | X6 exclusivity | One freeze at a time per server, one truncating copy per database: the engine holds claims for both; the plug-in may rely on it and must survive its absence. |
 /// | X7 evidence | [`evidence`](Self::evidence) is read after the thaw, with its grain; `Unknown` is an honest answer and is never treated as yes. |
 /// | X8 silence | Nothing between freeze and thaw writes, logs or waits on a volume that is frozen. |
+/// | X9 closed logs | A log that [`closed_logs`](Self::closed_logs) names is never written again, and its bytes and its name are on the storage when the answer is given: a snapshot that is begun afterwards holds it without a freeze, unless it was truncated meanwhile. The log being written is never named. |
 ///
 /// A plug-in implements `freeze` and `thaw`, or `snap`, or all three, and says which in its
 /// [`caps`](Self::caps): a VSS requester has no freeze and thaw of its own, as `DoSnapshotSet` runs freeze, the providers
@@ -188,6 +190,20 @@ pub trait ExchangePlugin: Debug + Send + Sync + 'static {
         copy: &CopyId,
         since: DateTime<Utc>,
     ) -> PluginResult<Truncation>;
+
+    /// The logs of a copy that are closed, flushed to the storage (contract X9): for plug-ins whose
+    /// [kinds](PluginCaps::kinds) include log backups; by default unsupported. A log backup has no session: it asks before
+    /// its snapshots, and again after them, so that what was truncated in between is noticed.
+    ///
+    /// # Errors
+    /// When the copy cannot be asked, or the file system not be flushed.
+    ///
+    /// # Idempotence
+    /// Asked again it names what is there then.
+    async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs> {
+        let (_, _) = (cx, copy);
+        Err(PluginError::unsupported("closed_logs"))
+    }
 
     /// The side that brings databases back into service; `None` where that cannot be done.
     fn restore(&self) -> Option<&dyn ExchangeRestore> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{HostId, HostPath};
 use stillpoint_model::handover::NativeSnapshot;
 use stillpoint_model::id::{CopyId, DatabaseId, SessionId};
-use stillpoint_model::inventory::{CopyFile, FileRole, Generation};
+use stillpoint_model::inventory::{CopyFile, FileRole, Generation, LogState};
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::seal::Seal;
 
@@ -116,6 +116,23 @@ impl Session {
     pub fn with_opaque(mut self, opaque: Vec<u8>) -> Self {
         self.opaque = opaque;
         self
+    }
+}
+
+/// The closed logs of a copy: what a log backup takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ClosedLogs {
+    /// The stream that they are of, with the instant at which the last of them was closed.
+    pub state: LogState,
+    /// They, each with its generation, lowest first; the log being written is none of them.
+    pub files: Vec<CopyFile>,
+}
+
+impl ClosedLogs {
+    /// These logs of a stream.
+    pub fn new(state: LogState, files: Vec<CopyFile>) -> Self {
+        Self { state, files }
     }
 }
 

@@ -29,7 +29,7 @@ pub struct LogSegment {
     pub signature: LogSignature,
     /// The generations, without a gap.
     pub range: RangeInclusive<Generation>,
-    /// When it was taken: what its last generation reaches to.
+    /// What its last generation reaches to: when it was taken, or closed.
     pub taken_at: DateTime<Utc>,
     /// The snapshots that hold it.
     pub snapshots: Vec<SnapshotRef>,
@@ -50,7 +50,7 @@ impl LogSegment {
             database: point.database,
             signature: logs.signature,
             range: logs.range.clone()?,
-            taken_at: point.taken_at,
+            taken_at: logs.until.unwrap_or(point.taken_at),
             snapshots: point
                 .members
                 .iter()
@@ -196,6 +196,14 @@ impl Stream {
         }
         stream
     }
+
+    /// The stretch, and its place, that goes on for somebody who has everything up to `whole` and looks for what ends at `have`
+    /// or later.
+    fn joining(&self, have: Generation, whole: Generation) -> Option<(usize, &Stretch)> {
+        let place = self.stretches.partition_point(|stretch| stretch.end < have);
+        let stretch = self.stretches.get(place)?;
+        whole.next().is_none_or(|next| stretch.start <= next).then_some((place, stretch))
+    }
 }
 
 impl Stretch {
@@ -217,6 +225,30 @@ impl Chains {
             streams.entry(segment.signature).or_default().push(segment);
         }
         Self(streams.into_iter().map(|(signature, of)| (signature, Stream::of(of))).collect())
+    }
+
+    /// The generation up to which all logs of a stream are stored, from the newest point on that they can be built on: a log
+    /// backup goes on from there. None if there is no such point, or it neither has nor needs logs.
+    ///
+    /// # Complexity
+    /// O(n log n) for n points.
+    pub fn stored_to(
+        database: DatabaseId,
+        points: &[RestorePoint],
+        signature: LogSignature,
+    ) -> Option<Generation> {
+        let of_stream = |point: &&RestorePoint| {
+            point.database == database
+                && point.logs.as_ref().is_some_and(|logs| logs.signature == signature)
+        };
+        let is_base = |point: &&RestorePoint| point.has_database() && !point.is_missing();
+        let base = points.iter().filter(of_stream).filter(is_base);
+        let base = base.max_by_key(|point| (point.taken_at, point.id))?;
+        let there = points.iter().filter(of_stream).filter(|point| !point.has_lost_logs());
+        let segments: Vec<LogSegment> = there.filter_map(LogSegment::of).collect();
+        let whole = base.logs.as_ref()?.whole()?;
+        let stream = Stream::of(segments.iter().collect());
+        Some(stream.joining(whole, whole).map_or(whole, |(_, stretch)| stretch.end))
     }
 
     /// How far a point of the database can be rolled forward.
@@ -246,17 +278,19 @@ impl Chains {
             (last, until, used) = (Some(*end), *at, true);
         }
         if let (Some(have), Some(stream)) = (last, stream) {
+            // Of a log that was being written the point has a part: the whole of it has to come from elsewhere.
+            let mut whole = logs.whole().map_or(have, |whole| whole.min(have));
             let mut place = stream.stretches.partition_point(|stretch| stretch.end < have);
-            let joins = |stretch: &&Stretch| have.next().is_none_or(|next| stretch.start <= next);
-            if let Some(stretch) = stream.stretches.get(place).filter(joins) {
+            if let Some((at, stretch)) = stream.joining(have, whole) {
                 let is_own = stream.own.get(&point.id).is_some_and(|end| *end >= have);
                 used |= stretch.end > have || is_own;
                 until = stretch.until(have).map_or(until, |at| at.max(until));
                 last = Some(stretch.end);
-                place += 1;
+                whole = stretch.end;
+                place = at + 1;
             }
-            if let (Some(have), Some(behind)) = (last, stream.stretches.get(place)) {
-                let missing = Generation(have.0 + 1)..=Generation(behind.start.0 - 1);
+            if let Some(behind) = stream.stretches.get(place) {
+                let missing = Generation(whole.0 + 1)..=Generation(behind.start.0 - 1);
                 let bound = if used || behind.first <= point.taken_at {
                     Bound::Gap { missing }
                 } else {

@@ -112,6 +112,11 @@ impl HookPhase {
         }
     }
 
+    /// Whether it is bound to a freeze: right before databases have to stand still, or right after.
+    pub const fn is_around_freeze(self) -> bool {
+        matches!(self, Self::BeforeQuiesce | Self::AfterThaw)
+    }
+
     /// Whether it is for restores alone.
     pub const fn is_of_restores(self) -> bool {
         matches!(self, Self::BeforeRestore | Self::AfterRestore)

@@ -20,8 +20,9 @@ use uuid::Uuid;
 use crate::capability::{PluginCaps, ProviderCaps, VolumeFacts};
 use crate::group::{Batching, Members, ResourceGroup, Selector};
 use crate::handover::MemberRole;
+use crate::hook::Hook;
 use crate::id::{DatabaseId, PointId, ProviderId, SetToken, VolumeRef};
-use crate::inventory::{Inventory, LogSignature};
+use crate::inventory::{Generation, Inventory, LogSignature};
 use crate::kind::BackupKind;
 use crate::placement::PlacementMap;
 use crate::policy::{CopySelection, Policy};
@@ -53,12 +54,14 @@ pub struct BaseFull {
     pub taken_at: DateTime<Utc>,
     /// Its log stream then.
     pub signature: Option<LogSignature>,
+    /// The generation up to which all logs of that stream are stored since.
+    pub stored_to: Option<Generation>,
 }
 
 impl BaseFull {
     /// A full backup of this time and stream.
     pub fn new(taken_at: DateTime<Utc>, signature: Option<LogSignature>) -> Self {
-        Self { taken_at, signature }
+        Self { taken_at, signature, stored_to: None }
     }
 }
 
@@ -166,11 +169,20 @@ pub fn plan_backup(inputs: &Inputs<'_>) -> Result<BackupPlan, PlanError> {
         title: inputs.group.map(|group| group.name.clone()),
         kind: inputs.kind.unwrap_or(inputs.policy.kind),
         budgets: budget::of_plan(inputs, &sets),
+        hooks: hooks(inputs.policy, &sets),
         sets,
         databases,
         warnings,
-        hooks: inputs.policy.hooks_of_backups(),
     })
+}
+
+/// The programs that a job comes to. One that freezes nothing comes to none before a freeze or after a thaw.
+fn hooks(policy: &Policy, sets: &[SetPlan]) -> Vec<Hook> {
+    let mut hooks = policy.hooks_of_backups();
+    if !sets.is_empty() && !sets.iter().any(|set| set.kind.takes_database()) {
+        hooks.retain(|hook| !hook.phase.is_around_freeze());
+    }
+    hooks
 }
 
 fn check(inputs: &Inputs<'_>) -> Result<(), PlanError> {

@@ -92,6 +92,9 @@ pub struct PointLogs {
     pub range: Option<RangeInclusive<Generation>>,
     /// Those that recovery to the point itself needs.
     pub required: Option<RangeInclusive<Generation>>,
+    /// The instant that they reach to, if it is not that of the point: closed logs end where the last of them was closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
 }
 
 impl PointLogs {
@@ -101,7 +104,14 @@ impl PointLogs {
         range: Option<RangeInclusive<Generation>>,
         required: Option<RangeInclusive<Generation>>,
     ) -> Self {
-        Self { signature, range, required }
+        Self { signature, range, required, until: None }
+    }
+
+    /// The last generation of which the point has everything. What it needs beyond its own is the log that was being written,
+    /// of which it has a part.
+    pub fn whole(&self) -> Option<Generation> {
+        let own = self.range.as_ref().map(|range| *range.end());
+        own.or_else(|| self.required.as_ref().and_then(|range| range.end().previous()))
     }
 }
 

@@ -71,15 +71,6 @@ fn a_set_without_some_copies_needs_less() {
     assert_eq!(gone, [&Claim::live(first.database), &Claim::volume(&"sim:d1".parse().unwrap())]);
     let all = set.members.iter().map(|member| member.copy.clone()).collect();
     assert_eq!(set.without(&all), None);
-
-    let mut refused = plan.clone();
-    let failure = Failure::new("x.y", ErrorClass::Invalid, "no");
-    refused.refuse_kind(BackupKind::Copy, &failure);
-    assert_eq!(refused, plan, "there is none of that kind");
-    refused.refuse_kind(set.kind, &failure);
-    assert!(refused.is_empty() && refused.budgets.is_empty());
-    assert!(refused.refused().all(|(_, why)| why.code == "x.y"));
-    assert_eq!(refused.refused().count(), 2);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use stillpoint_workflow::{
 
 use crate::Stillpoint;
 use crate::backup::judge::Judge;
+use crate::backup::logs::{Closed, Conclude, StillThere};
 use crate::backup::points::{Index, Inspect, Publish};
 use crate::backup::session::{Begin, Complete, Confirm, Evidence, Freeze, Snap, Thaw};
 use crate::backup::snapshots::{Adopt, Commit, Prepare, Settle};
@@ -245,6 +246,9 @@ pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error
         registry.register(Commit(shared()))?;
         registry.register(Adopt(shared()))?;
         registry.register(Settle(shared()))?;
+        registry.register(Closed(shared()))?;
+        registry.register(StillThere(shared()))?;
+        registry.register(Conclude)?;
         registry.register(Inspect)?;
         registry.register(Judge)?;
         registry.register(Publish(shared()))?;

@@ -6,6 +6,7 @@ use stillpoint_catalog::{CatalogExt, PointQuery};
 use stillpoint_context::{Cx, HostPath};
 use stillpoint_exchange::Scope;
 use stillpoint_model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
+use stillpoint_model::chain::Chains;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{CopyId, DatabaseId, ProviderId, VolumeRef};
 use stillpoint_model::inventory::{FileRole, Inventory};
@@ -89,7 +90,10 @@ impl Survey {
                 let signature = point.logs.as_ref().map(|logs| logs.signature);
                 // Exchange may note a backup when it is completed, long after its snapshots were taken.
                 let noted = point.truncation_at.map_or(point.taken_at, |at| at.max(point.taken_at));
-                let _none = fulls.insert(*database, BaseFull::new(noted, signature));
+                let mut base = BaseFull::new(noted, signature);
+                base.stored_to = signature
+                    .and_then(|signature| Chains::stored_to(*database, &points, signature));
+                let _none = fulls.insert(*database, base);
             }
         }
         let state = state_volumes(this, cx).await?;

@@ -199,10 +199,11 @@ fn inspection(point: &RestorePoint) -> Inspection {
         file.generation = stored.generation;
         VerifyFile::new(file, stored.seal.clone())
     });
-    Inspection {
-        snapshots: point.members.iter().map(|member| member.snapshot.clone()).collect(),
-        spec: VerifySpec::new(files.collect()),
-    }
+    let mut spec = VerifySpec::new(files.collect());
+    // Logs alone make no database.
+    spec.recoverable = point.has_database();
+    let snapshots = point.members.iter().map(|member| member.snapshot.clone()).collect();
+    Inspection { snapshots, spec }
 }
 
 /// Records what a verification found.

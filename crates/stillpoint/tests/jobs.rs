@@ -444,30 +444,6 @@ fn a_session_outlives_all_that_its_backup_may_take() {
     }
 }
 
-#[test]
-fn a_log_backup_is_refused_by_the_plan() {
-    let (sim, world) = (Sim::new(3), two_arrays(2));
-    sim.run(async {
-        let plugin = world.exchange().only(Coordination::Engine).with_caps(|caps| {
-            caps.kinds.insert(BackupKind::Log);
-        });
-        let this = builder_over(&sim, &world, plugin, |engine| engine).build().unwrap();
-        this.save_policy(&policy()).await.unwrap();
-        let full = this.backup(request("full")).await.unwrap().wait().await;
-        assert_eq!(full.state(), JobState::Succeeded, "{full:#?}");
-        world.calls().clear();
-        let mut logs = request("logs");
-        logs.kind = Some(BackupKind::Log);
-        let plan = this.plan(&logs).await.unwrap();
-        assert!(plan.is_empty(), "{plan}");
-        assert!(plan.refused().all(|(_, why)| why.code == "plan.log_unsupported"), "{plan}");
-        assert_eq!(plan.refused().count(), 2);
-        let job = this.backup(logs).await.unwrap().wait().await;
-        assert_eq!((job.state(), job.runs.len()), (JobState::Failed, 0), "{job:#?}");
-        assert_eq!(world.calls().count("begin") + world.calls().count("freeze"), 0);
-    });
-}
-
 /// Whatever goes wrong at random, also while it is planned, a job ends.
 #[test]
 fn a_job_ends_whatever_goes_wrong() {

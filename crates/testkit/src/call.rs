@@ -21,7 +21,7 @@ pub enum Side {
 }
 
 /// The calls of `ExchangePlugin`, by the names of its methods.
-pub const PLUGIN_CALLS: [&str; 12] = [
+pub const PLUGIN_CALLS: [&str; 13] = [
     "inventory",
     "begin",
     "session",
@@ -34,6 +34,7 @@ pub const PLUGIN_CALLS: [&str; 12] = [
     "complete",
     "abort",
     "truncation",
+    "closed_logs",
 ];
 
 /// The calls of `ExchangeRestore`.

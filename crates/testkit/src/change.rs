@@ -2,7 +2,7 @@
 
 use stillpoint_context::HostId;
 use stillpoint_model::id::{CopyId, DatabaseId};
-use stillpoint_model::inventory::CopyStatus;
+use stillpoint_model::inventory::{CopyStatus, Generation};
 
 use crate::call::Side;
 
@@ -49,6 +49,15 @@ pub enum Change {
     OtherRequester(HostId),
     /// The other backup tool has finished.
     OtherRequesterGone(HostId),
+    /// Another product makes a full backup of a database: Exchange notes it, and truncates.
+    ForeignBackup(DatabaseId),
+    /// Somebody deletes the closed logs of a copy by hand.
+    DeleteLogs {
+        /// Of which copy.
+        copy: CopyId,
+        /// Those below this generation.
+        below: Generation,
+    },
     /// Somebody thaws the server behind our back.
     ThawByOperator(HostId),
     /// From now on completions stay unclear: the writer fails at `BackupComplete`, for this reason.

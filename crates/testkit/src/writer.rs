@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use stillpoint_model::inventory::{Generation, LogSignature, LogState};
 
 use crate::moment::Moment;
@@ -47,6 +48,8 @@ pub(crate) struct Writer {
     pub(crate) running_since: Option<Moment>,
     /// The lowest generation that is there.
     pub(crate) oldest: u32,
+    /// When the newest closed generation was closed, of those that were closed before it ran.
+    pub(crate) closed_before: Moment,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,7 @@ impl Writer {
 
     /// Ends the transaction that is under way, and stands still.
     pub(crate) fn stop(&mut self, now: Moment) {
+        self.closed_before = self.closed_at(now);
         self.base = self.position(now).logged();
         self.running_since = None;
     }
@@ -108,6 +112,25 @@ impl Writer {
         state.committed = Some(Generation(open));
         state.last_closed = (open > self.oldest).then(|| Generation(open - 1));
         state.open = Some(Generation(open));
+        state
+    }
+
+    /// When the newest closed generation was closed.
+    pub(crate) fn closed_at(&self, now: Moment) -> Moment {
+        let first_of_open =
+            u64::from(self.open_generation(now).saturating_sub(1)) * self.per_generation.max(1) + 1;
+        let Some(since) = self.running_since.filter(|_| first_of_open > self.base + 1) else {
+            return self.closed_before;
+        };
+        let before = u32::try_from(first_of_open - 1 - self.base).unwrap_or(u32::MAX);
+        since.plus(self.every.saturating_mul(before))
+    }
+
+    /// The log state, and when the newest closed generation was closed.
+    pub(crate) fn closed_state(&self, now: Moment) -> LogState {
+        let closed: DateTime<Utc> = self.closed_at(now).at;
+        let mut state = self.log_state(now);
+        state.closed_at = Some(closed);
         state
     }
 
@@ -242,6 +265,7 @@ mod tests {
             base: 12,
             running_since: Some(Moment::default()),
             oldest: 2,
+            closed_before: Moment::default(),
         }
     }
 

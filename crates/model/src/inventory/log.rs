@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use stillpoint_context::IdError;
@@ -122,6 +123,9 @@ pub struct LogState {
     pub committed: Option<Generation>,
     /// The highest generation that is closed and will not be written again.
     pub last_closed: Option<Generation>,
+    /// When that one was closed: what the closed logs reach to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<DateTime<Utc>>,
     /// The generation being written, if one is open.
     pub open: Option<Generation>,
 }
@@ -135,6 +139,7 @@ impl LogState {
             required: None,
             committed: None,
             last_closed: None,
+            closed_at: None,
             open: None,
         }
     }

@@ -323,24 +323,6 @@ impl BackupPlan {
         self.sets.iter().flat_map(|set| &set.members).any(|member| member.truncates)
     }
 
-    /// Takes back every set of a kind, for this reason: whoever carries the plan out cannot do it.
-    pub fn refuse_kind(&mut self, kind: BackupKind, failure: &Failure) {
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.sets).into_iter().partition(|set| set.kind == kind);
-        self.sets = kept;
-        for set in gone {
-            for member in &set.members {
-                refuse(&mut self.databases, &member.copy, failure);
-            }
-            for snapshot in &set.snapshots {
-                for budget in self.budgets.iter_mut().filter(|b| b.volume == snapshot.volume) {
-                    budget.makes = budget.makes.saturating_sub(1);
-                }
-            }
-        }
-        self.budgets.retain(|budget| budget.makes > 0);
-    }
-
     /// Whether it still holds.
     ///
     /// # Errors

@@ -248,20 +248,26 @@ fn kind(
     }
     if kind == BackupKind::Log {
         let now = copies.iter().find_map(|copy| copy.log_state.as_ref().map(|log| log.signature));
-        let same_chain = |base: &super::BaseFull| match (base.signature, now) {
+        let same_chain = |base: &&super::BaseFull| match (base.signature, now) {
             (Some(then), Some(now)) => then == now,
             _ => true,
         };
-        if foreign || !base.is_some_and(same_chain) {
+        let chain = base.filter(same_chain);
+        let why = if foreign || chain.is_none() {
             if !foreign && !inputs.policy.promote_log {
                 return Err(Box::new(PlanError::NoBaseFull { database: id, name }));
             }
+            Some("since it has none to build on")
+        } else {
+            // Without leave to make a full one, what is there is better than nothing; it tells of its gap.
+            let gap = inputs.policy.promote_log && is_cut(copies, chain);
+            gap.then_some("since logs were truncated before they were stored")
+        };
+        if let Some(why) = why {
             kind = BackupKind::FullAndLog;
             let warning = Warning::new(
                 "backup.promoted",
-                format!(
-                    "the log backup of {name} becomes a full one, since it has none to build on"
-                ),
+                format!("the log backup of {name} becomes a full one, {why}"),
                 "Nothing has to be done.",
             );
             warnings.push(warning.about("database", id));
@@ -289,6 +295,13 @@ fn kind(
         warnings.push(warning.about("database", id));
     }
     Ok(kind)
+}
+
+/// Whether no copy has the log any more that comes after those that are stored.
+fn is_cut(copies: &[&DatabaseCopy], base: Option<&super::BaseFull>) -> bool {
+    let Some(next) = base.and_then(|base| base.stored_to?.next()) else { return false };
+    let oldest = copies.iter().filter_map(|copy| copy.log_state.as_ref()?.oldest_present);
+    oldest.min().is_some_and(|oldest| oldest > next)
 }
 
 /// Whether the policy would take this copy if it is fit.

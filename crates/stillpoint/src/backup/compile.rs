@@ -5,23 +5,29 @@
 //!           ▲        └ prepare(q) ┘ └ snap ─ adopt(p) … ──────────┘ ├ evidence ─┘                                     judge
 //!     before_quiesce                                                └ after_thaw ──────────────────────────────────────┤
 //!                   complete ═ index ─ publish ─ after_verify ─────────────────────────────────────────────────────────┘
+//!
+//!   confirm ─ logs ─┬ prepare(p) ─ commit(p) ─ settle(p) ┬─ evidence ─ inspect … judge ─ after_verify ─ publish ─ index ─ conclude
+//!                   └ prepare(q) ─ …                     ┘
 //! ```
 //!
-//! Hooks are where the policy has some.
+//! Hooks are where the policy has some. The second is a log backup: nothing is frozen, so nothing comes before a freeze or after
+//! a thaw.
 //!
 //! `complete` is the point of no return, and the last step: what it was answered is recorded with its success, so that a
 //! cancel that comes too late finds nothing left to stop. Before it, whatever fails is undone: the session is aborted, the sets are
-//! discarded, the exposure is ended, the points are withdrawn.
+//! discarded, the exposure is ended, the points are withdrawn. A log backup has no such point, as Exchange is told nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use stillpoint_context::{Effect, ErrorClass, Failure, HostPath};
-use stillpoint_exchange::{Session, SessionSpec, VerifyReport};
+use stillpoint_context::{Failure, HostPath};
+use stillpoint_exchange::{Session, SessionSpec, SetOutcome, VerifyReport};
 use stillpoint_model::capability::Coordination;
-use stillpoint_model::handover::Prepared;
+use stillpoint_model::handover::{Member, Prepared};
 use stillpoint_model::hook::{Hook, HookPhase};
-use stillpoint_model::id::{CopyId, DatabaseId, ExposureKey, ProviderId, SessionId, VolumeRef};
+use stillpoint_model::id::{
+    CopyId, DatabaseId, ExposureKey, PointId, ProviderId, SessionId, VolumeRef,
+};
 use stillpoint_model::inventory::Inventory;
 use stillpoint_model::job::JobKind;
 use stillpoint_model::kind::BackupKind;
@@ -31,6 +37,7 @@ use stillpoint_workflow::{Action, GuardVerdict, OnBroken, Out, Plan, PlanBuilder
 use uuid::Uuid;
 
 use super::judge::{Judge, JudgeParams, Judgement};
+use super::logs::{Closed, Conclude, StillThere};
 use super::points::{Index, Inspect, PlannedPoint, Publish, PublishParams};
 use super::session::{
     Begin, Complete, CompleteParams, Confirm, ConfirmParams, Evidence, Freeze, FreezeParams, Snap,
@@ -70,12 +77,9 @@ pub(crate) fn session_of(set: &SetPlan) -> SessionId {
 /// The engine's plan for a set.
 ///
 /// # Errors
-/// `plan.log_unsupported` for a set of logs; `plan.internal` when the engine refuses the plan, which is a defect of ours.
+/// `plan.internal` when the engine refuses the plan, which is a defect of ours.
 pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
     let Sources { set, timeouts, .. } = sources;
-    if set.kind == BackupKind::Log {
-        return Err(log_unsupported());
-    }
     let mut plan = PlanBuilder::new(format!("backup on {}", set.host));
     let _plan = plan.grace(timeouts.grace);
     claims(&mut plan, set)?;
@@ -85,56 +89,132 @@ pub(crate) fn compile(sources: &Sources<'_>) -> Result<Plan, Failure> {
         .timeout(timeouts.inventory)
         .retry(timeouts.retry())
         .add();
-    let spec = SessionSpec::new(
-        session_of(set),
-        set.kind,
-        set.members.iter().map(|member| member.copy.clone()).collect(),
-        lease(sources),
-    );
-    let before = hooks(&mut plan, sources, HookPhase::BeforeQuiesce, "confirm", None);
+    match set.kind {
+        BackupKind::Log => logs(&mut plan, sources, confirm)?,
+        _ => still(&mut plan, sources, confirm)?,
+    }
+    plan.build().map_err(plan_defect)
+}
+
+/// The databases stand still while they are snapped.
+fn still(plan: &mut PlanBuilder, sources: &Sources<'_>, confirm: Out<()>) -> Result<(), Failure> {
+    let Sources { set, timeouts, .. } = sources;
+    let session = session_of(set);
+    let before = hooks(plan, sources, HookPhase::BeforeQuiesce, "confirm", None);
     let begin = plan
-        .step("begin", Begin::with(spec))
+        .step("begin", Begin::with(session_spec(sources, lease(sources))))
         .after(confirm)
         .after_named(before)
         .timeout(timeouts.begin)
         .retry(timeouts.retry())
         .undo_timeout(timeouts.begin)
         .add();
-
-    let providers: BTreeSet<&ProviderId> =
-        set.snapshots.iter().map(|snapshot| &snapshot.volume.provider).collect();
-    let prepared: Vec<(ProviderId, Out<Prepared>)> = providers
-        .into_iter()
-        .map(|provider| {
-            let step = plan
-                .step(format!("prepare:{provider}"), Prepare::with(set_params(sources, provider)))
-                .bind(begin)
-                .timeout(timeouts.prepare)
-                .retry(timeouts.retry())
-                .undo_timeout(timeouts.discard())
-                .add();
-            (provider.clone(), step)
-        })
-        .collect();
-
+    let prepared = prepare(plan, sources, begin);
     let (taken, thaw) = match set.coordination {
-        Some(Coordination::Plugin) => (snap(&mut plan, sources, &prepared), SNAP),
-        _ => (freeze(&mut plan, sources, &prepared), GUARD),
+        Some(Coordination::Plugin) => (snap(plan, sources, &prepared), SNAP),
+        _ => (freeze(plan, sources, &prepared), GUARD),
     };
-    let thawed = hooks(&mut plan, sources, HookPhase::AfterThaw, thaw, None);
-    tail(&mut plan, sources, begin, taken, thawed)?;
-    plan.build().map_err(plan_defect)
+    let thawed = hooks(plan, sources, HookPhase::AfterThaw, thaw, None);
+    let mut evidence = plan
+        .step("evidence", Evidence::with(session))
+        .bind(taken.verdict.clone())
+        .timeout(timeouts.evidence)
+        .retry(timeouts.retry());
+    for part in &taken.settled {
+        evidence = evidence.after(*part);
+    }
+    let evidence = evidence.add();
+    let Published { judged, points, indexed } =
+        tail(plan, sources, begin, evidence, taken, thawed)?;
+    let _completed = plan
+        .step("complete", Complete::with(CompleteParams { session, kind: set.kind }))
+        .bind((judged, points))
+        .after(indexed)
+        .timeout(timeouts.complete)
+        .retry(timeouts.retry())
+        .no_return()
+        .add();
+    Ok(())
 }
 
-/// Log backups have no plan of their own yet, and this one, with its session and its freeze, is not for them.
-pub(crate) fn log_unsupported() -> Failure {
-    Failure::new(
-        "plan.log_unsupported",
-        ErrorClass::Invalid,
-        "log backups cannot be carried out yet",
-    )
-    .with_effect(Effect::None)
-    .with_remedy("Make a backup of another kind: a full one takes the logs as well.")
+/// Logs that are closed are snapped while everything goes on.
+fn logs(plan: &mut PlanBuilder, sources: &Sources<'_>, confirm: Out<()>) -> Result<(), Failure> {
+    let Sources { timeouts, .. } = sources;
+    let chosen = plan
+        .step("logs", Closed::with(session_spec(sources, Duration::ZERO)))
+        .after(confirm)
+        .timeout(timeouts.inventory)
+        .retry(timeouts.retry())
+        .add();
+    let mut taken = Taken { settled: Vec::new(), verdict: Vec::new() };
+    for (provider, prepared) in prepare(plan, sources, chosen) {
+        let members = plan
+            .step(format!("commit:{provider}"), Commit::with(provider.clone()))
+            .bind(prepared)
+            .timeout(timeouts.settle)
+            .undo_timeout(timeouts.prepare)
+            .add();
+        taken.settled.push(settle(plan, sources, &provider, prepared, members));
+    }
+    let mut evidence = plan
+        .step("evidence", StillThere::with(()))
+        .bind(chosen)
+        .timeout(timeouts.inventory)
+        .retry(timeouts.retry());
+    for part in &taken.settled {
+        evidence = evidence.after(*part);
+    }
+    let evidence = evidence.add();
+    let Published { points, indexed, .. } =
+        tail(plan, sources, chosen, evidence, taken, "evidence".to_owned())?;
+    let _concluded = plan.step("conclude", Conclude::with(())).bind(points).after(indexed).add();
+    Ok(())
+}
+
+/// What is to be taken, as one begins a session of it.
+fn session_spec(sources: &Sources<'_>, lease: Duration) -> SessionSpec {
+    let set = sources.set;
+    let copies = set.members.iter().map(|member| member.copy.clone()).collect();
+    SessionSpec::new(session_of(set), set.kind, copies, lease)
+}
+
+/// Gets every provider of the set ready.
+fn prepare(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    wanted: Out<Session>,
+) -> Vec<(ProviderId, Out<Prepared>)> {
+    let Sources { set, timeouts, .. } = sources;
+    let providers: BTreeSet<&ProviderId> =
+        set.snapshots.iter().map(|snapshot| &snapshot.volume.provider).collect();
+    let prepared = providers.into_iter().map(|provider| {
+        let step = plan
+            .step(format!("prepare:{provider}"), Prepare::with(set_params(sources, provider)))
+            .bind(wanted)
+            .timeout(timeouts.prepare)
+            .retry(timeouts.retry())
+            .undo_timeout(timeouts.discard())
+            .add();
+        (provider.clone(), step)
+    });
+    prepared.collect()
+}
+
+/// Makes what a provider has taken durable.
+fn settle(
+    plan: &mut PlanBuilder,
+    sources: &Sources<'_>,
+    provider: &ProviderId,
+    prepared: Out<Prepared>,
+    members: Out<Vec<Member>>,
+) -> Out<Settled> {
+    let timeouts = sources.timeouts;
+    plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
+        .bind((prepared, members))
+        .timeout(timeouts.settle)
+        .retry(timeouts.retry())
+        .undo_timeout(timeouts.prepare)
+        .add()
 }
 
 /// How long the session has to live without being renewed: as long as all that follows its beginning may take, one after
@@ -206,14 +286,7 @@ fn freeze(
     let settled = prepared
         .iter()
         .zip(members)
-        .map(|((provider, prepared), members)| {
-            plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
-                .bind((*prepared, members))
-                .timeout(timeouts.settle)
-                .retry(timeouts.retry())
-                .undo_timeout(timeouts.prepare)
-                .add()
-        })
+        .map(|((provider, prepared), members)| settle(plan, sources, provider, *prepared, members))
         .collect();
     Taken { settled, verdict: vec![verdict] }
 }
@@ -242,38 +315,30 @@ fn snap(
                 .retry(timeouts.retry())
                 .undo_timeout(timeouts.prepare)
                 .add();
-            plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
-                .bind((*prepared, adopted))
-                .timeout(timeouts.settle)
-                .retry(timeouts.retry())
-                .undo_timeout(timeouts.prepare)
-                .add()
+            settle(plan, sources, provider, *prepared, adopted)
         })
         .collect();
     Taken { settled, verdict: Vec::new() }
 }
 
-/// What both ways share: evidence, verification, judgement, publication, completion.
+/// What a tail has made.
+struct Published {
+    judged: Out<Judgement>,
+    points: Out<BTreeMap<CopyId, PointId>>,
+    indexed: Out<()>,
+}
+
+/// What all ways share: verification, judgement, publication.
 fn tail(
     plan: &mut PlanBuilder,
     sources: &Sources<'_>,
     begin: Out<Session>,
+    evidence: Out<SetOutcome>,
     taken: Taken,
     thawed: String,
-) -> Result<(), Failure> {
+) -> Result<Published, Failure> {
     let Sources { plan: backup, set, policy, inventory, timeouts, .. } = sources;
-    let session = session_of(set);
     let Taken { settled, verdict } = taken;
-    let mut evidence = plan
-        .step("evidence", Evidence::with(session))
-        .bind(verdict.clone())
-        .timeout(timeouts.evidence)
-        .retry(timeouts.retry());
-    for part in &settled {
-        evidence = evidence.after(*part);
-    }
-    let evidence = evidence.add();
-
     let (reports, looked) = verification(plan, sources, begin, &settled)?;
 
     let verification_required =
@@ -312,15 +377,7 @@ fn tail(
         .timeout(timeouts.publish)
         .retry(timeouts.retry())
         .add();
-    let _completed = plan
-        .step("complete", Complete::with(CompleteParams { session, kind: set.kind }))
-        .bind((judged, points))
-        .after(indexed)
-        .timeout(timeouts.complete)
-        .retry(timeouts.retry())
-        .no_return()
-        .add();
-    Ok(())
+    Ok(Published { judged, points, indexed })
 }
 
 /// Looks into what was settled, where the policy wants that before completion: what was found, and the end of it.
@@ -404,7 +461,7 @@ fn hooks(
 pub(crate) fn leaves(set: &SetPlan) -> Leaves {
     Leaves {
         token: Some(set.token.clone()),
-        session: Some(session_of(set)),
+        session: set.kind.takes_database().then(|| session_of(set)),
         exposure: exposure_key(set).ok(),
         points: set.members.iter().map(|member| member.point).collect(),
         restore: None,

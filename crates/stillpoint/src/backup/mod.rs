@@ -11,6 +11,7 @@
 
 pub(crate) mod compile;
 pub(crate) mod judge;
+pub(crate) mod logs;
 pub(crate) mod points;
 pub(crate) mod session;
 pub(crate) mod snapshots;
@@ -146,9 +147,7 @@ impl Stillpoint {
             reserve: 0,
             state: &survey.state,
         };
-        let mut plan = plan_backup(&inputs)?;
-        plan.refuse_kind(BackupKind::Log, &compile::log_unsupported());
-        Ok(plan)
+        Ok(plan_backup(&inputs)?)
     }
 
     /// Carries a job out to its end: runs the hooks before it, plans, runs every set, plans again what went out of date.
@@ -223,7 +222,9 @@ impl Stillpoint {
                 }
             };
             let Some(failure) = report.failure() else { return SetOutcome::Over };
-            if failure.code == "plan.stale" {
+            // Logs go when Exchange truncates them: those that are left are another plan.
+            let went = set.kind == BackupKind::Log && failure.code == "storage.vanished";
+            if failure.code == "plan.stale" || went {
                 return SetOutcome::Stale(set.run);
             }
             let missed = failure.retryable && failure.code.as_str().starts_with("quiesce.");
@@ -345,6 +346,12 @@ fn note_plan(live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round)
                 job.failure = Some(nothing(plan));
             }
             return;
+        }
+        // What is planned otherwise than before is told.
+        for warning in &plan.warnings {
+            if !job.warnings.contains(warning) {
+                job.warnings.push(warning.clone());
+            }
         }
         // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
         for stale in &round.stale {

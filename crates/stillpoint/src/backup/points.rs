@@ -52,7 +52,9 @@ impl Action for Inspect {
             let seal = seals.get(&file.path).map(|seal| (*seal).clone());
             VerifyFile::new(file, seal)
         });
-        let spec = VerifySpec::new(files.collect());
+        let mut spec = VerifySpec::new(files.collect());
+        // Logs alone make no database.
+        spec.recoverable = session.kind.takes_database();
         Ok(Done::new(Inspection { snapshots: references(&settled), spec }))
     }
 }
@@ -186,7 +188,7 @@ impl Publish {
         point.trust = Trust::of(&judged.verified, cx.now());
         point.files = self.files(cx, session, copy, settled).await?;
         point.members = members(&point.files, settled);
-        point.logs = logs(planned, evidence, copy, &point.files);
+        point.logs = logs(params.kind, planned, evidence, copy, &point.files);
         Ok(point)
     }
 
@@ -270,6 +272,7 @@ fn role_of(file: &PointFile) -> MemberRole {
 }
 
 fn logs(
+    kind: BackupKind,
     planned: &PlannedPoint,
     evidence: &SetOutcome,
     copy: &CopyId,
@@ -280,7 +283,9 @@ fn logs(
     let generations: Vec<Generation> = files.iter().filter_map(|file| file.generation).collect();
     let range = generations.iter().min().zip(generations.iter().max());
     let range = range.map(|(first, last)| *first..=*last);
-    Some(PointLogs::new(state.signature, range, state.required.clone()))
+    let mut logs = PointLogs::new(state.signature, range, state.required.clone());
+    logs.until = state.closed_at.filter(|_| !kind.takes_database());
+    Some(logs)
 }
 
 fn manifest_of(

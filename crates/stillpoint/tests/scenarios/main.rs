@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod hooks;
+mod logs;
 mod reconcile;
 mod retention;
 mod site;

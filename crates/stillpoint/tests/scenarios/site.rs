@@ -49,6 +49,15 @@ impl Site {
 
     /// The same where each volume holds so many snapshots.
     pub fn with_limit(sim: &Sim, limit: Option<u32>) -> Self {
+        Self::with(sim, limit, |database| database)
+    }
+
+    /// The same with circular logging.
+    pub fn circular(sim: &Sim) -> Self {
+        Self::with(sim, None, DatabaseSpec::circular)
+    }
+
+    fn with(sim: &Sim, limit: Option<u32>, as_it: impl Fn(DatabaseSpec) -> DatabaseSpec) -> Self {
         let volume = |name: &str, array: &str| {
             let spec = VolumeSpec::new(name).provider(array).mounted(HOST, format!(r"D:\{name}"));
             match limit {
@@ -62,7 +71,7 @@ impl Site {
             .host(HOST)
             .volume(volume("data01", "alpha"))
             .volume(volume("logs01", "beta"))
-            .database(database)
+            .database(as_it(database))
             .copy(CopySpec::active("DB01", HOST).on("data01", "logs01").preference(1))
             .build();
         let this = over(sim, &world);

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stillpoint_context::{Cx, Progress};
 use stillpoint_exchange::{
-    Completion, Coordination, EvidenceGrain, ExchangePlugin, ExchangeRestore, Frozen, PluginCaps,
-    PluginError, PluginResult, Scope, Session, SessionSpec, SessionState, Truncation, VerifySpec,
+    ClosedLogs, Completion, Coordination, EvidenceGrain, ExchangePlugin, ExchangeRestore, Frozen,
+    PluginCaps, PluginError, PluginResult, Scope, Session, SessionSpec, SessionState, Truncation,
+    VerifySpec,
 };
 use stillpoint_model::evidence::SetOutcome;
 use stillpoint_model::handover::{Exposure, NativeSnapshot, Prepared};
@@ -43,7 +44,7 @@ impl World {
     pub fn exchange(&self) -> SimExchange {
         let mut caps = PluginCaps::new("simulated");
         caps.coordination = [Coordination::Engine, Coordination::Plugin].into();
-        caps.kinds = [BackupKind::FullAndLog, BackupKind::Full, BackupKind::Copy].into();
+        caps.kinds = BackupKind::ALL.into();
         caps.quiesce = QuiesceLevel::App;
         caps.freeze_limit = Some(Duration::from_secs(20));
         caps.grain = EvidenceGrain::PerDatabase;
@@ -250,6 +251,17 @@ impl ExchangePlugin for SimExchange {
         let wanted = copy.clone();
         let effect = move |state: &mut State, _: &Entry| state.truncation(&wanted, since);
         self.perform(cx, "truncation", copy.to_string(), effect).await
+    }
+
+    async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs> {
+        let call = self.world.enter(cx, Side::Exchange, "closed_logs", copy.to_string());
+        if !self.caps.kinds.contains(&BackupKind::Log) {
+            return call.end(Err(PluginError::unsupported("closed_logs")));
+        }
+        let wanted = copy.clone();
+        let effect = move |state: &mut State, entry: &Entry| state.closed_logs(&wanted, entry.at);
+        let result = call.run(effect).await.map(|done| done.value);
+        call.end(result)
     }
 
     fn restore(&self) -> Option<&dyn ExchangeRestore> {

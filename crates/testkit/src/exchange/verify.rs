@@ -98,8 +98,8 @@ impl Check<'_> {
             }
             newest = pages.into_iter().flatten().max().max(newest);
         }
-        let Some(newest) = newest else { return pages_read };
-        self.logs(copy, required, newest);
+        // Logs alone are looked at for themselves.
+        self.logs(copy, required, newest.unwrap_or(0));
         pages_read
     }
 

@@ -365,6 +365,7 @@ impl WorldBuilder {
             base,
             running_since: mounted.then(Moment::default),
             oldest: 1,
+            closed_before: Moment::default(),
         };
         let known = SimCopy {
             name: copy.database.clone(),

@@ -78,7 +78,7 @@ impl State {
         Ok(answers)
     }
 
-    fn note_backup(&mut self, at: Moment, database: DatabaseId, kind: BackupKind) {
+    pub(crate) fn note_backup(&mut self, at: Moment, database: DatabaseId, kind: BackupKind) {
         let due = at.plus(self.truncation_delay);
         let Some(known) = self.databases.get_mut(&database) else { return };
         if kind.truncates() {

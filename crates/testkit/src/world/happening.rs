@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stillpoint_context::HostId;
 use stillpoint_model::id::{CopyId, DatabaseId};
 use stillpoint_model::inventory::{CopyRole, CopyStatus, HostState, WriterState};
+use stillpoint_model::kind::BackupKind;
 use stillpoint_model::quiesce::Cause;
 
 use super::record::Ended;
@@ -158,6 +159,13 @@ impl State {
             Change::RepairWriter(host) => self.set_writer(host, WriterState::Stable),
             Change::OtherRequester(host) => self.set_requester(host, true),
             Change::OtherRequesterGone(host) => self.set_requester(host, false),
+            Change::ForeignBackup(database) => {
+                self.note_backup(at, *database, BackupKind::FullAndLog);
+            }
+            Change::DeleteLogs { copy, below } => {
+                self.render(copy, at);
+                self.delete_logs(copy, below.0);
+            }
             Change::ThawByOperator(host) => self.end_windows_of(host, at, Ended::Operator),
             Change::CompletionsUnclear(reason) => self.unclear = Some(reason.clone()),
             Change::Die(side) => {

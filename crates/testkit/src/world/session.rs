@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stillpoint_context::{HostId, Subject};
 use stillpoint_exchange::{
-    PluginCaps, PluginError, PluginErrorKind, PluginResult, RequiredFile, Session, SessionSpec,
-    SessionState,
+    ClosedLogs, PluginCaps, PluginError, PluginErrorKind, PluginResult, RequiredFile, Session,
+    SessionSpec, SessionState,
 };
 use stillpoint_model::availability::{Availability, Reason};
 use stillpoint_model::id::{CopyId, DatabaseId, SessionId, VolumeRef};
@@ -16,7 +16,7 @@ use stillpoint_model::inventory::{
 use stillpoint_model::kind::BackupKind;
 
 use super::record::{Breach, Ended};
-use super::state::{Entry, Event, Phase, SimRestore, SimSession, State};
+use super::state::{Entry, Event, Phase, SimHost, SimRestore, SimSession, State};
 use crate::moment::Moment;
 
 pub(super) fn refuse(kind: PluginErrorKind, message: impl Into<String>) -> PluginError {
@@ -110,6 +110,17 @@ impl State {
         files
     }
 
+    /// The closed logs of a copy: whoever asks for them has them flushed.
+    pub(crate) fn closed_logs(&mut self, id: &CopyId, now: Moment) -> PluginResult<ClosedLogs> {
+        let _reachable = self.check_reachable(&id.host)?;
+        let closed = self.copy_files(id, now).into_iter().filter(|file| file.generation.is_some());
+        let files = closed.collect();
+        let Some(copy) = self.copies.get(id) else {
+            return Err(refuse(PluginErrorKind::NotFound, format!("there is no copy {id}")));
+        };
+        Ok(ClosedLogs::new(copy.writer.closed_state(now), files))
+    }
+
     pub(super) fn check_fence(
         &mut self,
         entry: &Entry,
@@ -132,7 +143,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn check_host(&self, host: &HostId) -> PluginResult<()> {
+    fn check_reachable(&self, host: &HostId) -> PluginResult<&SimHost> {
         let Some(host) = self.hosts.get(host) else {
             return Err(refuse(PluginErrorKind::NotFound, format!("there is no server {host}")));
         };
@@ -142,6 +153,11 @@ impl State {
                 format!("{} is offline", host.info.id),
             ));
         }
+        Ok(host)
+    }
+
+    pub(super) fn check_host(&self, host: &HostId) -> PluginResult<()> {
+        let host = self.check_reachable(host)?;
         match &host.info.writer {
             WriterState::Missing => {
                 return Err(refuse(

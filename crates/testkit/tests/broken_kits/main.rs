@@ -43,8 +43,12 @@ fn broken_plug_ins_are_caught() {
         let places = places(fault, sim.seams());
         sim.run(run_all(&places))
     };
-    passes(&try_out(Fault::None), &["more_databases_than_can_be_are_refused"]);
-    passes(&try_out(Fault::FewDatabases), &[]);
+    let no_log_backups = "without_log_backups_no_logs_are_named";
+    passes(&try_out(Fault::None), &["more_databases_than_can_be_are_refused", no_log_backups]);
+    passes(&try_out(Fault::FewDatabases), &[no_log_backups]);
+    let whole = try_out(Fault::NoLogBackups);
+    whole.assert_passed();
+    assert!(whole.passed().contains(&no_log_backups), "{whole}");
     let snaps = try_out(Fault::SnapsOnly);
     snaps.assert_passed();
     assert!(snaps.passed().contains(&"snapping_freezes_and_thaws_inside"), "{snaps}");

@@ -18,6 +18,7 @@
 
 mod evidence;
 mod freeze;
+mod logs;
 mod place;
 mod session;
 mod simulated;
@@ -41,6 +42,11 @@ use freeze::{
     nothing_changes_while_it_is_frozen, snapping_freezes_and_thaws_inside,
     what_fails_to_snap_is_not_frozen, what_it_cannot_coordinate_is_refused_by_name,
     writes_are_held_from_freeze_to_thaw,
+};
+use logs::{
+    a_closed_log_is_never_written_again, closed_logs_are_named_in_order,
+    logs_of_an_unknown_copy_are_refused, the_log_being_written_is_not_named,
+    without_log_backups_no_logs_are_named,
 };
 use session::{
     a_beginning_that_was_dropped_is_ended, a_lease_runs_out, a_renewed_session_lives_on,
@@ -75,7 +81,7 @@ pub fn cases() -> &'static [Case<Plugins>] {
         X2 a_freeze_that_was_dropped_is_thawed: "`thaw` ends a freeze whose call was dropped, now or when it comes." [Freezes];
         X2 freeze_and_thaw_start_no_task: "`freeze` and `thaw` do not depend on tasks spawned elsewhere." [Freezes];
         X2 another_process_thaws: "`thaw` may be called by any process." [Freezes, Reopen];
-        X3 a_kind_that_is_not_declared_is_refused: "A kind outside the capabilities is refused." [MissingKind];
+        X3 a_kind_that_is_not_declared_is_refused: "A kind outside the capabilities is refused, and log backups have no session.";
         X3 the_kind_is_fixed_at_the_beginning: "The backup kind is fixed at `begin`.";
         X3 what_is_bad_is_a_verdict: "`verify` compares every byte where a seal is given; what is bad is a verdict." [Freezes, Verifies];
         X3 a_completion_answers_for_each_copy: "`complete` answers for each copy; repeated it answers the same, and the first verdicts stand." [Complete];
@@ -106,6 +112,11 @@ pub fn cases() -> &'static [Case<Plugins>] {
         X7 what_is_not_known_is_not_called_held: "`Unknown` is an honest answer: before the thaw nobody can say that a freeze held.";
         X7 a_broken_freeze_is_not_called_held: "A freeze that did not hold is not said to have held." [Freezes, Disturb];
         X8 nothing_changes_while_it_is_frozen: "Nothing between freeze and thaw writes to what is frozen." [Freezes, Read];
+        X9 closed_logs_are_named_in_order: "`closed_logs` names each closed log once, with its generation, and when the last was closed." [ClosedLogs];
+        X9 the_log_being_written_is_not_named: "The log being written is never named." [ClosedLogs];
+        X9 a_closed_log_is_never_written_again: "A log that `closed_logs` names is never written again." [ClosedLogs, Read];
+        X9 logs_of_an_unknown_copy_are_refused: "The logs of a copy that does not exist are refused." [ClosedLogs];
+        X9 without_log_backups_no_logs_are_named: "Without log backups `closed_logs` is refused, by name." [NoClosedLogs];
     }
 }
 

@@ -52,8 +52,6 @@ pub enum Need {
     Verifies,
     /// It refuses old tokens.
     Fences,
-    /// There is a kind that it does not have.
-    MissingKind,
     /// It takes at most so many databases, and there are more.
     MostDatabases,
     /// There are copies on two servers.
@@ -64,6 +62,10 @@ pub enum Need {
     CopyKind,
     /// It begins backups that truncate.
     Truncates,
+    /// It has log backups.
+    ClosedLogs,
+    /// It has none.
+    NoClosedLogs,
     /// The place opens a plug-in again.
     Reopen,
     /// The place reads files.
@@ -111,8 +113,11 @@ impl Need {
                 "the plug-in does not verify, or nothing can be exposed",
             ),
             Self::Fences => lacking(!caps.fencing, "the plug-in does not look at tokens"),
-            Self::MissingKind => {
-                lacking(missing_kind(caps).is_none(), "the plug-in has every kind of backup")
+            Self::ClosedLogs => {
+                lacking(!caps.kinds.contains(&BackupKind::Log), "the plug-in has no log backups")
+            }
+            Self::NoClosedLogs => {
+                lacking(caps.kinds.contains(&BackupKind::Log), "the plug-in has log backups")
             }
             Self::MostDatabases => lacking(
                 caps.max_databases.is_none_or(|most| trial.copies.len() <= most.get() as usize),
@@ -136,8 +141,10 @@ impl Need {
     }
 }
 
-pub(super) fn missing_kind(caps: &PluginCaps) -> Option<BackupKind> {
-    BackupKind::ALL.into_iter().find(|kind| !caps.kinds.contains(kind))
+/// A kind that it begins no session of; of log backups there are none.
+pub(super) fn missing_kind(caps: &PluginCaps) -> BackupKind {
+    let missing = BackupKind::ALL.into_iter().find(|kind| !caps.kinds.contains(kind));
+    missing.unwrap_or(BackupKind::Log)
 }
 
 impl Kit for Plugins {

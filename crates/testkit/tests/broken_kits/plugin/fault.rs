@@ -8,6 +8,8 @@ pub(crate) enum Fault {
     FewDatabases,
     /// Not a fault: it snaps by itself, and neither freezes nor thaws.
     SnapsOnly,
+    /// Not a fault: it has no log backups.
+    NoLogBackups,
     AbortsNoStrangers,
     AbortsOnce,
     AssumesTruncation,
@@ -77,4 +79,9 @@ pub(crate) enum Fault {
     VerifiesInWords,
     WritesLateInTheFreeze,
     WritesWhileFrozen,
+    NamesLogsOfStrangers,
+    NamesLogsTwice,
+    NamesLogsUndeclared,
+    NamesTheOpenLog,
+    WritesClosedLogs,
 }

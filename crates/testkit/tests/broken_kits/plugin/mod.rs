@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_context::{Cx, Mono, Seams};
 use stillpoint_exchange::{
-    BackupKind, Completion, Coordination, CopyId, ExchangePlugin, ExchangeRestore, Exposure,
-    Frozen, Held, Inventory, NativeSnapshot, PluginCaps, PluginError, PluginErrorKind as Kind,
-    PluginResult, Prepared, QuiesceLevel, Scope, Session, SessionId, SessionSpec, SessionState,
-    SetOutcome, Truncation, Verdict, VerifyReport, VerifySpec,
+    BackupKind, ClosedLogs, Completion, Coordination, CopyId, ExchangePlugin, ExchangeRestore,
+    Exposure, Frozen, Held, Inventory, NativeSnapshot, PluginCaps, PluginError,
+    PluginErrorKind as Kind, PluginResult, Prepared, QuiesceLevel, Scope, Session, SessionId,
+    SessionSpec, SessionState, SetOutcome, Truncation, Verdict, VerifyReport, VerifySpec,
 };
 use stillpoint_model::evidence::EvidenceGrain;
 use stillpoint_model::id::DatabaseId;
-use stillpoint_model::inventory::FileRole;
+use stillpoint_model::inventory::{CopyFile, FileRole};
 use stillpoint_testkit::conformance::plugin::SimOrganisations;
 use stillpoint_testkit::{Change, SimExchange};
 
@@ -60,6 +60,9 @@ pub(crate) fn places(fault: Fault, seams: Seams) -> SimOrganisations {
             Fault::IgnoresTokens => plugin.with_caps(|caps| caps.fencing = false),
             Fault::FewDatabases => plugin.with_caps(|caps| caps.max_databases = NonZeroU32::new(2)),
             Fault::SnapsOnly => plugin.only(Coordination::Plugin),
+            Fault::NoLogBackups => {
+                plugin.with_caps(|caps| caps.kinds.retain(|kind| kind.takes_database()))
+            }
             _ => plugin,
         };
         let (memory, begun) = (Arc::clone(&memory), Mutex::default());
@@ -119,6 +122,7 @@ impl ExchangePlugin for Faulty {
             Fault::IgnoresTokens => caps.fencing = true,
             Fault::SnapsUndeclared => caps.coordination = [Coordination::Engine].into(),
             Fault::FreezesUndeclared => caps.coordination = [Coordination::Plugin].into(),
+            Fault::NamesLogsUndeclared => caps.kinds.retain(|kind| kind.takes_database()),
             Fault::TakesAnyNumber => caps.max_databases = NonZeroU32::new(2),
             _ => {}
         }
@@ -509,6 +513,32 @@ impl ExchangePlugin for Faulty {
             return Ok(Truncation::Pending);
         }
         self.inner.truncation(cx, copy, since).await
+    }
+
+    async fn closed_logs(&self, cx: &Cx, copy: &CopyId) -> PluginResult<ClosedLogs> {
+        let world = self.inner.world();
+        let copy = match self.fault {
+            Fault::NamesLogsOfStrangers => &world.copies()[0],
+            _ => copy,
+        };
+        let mut closed = self.inner.closed_logs(cx, copy).await?;
+        match self.fault {
+            Fault::NamesLogsTwice => closed.files.extend(closed.files.clone()),
+            Fault::NamesTheOpenLog => {
+                let is_open = |file: &stillpoint_exchange::RequiredFile| {
+                    file.role == FileRole::Log && file.generation.is_none()
+                };
+                let open = world.files(copy).into_iter().find(is_open).unwrap();
+                let open = CopyFile::new(open.path, FileRole::Log);
+                closed.files.push(open.with_generation(closed.state.open.unwrap()));
+            }
+            Fault::WritesClosedLogs => {
+                let answer = self.answered().to_string();
+                world.write(&closed.files[0].path, answer.as_bytes());
+            }
+            _ => {}
+        }
+        Ok(closed)
     }
 
     fn restore(&self) -> Option<&dyn ExchangeRestore> {

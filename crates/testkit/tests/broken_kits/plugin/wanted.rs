@@ -186,4 +186,16 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::VerifiesInWords, &["what_is_bad_is_a_verdict"]),
     (Fault::WritesLateInTheFreeze, &["nothing_changes_while_it_is_frozen"]),
     (Fault::WritesWhileFrozen, &["nothing_changes_while_it_is_frozen"]),
+    (Fault::NamesLogsOfStrangers, &["logs_of_an_unknown_copy_are_refused"]),
+    (Fault::NamesLogsTwice, &["closed_logs_are_named_in_order"]),
+    (Fault::NamesLogsUndeclared, &["without_log_backups_no_logs_are_named"]),
+    (
+        Fault::NamesTheOpenLog,
+        &[
+            "a_closed_log_is_never_written_again",
+            "closed_logs_are_named_in_order",
+            "the_log_being_written_is_not_named",
+        ],
+    ),
+    (Fault::WritesClosedLogs, &["a_closed_log_is_never_written_again"]),
 ];

@@ -1,0 +1,284 @@
+//! Log backups: closed generations, without a freeze.
+
+use std::time::Duration;
+
+use stillpoint::model::id::{CopyId, PolicyId};
+use stillpoint::model::inventory::Generation;
+use stillpoint::model::job::{Job, JobState};
+use stillpoint::model::kind::BackupKind;
+use stillpoint::model::point::{PointState, RestorePoint, Truncation, Trust};
+use stillpoint::model::policy::{LogRetention, Policy, Retention, Verification};
+use stillpoint::model::topology::DatabaseView;
+use stillpoint::workflow::testing::Sim;
+use stillpoint_testkit::{Change, Fault};
+use uuid::Uuid;
+
+use crate::site::Site;
+
+/// A generation is closed every two hours.
+const GENERATION: Duration = Duration::from_hours(2);
+
+fn policy(number: u128, kind: BackupKind) -> Policy {
+    let mut policy = Policy::new(PolicyId(Uuid::from_u128(number)), kind.word());
+    policy.kind = kind;
+    policy.retention = Retention::count(14);
+    policy.log_retention = LogRetention::AsFulls;
+    policy
+}
+
+/// A site with a full backup, after which some logs were closed and truncation is over.
+struct Logs {
+    site: Site,
+    full: Policy,
+    logs: Policy,
+}
+
+impl Logs {
+    async fn new(sim: &Sim) -> Self {
+        let this = Self {
+            site: Site::new(sim),
+            full: policy(1, BackupKind::FullAndLog),
+            logs: policy(2, BackupKind::Log),
+        };
+        this.site.save(&[&this.full, &this.logs]).await;
+        this.site.backed_up("full", &this.full).await;
+        this.site.pass(3 * GENERATION).await;
+        this
+    }
+
+    fn copy(&self) -> CopyId {
+        self.site.world.active("DB01")
+    }
+
+    /// A log backup that goes well.
+    async fn backed_up(&self, name: &str) -> RestorePoint {
+        self.site.backed_up(name, &self.logs).await;
+        self.newest().await
+    }
+
+    async fn newest(&self) -> RestorePoint {
+        self.site.table().await.points.pop().unwrap()
+    }
+
+    async fn topology(&self) -> DatabaseView {
+        self.site.this.topology().await.unwrap().databases.remove(0)
+    }
+}
+
+fn range(point: &RestorePoint) -> (u32, u32) {
+    let range = point.logs.as_ref().unwrap().range.as_ref().unwrap();
+    (range.start().0, range.end().0)
+}
+
+fn kinds(job: &Job, points: &[RestorePoint]) -> Vec<BackupKind> {
+    points.iter().filter(|point| point.job == job.id).map(|point| point.kind).collect()
+}
+
+fn warned(job: &Job, code: &str) -> bool {
+    job.warnings.iter().any(|warning| warning.code == code)
+}
+
+#[test]
+fn a_log_backup_takes_what_is_closed_and_freezes_nothing() {
+    let sim = Sim::new(60);
+    sim.run(async {
+        let this = Logs::new(&sim).await;
+        let world = &this.site.world;
+        let full = this.newest().await;
+        world.calls().clear();
+        let (windows, before) = (world.freeze_windows().len(), world.snapshots().len());
+
+        let first = this.backed_up("first").await;
+        for call in ["begin", "freeze", "thaw", "snap", "complete", "abort"] {
+            assert_eq!(world.calls().count(call), 0, "{call}");
+        }
+        assert_eq!(world.freeze_windows().len(), windows);
+        // One snapshot, of the log volume.
+        assert_eq!(world.snapshots().len(), before + 1);
+        assert_eq!(first.members.len(), 1);
+        assert_eq!(first.members[0].snapshot.volume.to_string(), "beta:logs01");
+        assert_eq!(first.state, PointState::Available);
+        assert_eq!(first.truncation, Truncation::NotRequested);
+        assert!(matches!(first.trust, Trust::Verified { .. }), "{first:#?}");
+        assert!(first.files.iter().all(|file| file.generation.is_some()), "{:#?}", first.files);
+        // It goes on from the last log of the full, and ends before the one that is written.
+        let (from, to) = range(&first);
+        assert_eq!(from, range(&full).1);
+        let inventory = this.site.this.discover().await.unwrap().inventory;
+        let state = inventory.copies[&this.copy()].log_state.clone().unwrap();
+        assert_eq!(Some(Generation(to)), state.last_closed);
+
+        // The database can be brought back to where the last log was closed, and no further.
+        let window = this.topology().await.window;
+        assert_eq!(window.intervals.len(), 1, "{window:#?}");
+        let until = first.logs.as_ref().unwrap().until.unwrap();
+        assert_eq!(window.intervals[0].until, until);
+        assert!(until < first.taken_at && first.taken_at - until < chrono::TimeDelta::hours(2));
+
+        // The next goes on from this one.
+        this.site.pass(2 * GENERATION).await;
+        let second = this.backed_up("second").await;
+        assert_eq!(range(&second), (to, to + 2));
+        let window = this.topology().await.window;
+        assert_eq!(window.intervals.len(), 1, "{window:#?}");
+        assert_eq!(window.intervals[0].until, second.logs.unwrap().until.unwrap());
+        // With nothing new there is one log, the same.
+        let third = this.backed_up("third").await;
+        assert_eq!(range(&third), (to + 2, to + 2));
+    });
+}
+
+#[test]
+fn a_log_backup_is_planned_without_a_freeze() {
+    let sim = Sim::new(61);
+    sim.run(async {
+        let this = Logs::new(&sim).await;
+        let mut request = crate::common::request("logs");
+        request.policy = this.logs.id;
+        let plan = this.site.this.plan(&request).await.unwrap();
+        let set = &plan.sets[0];
+        assert_eq!((set.kind, set.coordination, set.freeze), (BackupKind::Log, None, None));
+        assert!(!plan.truncates() && set.claims.iter().all(|claim| !claim.key.contains("freeze")));
+        let engine = this.site.this.engine_plans(&request).await.unwrap();
+        for there in ["logs", "evidence", "verify", "judge", "publish", "conclude"] {
+            assert!(engine[0].find(there).is_some(), "{there}");
+        }
+        for gone in ["begin", "freeze", "snap", "complete"] {
+            assert!(engine[0].find(gone).is_none(), "{gone}");
+        }
+    });
+}
+
+#[test]
+fn logs_that_are_truncated_while_they_are_taken_are_planned_again() {
+    // The storage misses them, or has them still.
+    for slow in ["prepare", "settle"] {
+        let sim = Sim::new(62);
+        sim.run(async {
+            let this = Logs::new(&sim).await;
+            let world = &this.site.world;
+            world.faults().on(slow).nth(1).inject(Fault::Slow(Duration::from_mins(5)));
+            let truncation = Change::ForeignBackup(this.copy().database);
+            world.change_in(Duration::from_secs(1), truncation);
+            let job = this.site.backup("logs", &this.logs).await;
+            let points = this.site.table().await.points;
+            // By then it is known that the full backup was not ours.
+            assert_eq!(kinds(&job, &points), [BackupKind::FullAndLog], "{slow}: {job:#?}");
+            assert_eq!(job.state(), JobState::SucceededWithWarnings, "{slow}: {job:#?}");
+            this.site.assert_storage_fits().await;
+        });
+    }
+}
+
+#[test]
+fn a_damaged_log_makes_the_log_backup_suspect() {
+    let sim = Sim::new(63);
+    sim.run(async {
+        let this = Logs::new(&sim).await;
+        let logs: Vec<_> = this.site.world.files(&this.copy()).into_iter().collect();
+        let last = logs.iter().rfind(|file| file.generation.is_some()).unwrap();
+        this.site.world.damage().live_file(&last.path, 77);
+        let job = this.site.backup("logs", &this.logs).await;
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        let point = this.newest().await;
+        assert!(matches!(point.trust, Trust::Suspect { .. }), "{point:#?}");
+    });
+}
+
+#[test]
+fn a_log_backup_that_nobody_verified_can_be_verified_later() {
+    let sim = Sim::new(64);
+    sim.run(async {
+        let mut this = Logs::new(&sim).await;
+        this.logs.verification = Verification::AfterCompletion;
+        this.logs = this.logs.edit(this.logs.clone()).unwrap();
+        this.site.save(&[&this.logs]).await;
+        let point = this.backed_up("logs").await;
+        assert!(matches!(point.trust, Trust::Verified { .. }), "{point:#?}");
+    });
+}
+
+/// A log that was truncated by somebody else before it was stored cuts the chain: only a full backup begins a new one.
+#[test]
+fn a_chain_that_was_cut_is_begun_anew() {
+    for promotes in [true, false] {
+        let sim = Sim::new(65);
+        sim.run(async {
+            let mut this = Logs::new(&sim).await;
+            let (world, copy) = (&this.site.world, this.copy());
+            let _first = this.backed_up("first").await;
+            this.site.pass(3 * GENERATION).await;
+            // Somebody tidies up.
+            let below = Generation(range(&this.newest().await).1 + 2);
+            world.change(&Change::DeleteLogs { copy, below });
+            this.logs.promote_log = promotes;
+            this.logs = this.logs.edit(this.logs.clone()).unwrap();
+            this.site.save(&[&this.logs]).await;
+            let job = this.site.backup("second", &this.logs).await;
+            assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+            let points = this.site.table().await.points;
+            let window = this.topology().await.window;
+            if promotes {
+                assert_eq!(kinds(&job, &points), [BackupKind::FullAndLog]);
+                assert!(warned(&job, "backup.promoted"), "{job:#?}");
+                assert_eq!(window.intervals.len(), 2, "{window:#?}");
+            } else {
+                // What is there is taken, with what is missing told; it reaches nowhere without a full before it.
+                assert_eq!(kinds(&job, &points), [BackupKind::Log]);
+                let told = format!("{job:?}");
+                assert!(told.contains("chain.gap"), "{job:#?}");
+                assert_eq!(window.intervals.len(), 1, "{window:#?}");
+                assert!(window.intervals[0].until < points.last().unwrap().taken_at);
+            }
+        });
+    }
+}
+
+#[test]
+fn s26_circular_logging() {
+    let sim = Sim::new(26);
+    sim.run(async {
+        let site = Site::circular(&sim);
+        let (full, logs) = (policy(1, BackupKind::FullAndLog), policy(2, BackupKind::Log));
+        site.save(&[&full, &logs]).await;
+        // A log policy is refused, and nothing is touched.
+        let job = site.backup("logs", &logs).await;
+        assert_eq!(job.state(), JobState::Failed, "{job:#?}");
+        let why = format!("{job:?}");
+        assert!(why.contains("policy.log_with_circular_logging"), "{job:#?}");
+        assert!(site.world.snapshots().is_empty());
+        // The linter tells of it when it is attached.
+        let report = site.this.lint(stillpoint::model::strategy::Assumptions::default()).await;
+        drop(report.unwrap());
+        // A full backup is made, with the warning that it can be brought back to its own instant alone.
+        let job = site.backup("full", &full).await;
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        assert!(warned(&job, "policy.kind_downgraded"), "{job:#?}");
+        let topology = site.this.topology().await.unwrap().databases.remove(0);
+        assert_eq!(topology.window.intervals.len(), 1);
+        assert_eq!(topology.window.intervals[0].from, topology.window.intervals[0].until);
+        assert!(!topology.window.up_to_the_minute);
+    });
+}
+
+#[test]
+fn s27_foreign_backup() {
+    let sim = Sim::new(27);
+    sim.run(async {
+        let this = Logs::new(&sim).await;
+        this.site.world.change(&Change::ForeignBackup(this.copy().database));
+        this.site.pass(Duration::from_hours(1)).await;
+        let job = this.site.backup("logs", &this.logs).await;
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        assert!(
+            warned(&job, "chain.foreign_backup") && warned(&job, "backup.promoted"),
+            "{job:#?}"
+        );
+        let points = this.site.table().await.points;
+        assert_eq!(kinds(&job, &points), [BackupKind::FullAndLog]);
+        // It is raised once: from here on the chain is ours again.
+        this.site.pass(2 * GENERATION).await;
+        let next = this.backed_up("next").await;
+        assert_eq!(next.kind, BackupKind::Log);
+    });
+}
