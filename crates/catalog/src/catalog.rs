@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{JobId, ProcessId, RunId, StepName};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{
-    ExposureKey, GroupId, HoldName, PointId, PolicyId, SessionId, SetToken,
+    DatabaseId, ExposureKey, GroupId, HoldName, PointId, PolicyId, SessionId, SetToken,
 };
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
@@ -283,6 +284,15 @@ pub trait Catalog: ScheduleCatalog + Debug + Send + Sync + 'static {
 
     /// Every hold, also those that are over, by name.
     async fn holds(&self) -> Result<Vec<Hold>, CatalogError>;
+
+    /// Stores that the chain of a database forked; by its run it is known.
+    async fn put_fork(&self, fork: &ChainFork) -> Result<(), CatalogError>;
+
+    /// The forks of a database, in the order in which they were (then by run).
+    async fn forks(&self, database: DatabaseId) -> Result<Vec<ChainFork>, CatalogError>;
+
+    /// Takes back that a chain forked: the restore was undone.
+    async fn remove_fork(&self, run: RunId) -> Result<(), CatalogError>;
 
     /// Takes a hold off.
     async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError>;

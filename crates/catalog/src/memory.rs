@@ -8,10 +8,11 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use stillpoint_context::{IdempotencyKey, JobId};
+use stillpoint_context::{IdempotencyKey, JobId, RunId};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
+use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -37,6 +38,7 @@ struct State {
     groups: BTreeMap<GroupId, ResourceGroup>,
     debris: BTreeMap<String, Debris>,
     holds: BTreeMap<HoldName, Hold>,
+    forks: BTreeMap<RunId, ChainFork>,
     schedules: schedules::Schedules,
 }
 
@@ -292,6 +294,24 @@ impl Catalog for MemoryCatalog {
 
     async fn holds(&self) -> Result<Vec<Hold>, CatalogError> {
         Ok(self.state().holds.values().cloned().collect())
+    }
+
+    async fn put_fork(&self, fork: &ChainFork) -> Result<(), CatalogError> {
+        self.state().forks.insert(fork.run, fork.clone());
+        Ok(())
+    }
+
+    async fn forks(&self, database: DatabaseId) -> Result<Vec<ChainFork>, CatalogError> {
+        let state = self.state();
+        let mine = state.forks.values().filter(|fork| fork.database == database);
+        let mut forks: Vec<ChainFork> = mine.cloned().collect();
+        forks.sort_by_key(|fork| (fork.at, fork.run));
+        Ok(forks)
+    }
+
+    async fn remove_fork(&self, run: RunId) -> Result<(), CatalogError> {
+        self.state().forks.remove(&run);
+        Ok(())
     }
 
     async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {

@@ -13,8 +13,9 @@ use std::ops::RangeInclusive;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::fork::LogChain;
 use crate::id::{DatabaseId, PointId, SegmentId, SnapshotRef};
-use crate::inventory::{Generation, LogSignature};
+use crate::inventory::Generation;
 use crate::point::RestorePoint;
 
 /// A stretch of a log stream that is stored somewhere, kept and counted on its own.
@@ -25,8 +26,9 @@ pub struct LogSegment {
     pub id: SegmentId,
     /// Of which database.
     pub database: DatabaseId,
-    /// The stream.
-    pub signature: LogSignature,
+    /// The stream, and on which branch.
+    #[serde(flatten)]
+    pub chain: LogChain,
     /// The generations, without a gap.
     pub range: RangeInclusive<Generation>,
     /// What its last generation reaches to: when it was taken, or closed.
@@ -48,7 +50,7 @@ impl LogSegment {
         Some(Self {
             id: SegmentId(point.id.0),
             database: point.database,
-            signature: logs.signature,
+            chain: logs.chain(),
             range: logs.range.clone()?,
             taken_at: logs.until.unwrap_or(point.taken_at),
             snapshots: point
@@ -134,9 +136,9 @@ pub fn reach(point: &RestorePoint, segments: &[LogSegment], circular_logging: bo
     Chains::of(point.database, segments).reach(point, circular_logging)
 }
 
-/// The stored logs of a database, stream by stream, in stretches without a gap.
+/// The stored logs of a database, chain by chain, in stretches without a gap.
 #[derive(Clone, Debug, Default)]
-pub struct Chains(BTreeMap<LogSignature, Stream>);
+pub struct Chains(BTreeMap<LogChain, Stream>);
 
 /// The stored logs of one stream.
 #[derive(Clone, Debug, Default)]
@@ -220,14 +222,14 @@ impl Chains {
     /// # Complexity
     /// O(n log n) for n segments.
     pub fn of(database: DatabaseId, segments: &[LogSegment]) -> Self {
-        let mut streams: BTreeMap<LogSignature, Vec<&LogSegment>> = BTreeMap::new();
+        let mut streams: BTreeMap<LogChain, Vec<&LogSegment>> = BTreeMap::new();
         for segment in segments.iter().filter(|segment| segment.database == database) {
-            streams.entry(segment.signature).or_default().push(segment);
+            streams.entry(segment.chain).or_default().push(segment);
         }
-        Self(streams.into_iter().map(|(signature, of)| (signature, Stream::of(of))).collect())
+        Self(streams.into_iter().map(|(chain, of)| (chain, Stream::of(of))).collect())
     }
 
-    /// The generation up to which all logs of a stream are stored, from the newest point on that they can be built on: a log
+    /// The generation up to which all logs of a chain are stored, from the newest point on that they can be built on: a log
     /// backup goes on from there. None if there is no such point, or it neither has nor needs logs.
     ///
     /// # Complexity
@@ -235,11 +237,11 @@ impl Chains {
     pub fn stored_to(
         database: DatabaseId,
         points: &[RestorePoint],
-        signature: LogSignature,
+        chain: LogChain,
     ) -> Option<Generation> {
         let of_stream = |point: &&RestorePoint| {
             point.database == database
-                && point.logs.as_ref().is_some_and(|logs| logs.signature == signature)
+                && point.logs.as_ref().is_some_and(|logs| logs.chain() == chain)
         };
         let is_base = |point: &&RestorePoint| point.has_database() && !point.is_missing();
         let base = points.iter().filter(of_stream).filter(is_base);
@@ -268,7 +270,7 @@ impl Chains {
         if circular_logging {
             return own(last, Bound::CircularLogging);
         }
-        let stream = self.0.get(&logs.signature);
+        let stream = self.0.get(&logs.chain());
         let (mut until, mut used) = (point.taken_at, false);
         if last.is_none()
             && let Some(stream) = stream
@@ -300,7 +302,7 @@ impl Chains {
                 return Reach { until, last, ..own(None, bound) };
             }
         }
-        let bound = match (self.fork(logs.signature, until), used) {
+        let bound = match (self.fork(logs.chain(), until), used) {
             (Some(at), _) => Bound::Forked { at },
             (None, true) => Bound::EndOfLogs,
             (None, false) => Bound::NoLogs,
@@ -308,9 +310,9 @@ impl Chains {
         Reach { until, last, ..own(None, bound) }
     }
 
-    /// When another stream than this one is first seen after an instant.
-    fn fork(&self, from: LogSignature, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let others = self.0.iter().filter(|(signature, _)| **signature != from);
+    /// When another chain than this one is first seen after an instant.
+    fn fork(&self, from: LogChain, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let others = self.0.iter().filter(|(chain, _)| **chain != from);
         let first = |stream: &Stream| {
             stream.taken.get(stream.taken.partition_point(|at| *at <= after)).copied()
         };

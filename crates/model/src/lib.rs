@@ -41,6 +41,7 @@ pub mod availability;
 pub mod capability;
 pub mod chain;
 pub mod evidence;
+pub mod fork;
 pub mod group;
 pub mod handover;
 pub mod hold;

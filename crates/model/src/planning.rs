@@ -54,6 +54,8 @@ pub struct BaseFull {
     pub taken_at: DateTime<Utc>,
     /// Its log stream then.
     pub signature: Option<LogSignature>,
+    /// The database was restored in place since: nothing goes on from there.
+    pub forked: bool,
     /// The generation up to which all logs of that stream are stored since.
     pub stored_to: Option<Generation>,
 }
@@ -61,7 +63,7 @@ pub struct BaseFull {
 impl BaseFull {
     /// A full backup of this time and stream.
     pub fn new(taken_at: DateTime<Utc>, signature: Option<LogSignature>) -> Self {
-        Self { taken_at, signature, stored_to: None }
+        Self { taken_at, signature, forked: false, stored_to: None }
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{HostPath, JobId, RunId};
 
 use crate::evidence::EvidenceGrain;
+use crate::fork::LogChain;
 use crate::id::{CopyId, DatabaseId, GroupId, PointId, SetToken, SnapshotRef};
 use crate::inventory::{CopyRole, DatabaseSignature, FileRole, Generation, LogSignature, LogState};
 use crate::kind::BackupKind;
@@ -95,6 +96,9 @@ pub struct PointLogs {
     /// The instant that they reach to, if it is not that of the point: closed logs end where the last of them was closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
+    /// On which [branch](crate::fork) of the stream they were written: how often the database had been restored in place.
+    #[serde(default, skip_serializing_if = "crate::fork::is_first")]
+    pub branch: u32,
 }
 
 impl PointLogs {
@@ -104,7 +108,12 @@ impl PointLogs {
         range: Option<RangeInclusive<Generation>>,
         required: Option<RangeInclusive<Generation>>,
     ) -> Self {
-        Self { signature, range, required, until: None }
+        Self { signature, range, required, until: None, branch: 0 }
+    }
+
+    /// What they can be put together with.
+    pub const fn chain(&self) -> LogChain {
+        LogChain { signature: self.signature, branch: self.branch }
     }
 
     /// The last generation of which the point has everything. What it needs beyond its own is the log that was being written,

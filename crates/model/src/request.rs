@@ -72,6 +72,13 @@ pub struct BackupRequest {
     /// Afterwards, if every database came out well, what the policy lets go of them is deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prune: bool,
+    /// Afterwards Exchange is asked what became of the logs, until it tells or the patience for it ends.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub confirm_truncation: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl BackupRequest {
@@ -90,6 +97,7 @@ impl BackupRequest {
             kind: None,
             selection: None,
             prune: false,
+            confirm_truncation: true,
         }
     }
 }

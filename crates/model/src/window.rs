@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::availability::ranges;
 use crate::chain::{Bound, Chains, LogSegment, Reach};
+use crate::fork::LogChain;
 use crate::id::{DatabaseId, PointId};
-use crate::inventory::{Generation, LogSignature};
-use crate::point::{PointState, RestorePoint, Trust};
+use crate::inventory::Generation;
+use crate::point::{PointLogs, PointState, RestorePoint, Trust};
 
 /// A stretch of time that a database can be brought back to. With `from` equal to `until` it is
 /// one instant.
@@ -194,7 +195,7 @@ pub struct RecoveryWindow {
 #[derive(Debug)]
 struct End {
     bound: Bound,
-    stream: Option<LogSignature>,
+    stream: Option<LogChain>,
 }
 
 impl RecoveryWindow {
@@ -216,7 +217,7 @@ impl RecoveryWindow {
             if Why::of(point).is_some() {
                 continue;
             }
-            let stream = point.logs.as_ref().map(|logs| logs.signature);
+            let stream = point.logs.as_ref().map(PointLogs::chain);
             window.add(&mut ends, chains.reach(point, circular_logging), stream);
         }
         window.up_to_the_minute =
@@ -226,7 +227,7 @@ impl RecoveryWindow {
     }
 
     /// Takes in the reach of a point that is not older than those before it.
-    fn add(&mut self, ends: &mut Vec<End>, reach: Reach, stream: Option<LogSignature>) {
+    fn add(&mut self, ends: &mut Vec<End>, reach: Reach, stream: Option<LogChain>) {
         let Reach { point, from, until, bound, .. } = reach;
         let end = End { bound, stream };
         match (self.intervals.last_mut(), ends.last_mut()) {
@@ -296,14 +297,14 @@ fn why_it_ends(end: &End, points: &[&RestorePoint]) -> Option<Why> {
 /// Whether points that are being deleted have all these logs.
 fn are_going(
     missing: &RangeInclusive<Generation>,
-    stream: Option<LogSignature>,
+    stream: Option<LogChain>,
     points: &[&RestorePoint],
 ) -> bool {
     let mut going: Vec<&RangeInclusive<Generation>> = points
         .iter()
         .filter(|point| point.state == PointState::Expiring)
         .filter_map(|point| point.logs.as_ref())
-        .filter(|logs| Some(logs.signature) == stream)
+        .filter(|logs| Some(logs.chain()) == stream)
         .filter_map(|logs| logs.range.as_ref())
         .collect();
     going.sort_by_key(|range| *range.start());

@@ -1,4 +1,4 @@
-//! What lies beside the data besides manifests: standings and holds; and what a storage has lost.
+//! What lies beside the data besides manifests: standings, holds and forks; and what a storage has lost.
 
 // A test may stop where it stands.
 #![allow(clippy::unwrap_used)]
@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_context::{ErrorFacts, HostId, JobId, RunId};
 use stillpoint_model::evidence::EvidenceGrain;
+use stillpoint_model::fork::{self, ChainFork, branch_at};
 use stillpoint_model::hold::{self, Hold};
 use stillpoint_model::id::{
     CopyId, DatabaseId, HoldName, PointId, SetToken, SnapshotId, SnapshotRef,
 };
+use stillpoint_model::inventory::Generation;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::manifest::{self, Manifest};
 use stillpoint_model::point::{
@@ -186,6 +188,23 @@ fn a_hold_is_stored_as_it_always_was() {
     assert_eq!(Hold::from_json(&stored).unwrap(), hold);
     assert_eq!(Hold::from_json(r#"{"format": 2}"#).unwrap_err().code(), "manifest.newer_format");
     assert_eq!(Hold::from_json("{").unwrap_err().code(), "manifest.malformed");
+}
+
+#[test]
+fn a_fork_is_stored_as_it_always_was() {
+    let run = RunId(Uuid::from_u128(12));
+    let mut fork = ChainFork::new(run, DatabaseId(Uuid::from_u128(11)), at(7), point().id);
+    fork.replayed_to = Some(Generation(0x1a3));
+    let stored = golden("fork-1.json", &fork.to_json().unwrap());
+    assert_eq!(ChainFork::from_json(&stored).unwrap(), fork);
+    assert_eq!(
+        ChainFork::from_json(r#"{"format": 2}"#).unwrap_err().code(),
+        "manifest.newer_format"
+    );
+    assert_eq!(ChainFork::from_json("{").unwrap_err().code(), "manifest.malformed");
+    let name = fork::document_name(run);
+    assert!(fork::is_document(&name) && !fork::is_document("hold-case-7.json"), "{name}");
+    assert_eq!([6, 7, 8].map(|when| branch_at(std::slice::from_ref(&fork), at(when))), [0, 1, 1]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod world;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use stillpoint_context::{ErrorClass, ErrorFacts, Failure};
+use stillpoint_context::ErrorFacts;
 use stillpoint_model::capability::{Coordination, ProviderCoordination};
 use stillpoint_model::group::Selector;
 use stillpoint_model::id::{DagId, ProviderId};

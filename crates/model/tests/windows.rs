@@ -181,6 +181,53 @@ fn a_fork_ends_an_interval_and_the_last_one_is_told() {
     assert_eq!(last.why, [Why::ChainForked { at: at(9) }]);
 }
 
+/// A database that was brought back may write logs of the same signature and the same numbers, which hold something else.
+#[test]
+fn logs_of_another_branch_are_not_put_together() {
+    let on_branch = |mut point: RestorePoint, branch: u32| {
+        point.logs.as_mut().unwrap().branch = branch;
+        point
+    };
+    let log = |mut point: RestorePoint| {
+        point.kind = BackupKind::Log;
+        point
+    };
+    let old = [point(1, 1, 5), log(point(2, 6, 9))];
+    assert_eq!(spans(&window(&old)), [(5, 9)]);
+    let restored =
+        [&old[..], &[on_branch(point(3, 1, 20), 1), on_branch(log(point(4, 21, 30)), 1)]].concat();
+    let known = window(&restored);
+    assert_eq!(spans(&known), [(5, 9), (20, 30)]);
+    assert_eq!(whys(&known)[1], [Why::ChainForked { at: at(20) }]);
+    assert!(known.up_to_the_minute);
+    // Logs that begin where those of the old branch end bridge nothing.
+    let bridge = [&old[..1], &[on_branch(log(point(2, 6, 9)), 1)]].concat();
+    assert_eq!(spans(&window(&bridge)), [(5, 5)]);
+}
+
+/// Of the log that was being written a point has a part. Whoever goes on from it needs the whole.
+#[test]
+fn a_chain_goes_on_from_what_is_there_whole() {
+    let mut full = point(1, 1, 5);
+    full.logs.as_mut().unwrap().required = Some(Generation(5)..=Generation(6));
+    let log = |from, to| {
+        let mut logs = point(2, from, to);
+        logs.kind = BackupKind::Log;
+        logs
+    };
+    assert_eq!(spans(&window(&[full.clone(), log(6, 9)])), [(5, 9)]);
+    let short = window(&[full.clone(), log(7, 9)]);
+    assert_eq!(spans(&short), [(5, 5)]);
+    let stored_to = |points: &[RestorePoint]| {
+        let chain = full.logs.as_ref().unwrap().chain();
+        Chains::stored_to(db(1), points, chain).map(|last| last.0)
+    };
+    assert_eq!(stored_to(&[full.clone()]), Some(5));
+    assert_eq!(stored_to(&[full.clone(), log(6, 9)]), Some(9));
+    assert_eq!(stored_to(&[full.clone(), log(7, 9)]), Some(5));
+    assert_eq!(stored_to(&[log(6, 9)]), None);
+}
+
 #[test]
 fn circular_logging_leaves_instants() {
     let points = [point(1, 1, 5), point(2, 6, 9)];
@@ -255,7 +302,7 @@ proptest! {
         let signature = |point: &RestorePoint| point.logs.as_ref().unwrap().signature;
         let stored = |stream: LogSignature, generation: u32| {
             let has = |segment: &LogSegment| {
-                segment.signature == stream && segment.range.contains(&Generation(generation))
+                segment.chain.signature == stream && segment.range.contains(&Generation(generation))
             };
             points.iter().filter_map(LogSegment::of).any(|segment| has(&segment))
         };

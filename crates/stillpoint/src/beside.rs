@@ -4,14 +4,16 @@
 //!   point-<id>.json      a restore point as it was published     written by a backup, and by a prune that leaves its logs
 //!   standing-<id>.json   what became of it since                 written when a run is over that was about it
 //!   hold-<name>.json     a hold                                  written with the hold
+//!   fork-<run>.json      where a chain of logs forked            written by a restore in place
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stillpoint_catalog::{Page, PointQuery};
-use stillpoint_context::{Cx, ErrorClass, Failure};
+use stillpoint_context::{Cx, ErrorClass, Failure, RunId};
+use stillpoint_model::fork::{self, ChainFork};
 use stillpoint_model::hold::{self, Hold};
-use stillpoint_model::id::{PointId, ProviderId};
+use stillpoint_model::id::{DatabaseId, PointId, ProviderId};
 use stillpoint_model::manifest::{self, Manifest};
 use stillpoint_model::point::{PointMember, PointState, RestorePoint, Truncation};
 use stillpoint_model::standing::{self, Standing};
@@ -80,7 +82,36 @@ pub(crate) async fn put_hold(
     lacks: impl Fn(&ProviderId, &DocName) -> bool + Send,
 ) -> Result<(), Failure> {
     let text = held.to_json().map_err(|error| Failure::of(&error))?;
-    let name = name(hold::document_name(&held.name))?;
+    put_everywhere(services, cx, name(hold::document_name(&held.name))?, &text, lacks).await
+}
+
+/// Writes a fork beside the data of every provider that `lacks` it.
+pub(crate) async fn put_fork(
+    services: &Services,
+    cx: &Cx,
+    fork: &ChainFork,
+    lacks: impl Fn(&ProviderId, &DocName) -> bool + Send,
+) -> Result<(), Failure> {
+    let text = fork.to_json().map_err(|error| Failure::of(&error))?;
+    put_everywhere(services, cx, name(fork::document_name(fork.run))?, &text, lacks).await
+}
+
+/// Takes a fork away that is none.
+pub(crate) async fn forget_fork(services: &Services, cx: &Cx, run: RunId) -> Result<(), Failure> {
+    let name = name(fork::document_name(run))?;
+    for side in keepers(services) {
+        side.delete_doc(cx, &name).await?;
+    }
+    Ok(())
+}
+
+async fn put_everywhere(
+    services: &Services,
+    cx: &Cx,
+    name: DocName,
+    text: &str,
+    lacks: impl Fn(&ProviderId, &DocName) -> bool + Send,
+) -> Result<(), Failure> {
     for side in keepers(services) {
         if lacks(&side.caps().provider, &name) {
             side.put_doc(cx, &name, text.as_bytes()).await?;
@@ -179,7 +210,7 @@ fn words(error: &dyn std::error::Error) -> String {
 }
 
 impl Stillpoint {
-    /// Writes what is not beside the data yet and should be: how points stand, and holds.
+    /// Writes what is not beside the data yet and should be: how points stand, holds, and forks.
     pub(crate) async fn tell_unwritten(&self) {
         if let Err(failure) = self.unwritten().await {
             tracing::warn!(%failure, "not all that should be beside the data could be written");
@@ -199,11 +230,13 @@ impl Stillpoint {
             })
             .await?;
         }
+        let mut databases: BTreeSet<DatabaseId> = BTreeSet::new();
         let mut page = Page::first(Page::LARGEST);
         loop {
             let listing = services.catalog.points(&PointQuery::all(), &page).await;
             let listing = listing.map_err(|error| Failure::of(&error))?;
             for point in &listing.items {
+                let _new = databases.insert(point.database);
                 let name = standing_name(point.id)?;
                 let lacks = |member: &PointMember| {
                     let known = names.get(&member.snapshot.volume.provider);
@@ -216,9 +249,18 @@ impl Stillpoint {
             }
             match listing.next {
                 Some(next) => page.after = Some(next),
-                None => return Ok(()),
+                None => break,
             }
         }
+        for database in databases {
+            for fork in services.catalog.forks(database).await.map_err(|e| Failure::of(&e))? {
+                put_fork(services, &cx, &fork, |id, name| {
+                    !names.get(id).is_some_and(|known| known.contains(name))
+                })
+                .await?;
+            }
+        }
+        Ok(())
     }
 
     /// Tells beside the data how points stand that a run was about. What cannot be told now is told by a [`repair`](Self::repair)

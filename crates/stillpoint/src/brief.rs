@@ -1,6 +1,7 @@
 //! What a job has to know of a run to follow it to its end: it travels with the run, so that another process can.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{ErrorClass, Failure};
@@ -42,6 +43,7 @@ pub(crate) enum Concern {
     Prune,
     Reconcile,
     Hooks,
+    Truncation { points: Vec<PointId> },
 }
 
 impl Brief {
@@ -64,7 +66,18 @@ impl Brief {
     }
 }
 
+/// Restores go before everything that came up to this long before: rule V18 of the model.
+const RESTORES_FIRST: Duration = Duration::from_hours(7 * 24);
+
 impl Concern {
+    /// How long before it others may have come that it still goes before.
+    pub(crate) const fn head_start(&self) -> Duration {
+        match self {
+            Self::Restore => RESTORES_FIRST,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// What became of the databases of a run.
     pub(crate) fn conclude(&self, run: &mut JobRun, report: &RunReport) {
         match self {
@@ -89,7 +102,7 @@ impl Concern {
             // It has no databases.
             Self::Hooks => {}
             // What could not be deleted is in its warnings, and still in the catalogue.
-            Self::Restore | Self::Prune | Self::Reconcile => {
+            Self::Restore | Self::Prune | Self::Reconcile | Self::Truncation { .. } => {
                 for member in &mut run.members {
                     member.end = Some(match report.failure() {
                         Some(failure) => MemberEnd::Failed { failure: failure.clone() },

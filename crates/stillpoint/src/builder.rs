@@ -28,9 +28,10 @@ use crate::notify::{Notifier, NotifyOn, Subscription};
 use crate::prune::steps::{Decide, Delete};
 use crate::pump::Pump;
 use crate::reconcile::steps::Tend;
-use crate::restore::steps::{CheckStaged, Finish, Open, Place, Release, Stage};
+use crate::restore::steps::{CheckStaged, Finish, Fork, Open, Place, Release, Stage};
 use crate::services::Services;
 use crate::timeouts::Timeouts;
+use crate::truncation::AskTruncation;
 use crate::verify::{Load, Record};
 
 /// Puts a [`Stillpoint`] together.
@@ -249,6 +250,7 @@ pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error
         registry.register(Closed(shared()))?;
         registry.register(StillThere(shared()))?;
         registry.register(Conclude)?;
+        registry.register(AskTruncation(shared()))?;
         registry.register(Inspect)?;
         registry.register(Judge)?;
         registry.register(Publish(shared()))?;
@@ -257,6 +259,7 @@ pub(crate) fn registry(services: &Arc<Services>) -> Result<ActionRegistry, Error
         registry.register(Check(shared()))?;
         registry.register(Unexpose(shared()))?;
         registry.register(Open(shared()))?;
+        registry.register(Fork(shared()))?;
         registry.register(Stage(shared()))?;
         registry.register(CheckStaged(shared()))?;
         registry.register(Place(shared()))?;

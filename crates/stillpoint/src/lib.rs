@@ -145,6 +145,7 @@ mod survey;
 mod timeouts;
 #[cfg(test)]
 mod trials;
+mod truncation;
 mod verify;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use stillpoint_catalog::{CatalogExt, JobQuery, PointQuery};
 use stillpoint_context::JobId;
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{DatabaseId, GroupId, PointId, PolicyId};
 use stillpoint_model::inventory::Inventory;
@@ -115,6 +116,14 @@ impl Stillpoint {
     /// Of the catalogue.
     pub async fn point(&self, id: PointId) -> Result<Option<RestorePoint>, Error> {
         Ok(self.services().catalog.point(id).await?)
+    }
+
+    /// Where the chain of a database's logs forked, in order: its restores in place.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn forks(&self, database: DatabaseId) -> Result<Vec<ChainFork>, Error> {
+        Ok(self.services().catalog.forks(database).await?)
     }
 
     /// All copies of the data in one view: databases, their copies on servers, their restore points. Asks the plug-in for

@@ -3,16 +3,18 @@
 //! ```text
 //!   documents of every provider ─┬─ point-*.json, standing-*.json ─▶ restore points, with their states
 //!                                ├─ hold-*.json ───────────────────▶ holds
+//!                                ├─ fork-*.json ───────────────────▶ forks of chains of logs
 //!                                └─ the latest instant in any ─────▶ the clock that must not go back
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use stillpoint_context::{Effect, ErrorClass, Failure};
+use stillpoint_context::{Effect, ErrorClass, Failure, RunId};
+use stillpoint_model::fork::{self, ChainFork};
 use stillpoint_model::hold::{self, Hold};
 use stillpoint_model::id::{HoldName, PointId};
-use stillpoint_model::manifest;
+use stillpoint_model::manifest::{self, ManifestError};
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::standing::Standing;
 use stillpoint_storage::DocName;
@@ -34,6 +36,8 @@ pub struct Rebuilt {
     pub known: usize,
     /// The holds that were added.
     pub holds: BTreeSet<HoldName>,
+    /// The restores at which chains of logs forked that were added.
+    pub forks: BTreeSet<RunId>,
     /// The latest instant that anything beside the data tells of. Nothing is due before it.
     pub clock: Option<DateTime<Utc>>,
     /// What was left out, and why, in one sentence each.
@@ -66,12 +70,16 @@ impl Stillpoint {
         }
         services.pump.run(&*services.catalog).await?;
         let (mut points, mut holds) = (BTreeSet::new(), BTreeSet::new());
+        let mut forks = BTreeSet::new();
         let mut rebuilt = Rebuilt::default();
         for side in beside::keepers(services) {
             match side.list_docs(&self.cx()).await {
                 Ok(names) => {
                     points
                         .extend(names.iter().filter_map(|name| manifest::point_of(name.as_str())));
+                    forks.extend(
+                        names.iter().filter(|name| fork::is_document(name.as_str())).cloned(),
+                    );
                     holds.extend(names.into_iter().filter(|name| hold::is_document(name.as_str())));
                 }
                 Err(error) => {
@@ -80,6 +88,8 @@ impl Stillpoint {
                 }
             }
         }
+        // Before the points: whoever sees one knows what it can be put together with.
+        self.add_forks(&forks, &mut rebuilt).await?;
         let points: Vec<PointId> = points.into_iter().collect();
         for batch in points.chunks(BATCH) {
             self.add_points(batch, &mut rebuilt).await?;
@@ -127,32 +137,64 @@ impl Stillpoint {
         Ok(())
     }
 
+    /// What every provider says under this name, as far as it can be read; what cannot be is told.
+    async fn read_all<T>(
+        &self,
+        name: &DocName,
+        parse: impl Fn(&str) -> Result<T, ManifestError>,
+        rebuilt: &mut Rebuilt,
+    ) -> Vec<T> {
+        let cx = self.cx();
+        let mut found = Vec::new();
+        for side in beside::keepers(self.services()) {
+            let read = match side.get_doc(&cx, name).await {
+                Ok(Some(bytes)) => {
+                    parse(&String::from_utf8_lossy(&bytes)).map_err(|error| error.to_string())
+                }
+                Ok(None) => continue,
+                Err(error) => Err(error.to_string()),
+            };
+            match read {
+                Ok(document) => found.push(document),
+                Err(why) => rebuilt.skipped.push(format!("{name}: {why}")),
+            }
+        }
+        found
+    }
+
+    async fn add_forks(
+        &self,
+        names: &BTreeSet<DocName>,
+        rebuilt: &mut Rebuilt,
+    ) -> Result<(), Error> {
+        let catalog = &self.services().catalog;
+        for name in names {
+            for fork in self.read_all(name, ChainFork::from_json, rebuilt).await {
+                rebuilt.clock = rebuilt.clock.max(Some(fork.at));
+                let known = catalog.forks(fork.database).await?;
+                if known.iter().all(|known| known.run != fork.run) {
+                    catalog.put_fork(&fork).await?;
+                    let _new = rebuilt.forks.insert(fork.run);
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn add_holds(
         &self,
         names: &BTreeSet<DocName>,
         rebuilt: &mut Rebuilt,
     ) -> Result<(), Error> {
-        let (services, cx) = (self.services(), self.cx());
+        let services = self.services();
         let mut found: BTreeMap<HoldName, Hold> = BTreeMap::new();
         for name in names {
-            for side in beside::keepers(services) {
-                let read = match side.get_doc(&cx, name).await {
-                    Ok(Some(bytes)) => {
-                        Hold::from_json(&String::from_utf8_lossy(&bytes)).map_err(|e| e.to_string())
-                    }
-                    Ok(None) => continue,
-                    Err(error) => Err(error.to_string()),
+            for hold in self.read_all(name, Hold::from_json, rebuilt).await {
+                let both = match found.remove(&hold.name) {
+                    Some(known) => known.and(&hold),
+                    None => hold,
                 };
-                match read {
-                    Ok(hold) => {
-                        let both = match found.remove(&hold.name) {
-                            Some(known) => known.and(&hold),
-                            None => hold,
-                        };
-                        let _none = found.insert(both.name.clone(), both);
-                    }
-                    Err(why) => rebuilt.skipped.push(format!("{name}: {why}")),
-                }
+                let _none = found.insert(both.name.clone(), both);
             }
         }
         let known: BTreeSet<HoldName> =

@@ -221,8 +221,11 @@ impl Stillpoint {
             job.runs.push(run);
         });
         let news = self.engine().notices();
-        let submission =
-            Submission::new(plan).run(id).label(JOB, job.to_string()).label(BRIEF, label);
+        let submission = Submission::new(plan)
+            .run(id)
+            .head_start(brief.concern.head_start())
+            .label(JOB, job.to_string())
+            .label(BRIEF, label);
         // Whoever recovers the job finds the run in it. The run says so itself, so that a catalogue that fails costs nothing.
         if let Err(error) = self.store_job(live).await {
             tracing::warn!(run = %id, %error, "the job could not be stored before its run");
@@ -292,6 +295,7 @@ impl Stillpoint {
         let noted: &[PointId] = match &brief.concern {
             Concern::Backup => &leaves.points,
             Concern::Verification { point } => std::slice::from_ref(point),
+            Concern::Truncation { points } => points,
             _ => &[],
         };
         self.note_standings(noted).await;

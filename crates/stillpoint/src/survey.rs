@@ -12,6 +12,7 @@ use stillpoint_model::id::{CopyId, DatabaseId, ProviderId, VolumeRef};
 use stillpoint_model::inventory::{FileRole, Inventory};
 use stillpoint_model::placement::{CopyPlacement, PlacementMap};
 use stillpoint_model::planning::BaseFull;
+use stillpoint_model::point::PointLogs;
 use stillpoint_model::policy::Policy;
 use stillpoint_model::request::{BackupRequest, Target};
 
@@ -91,8 +92,11 @@ impl Survey {
                 // Exchange may note a backup when it is completed, long after its snapshots were taken.
                 let noted = point.truncation_at.map_or(point.taken_at, |at| at.max(point.taken_at));
                 let mut base = BaseFull::new(noted, signature);
-                base.stored_to = signature
-                    .and_then(|signature| Chains::stored_to(*database, &points, signature));
+                let chain = point.logs.as_ref().map(PointLogs::chain);
+                base.stored_to =
+                    chain.and_then(|chain| Chains::stored_to(*database, &points, chain));
+                let forks = services.catalog.forks(*database).await?;
+                base.forked = forks.iter().any(|fork| fork.at > point.taken_at);
                 let _none = fulls.insert(*database, base);
             }
         }

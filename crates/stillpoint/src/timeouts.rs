@@ -36,6 +36,8 @@ pub struct Timeouts {
     pub publish: Duration,
     /// Completing a session.
     pub complete: Duration,
+    /// How long it is asked again whether Exchange has truncated logs, after a backup; the next backup goes on with it.
+    pub truncation: Duration,
     /// Deleting the snapshots of a restore point.
     pub delete: Duration,
     /// Sending a notification.
@@ -66,6 +68,7 @@ impl Default for Timeouts {
             verify: minutes(12 * 60),
             publish: minutes(5),
             complete: minutes(10),
+            truncation: minutes(10),
             delete: minutes(30),
             notify: minutes(1),
             restore: minutes(24 * 60),

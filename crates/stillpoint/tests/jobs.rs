@@ -17,7 +17,6 @@ use stillpoint::context::{BoxFuture, Effect, Seams};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::id::{CopyId, PointId};
 use stillpoint::model::job::{Job, JobState, MemberEnd, RunEnd, RunState};
-use stillpoint::model::kind::BackupKind;
 use stillpoint::model::point::{PointState, Truncation};
 use stillpoint::model::policy::{CopySelection, OnMiss, Verification};
 use stillpoint::model::topology::Protection;

@@ -13,10 +13,11 @@ use stillpoint_catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, Named, Page, PageToken,
     PointQuery, may_hold, order_key,
 };
-use stillpoint_context::{JobId, ProcessId};
+use stillpoint_context::{JobId, ProcessId, RunId};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
+use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -550,6 +551,33 @@ impl Catalog for SqliteStore {
 
     async fn holds(&self) -> Result<Vec<Hold>, CatalogError> {
         self.read(|db| many(db, "SELECT body FROM hold ORDER BY name", [])).await
+    }
+
+    async fn put_fork(&self, fork: &ChainFork) -> Result<(), CatalogError> {
+        let fork = fork.clone();
+        self.write(move |db| {
+            execute(
+                db,
+                "INSERT OR REPLACE INTO fork (run, database, at, body) VALUES (?, ?, ?, ?)",
+                params![
+                    fork.run.0.as_bytes(),
+                    fork.database.0.as_bytes(),
+                    order_key(fork.at),
+                    body(&fork)?
+                ],
+            )
+        })
+        .await
+    }
+
+    async fn forks(&self, database: DatabaseId) -> Result<Vec<ChainFork>, CatalogError> {
+        let query = "SELECT body FROM fork WHERE database = ? ORDER BY at, run";
+        self.read(move |db| many(db, query, [database.0.as_bytes()])).await
+    }
+
+    async fn remove_fork(&self, run: RunId) -> Result<(), CatalogError> {
+        self.write(move |db| execute(db, "DELETE FROM fork WHERE run = ?", [run.0.as_bytes()]))
+            .await
     }
 
     async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub const APPLICATION_ID: i64 = 0x5374_696c;
 
 /// The format that this version writes, and the newest that it reads: SQLite's `user_version`.
-pub const FORMAT: i64 = 3;
+pub const FORMAT: i64 = 4;
 
 /// What format 1 has: the catalogue. Instants are microseconds since 1970, ids are 16 bytes, bodies are JSON in the
 /// stored form of the model; the other columns repeat what listings choose and order by.
@@ -145,6 +145,18 @@ CREATE INDEX lapse_by_number ON lapse (n);
 CREATE TABLE counter (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// What format 4 adds: where chains of logs forked. In a file of format 4 a point may be of another branch than the first,
+/// which readers of older ones would put together with it.
+const FORKS: &str = "
+CREATE TABLE fork (
+  run BLOB NOT NULL PRIMARY KEY,
+  database BLOB NOT NULL,
+  at INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX fork_by_database ON fork (database, at, run);
+";
+
 /// Brings a file from the format that it has to this version's: an empty one has 0.
 ///
 /// One transaction, so that a crash leaves the old or the new.
@@ -172,6 +184,9 @@ fn steps(connection: &Connection) -> rusqlite::Result<()> {
     if format < 3 {
         connection.execute_batch(HOLDS)?;
         connection.execute_batch(SCHEDULES)?;
+    }
+    if format < 4 {
+        connection.execute_batch(FORKS)?;
     }
     if format < FORMAT {
         connection.pragma_update(None, "user_version", FORMAT)?;

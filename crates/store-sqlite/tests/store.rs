@@ -17,9 +17,10 @@ use stillpoint_catalog::{
     Settlement,
 };
 use stillpoint_context::{Effect, ErrorFacts, IdempotencyKey, JobId, RunId};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::{ResourceGroup, Selector};
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{GroupId, HoldName, PolicyId, ScheduleId};
+use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PolicyId, ScheduleId};
 use stillpoint_model::job::{Job, JobKind};
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -54,6 +55,11 @@ fn hold() -> Hold {
 }
 
 /// Something of everything that is stored.
+fn fork() -> ChainFork {
+    let run = RunId(Uuid::from_u128(12));
+    ChainFork::new(run, DatabaseId(Uuid::from_u128(11)), at(7), published(1).point())
+}
+
 async fn fill(store: &SqliteStore) {
     store.apply(&[published(1), published(2)], Some(Cursor(u64::MAX))).await.unwrap();
     let id = published(2).point();
@@ -73,6 +79,7 @@ async fn fill(store: &SqliteStore) {
     let expiring =
         PointFact::Expiring { point: published(1).point(), at: at(8), turn: 1, keeps_logs: true };
     store.put_hold(&hold()).await.unwrap();
+    store.put_fork(&fork()).await.unwrap();
     store.apply(&[expiring], None).await.unwrap();
     let old = store.acquire(process(8), support::at(1), TERM).await.unwrap();
     let lease = store.acquire(process(7), support::at(100), TERM).await.unwrap();
@@ -131,14 +138,17 @@ async fn everything(store: &SqliteStore) -> String {
     let groups = store.groups().await.unwrap();
     let debris = store.debris().await.unwrap();
     let (holds, cursor) = (store.holds().await.unwrap(), store.cursor().await.unwrap());
+    let forks = store.forks(fork().database).await.unwrap();
+    assert_eq!(forks.len(), 1);
     assert!(!points.is_empty() && !jobs.is_empty() && !policies.is_empty() && !groups.is_empty());
-    format!("{points:?}{jobs:?}{policies:?}{groups:?}{debris:?}{holds:?}{cursor:?}")
+    format!("{points:?}{jobs:?}{policies:?}{groups:?}{debris:?}{holds:?}{forks:?}{cursor:?}")
 }
 
 /// What an older format does not have, so that a file that was brought up can be compared with a fresh one.
 async fn add_what_is_new(store: &SqliteStore) {
     assert!(store.holds().await.unwrap().is_empty());
     store.put_hold(&hold()).await.unwrap();
+    store.put_fork(&fork()).await.unwrap();
     let expiring =
         PointFact::Expiring { point: published(1).point(), at: at(8), turn: 1, keeps_logs: true };
     store.apply(&[expiring], None).await.unwrap();
@@ -210,7 +220,8 @@ fn dump(path: &Path) -> String {
 
 const GOLDEN_1: &str = include_str!("golden/state-1.sql");
 const GOLDEN_2: &str = include_str!("golden/state-2.sql");
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-3.sql");
+const GOLDEN_3: &str = include_str!("golden/state-3.sql");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-4.sql");
 
 #[tokio::test]
 async fn the_stored_form_is_what_it_always_was() {
@@ -294,7 +305,27 @@ async fn a_file_of_format_2_is_brought_up() {
 }
 
 #[tokio::test]
-async fn a_file_of_format_3_can_be_read() {
+async fn a_file_of_format_3_is_brought_up() {
+    let (_folder, path) = folder();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(GOLDEN_3).unwrap();
+    drop(db);
+    let store = SqliteStore::open(&path).unwrap();
+    assert!(store.forks(fork().database).await.unwrap().is_empty());
+    store.put_fork(&fork()).await.unwrap();
+    let (_fresh, other) = folder();
+    let fresh = SqliteStore::open(&other).unwrap();
+    fill(&fresh).await;
+    fill_schedules(&fresh).await;
+    assert_eq!(everything(&store).await, everything(&fresh).await);
+    assert_eq!(everything_of_schedules(&store).await, everything_of_schedules(&fresh).await);
+    store.check().await.unwrap();
+    drop((store, fresh));
+    assert_eq!(schema(&dump(&path)), schema(&dump(&other)));
+}
+
+#[tokio::test]
+async fn a_file_of_format_4_can_be_read() {
     let (_folder, path) = folder();
     let db = Connection::open(&path).unwrap();
     db.execute_batch(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use stillpoint::context::RunId;
 use stillpoint::{Rebuilt, ReconcileReport};
 
 use super::{JobView, Report};
@@ -120,6 +121,7 @@ pub(crate) struct RebuildView {
     points: Vec<PointId>,
     known: usize,
     holds: Vec<String>,
+    forks: Vec<RunId>,
     clock: Option<DateTime<Utc>>,
     skipped: Vec<String>,
 }
@@ -130,6 +132,7 @@ impl RebuildView {
             points: rebuilt.points.iter().copied().collect(),
             known: rebuilt.known,
             holds: rebuilt.holds.iter().map(ToString::to_string).collect(),
+            forks: rebuilt.forks.iter().copied().collect(),
             clock: rebuilt.clock,
             skipped: rebuilt.skipped.clone(),
         }
@@ -145,6 +148,9 @@ impl Report for RebuildView {
         }
         for hold in &self.holds {
             let _ = writeln!(text, "added hold {hold}");
+        }
+        for fork in &self.forks {
+            let _ = writeln!(text, "added the fork of a log chain at restore {fork}");
         }
         for skipped in &self.skipped {
             let _ = writeln!(text, "left out: {skipped}");

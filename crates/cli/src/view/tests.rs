@@ -485,6 +485,7 @@ fn rebuild() {
     rebuilt.points = [PointId(uuid(61)), PointId(uuid(62))].into();
     rebuilt.known = 3;
     rebuilt.holds = [HoldName::new("case-7").unwrap()].into();
+    rebuilt.forks = [RunId(uuid(70))].into();
     rebuilt.clock = Some(time(10));
     rebuilt.skipped = vec!["the manifest of 63: it ends too early".to_owned()];
     check("rebuild", &RebuildView::of(&rebuilt));

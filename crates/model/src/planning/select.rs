@@ -252,7 +252,7 @@ fn kind(
             (Some(then), Some(now)) => then == now,
             _ => true,
         };
-        let chain = base.filter(same_chain);
+        let chain = base.filter(|base| !base.forked).filter(same_chain);
         let why = if foreign || chain.is_none() {
             if !foreign && !inputs.policy.promote_log {
                 return Err(Box::new(PlanError::NoBaseFull { database: id, name }));

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike, Utc};
 
 use super::{Decision, Fate, Period, RetentionInputs, Why, lived_through};
 use crate::id::{PointId, SegmentId};
-use crate::point::{PointState, RestorePoint, Trust};
+use crate::point::{PointLogs, PointState, RestorePoint, Trust};
 use crate::policy::{Gfs, Policy};
 
 /// Whether it counts: its backup is over, its storage has it, and nobody found anything wrong.
@@ -93,7 +93,7 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
 fn newest_suspects(inputs: &RetentionInputs<'_>) -> Vec<PointId> {
     let mut newest: BTreeMap<_, &RestorePoint> = BTreeMap::new();
     for point in inputs.points.iter().filter(|point| point.has_database()) {
-        let stream = point.logs.as_ref().map(|logs| logs.signature);
+        let stream = point.logs.as_ref().map(PointLogs::chain);
         let known = newest.entry(stream).or_insert(point);
         if (known.taken_at, known.id) < (point.taken_at, point.id) {
             *known = point;

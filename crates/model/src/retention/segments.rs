@@ -6,8 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Decision, RetentionInputs, Why, follows, lived_through};
 use crate::chain::LogSegment;
+use crate::fork::LogChain;
 use crate::id::{PointId, SegmentId};
-use crate::inventory::{Generation, LogSignature};
+use crate::inventory::Generation;
 use crate::point::{PointLogs, RestorePoint};
 use crate::policy::{LogRetention, Policy};
 
@@ -73,7 +74,7 @@ fn required<'a>(
 ) -> impl Iterator<Item = (PointId, &'a PointLogs)> {
     points.iter().filter(|point| point.has_database()).filter_map(|point| {
         let logs = point.logs.as_ref()?;
-        (logs.signature == segment.signature).then_some((point.id, logs))
+        (logs.chain() == segment.chain).then_some((point.id, logs))
     })
 }
 
@@ -118,9 +119,9 @@ fn rolled_through(
     segments: &[LogSegment],
     points: &[&RestorePoint],
 ) -> BTreeMap<SegmentId, PointId> {
-    let mut streams: BTreeMap<LogSignature, Vec<&LogSegment>> = BTreeMap::new();
+    let mut streams: BTreeMap<LogChain, Vec<&LogSegment>> = BTreeMap::new();
     for segment in segments {
-        streams.entry(segment.signature).or_default().push(segment);
+        streams.entry(segment.chain).or_default().push(segment);
     }
     for stream in streams.values_mut() {
         stream.sort_by_key(|segment| (*segment.range.start(), *segment.range.end(), segment.id));
@@ -130,7 +131,7 @@ fn rolled_through(
     let mut through = BTreeMap::new();
     for point in oldest_first {
         let Some(logs) = &point.logs else { continue };
-        let stream = streams.get(&logs.signature).map_or(&[][..], Vec::as_slice);
+        let stream = streams.get(&logs.chain()).map_or(&[][..], Vec::as_slice);
         // From the point's own logs on; one that needs none begins with the first that is younger.
         // Its own stay with it, so that another's are needed only beyond them.
         let own = logs.range.as_ref().map(|range| *range.end());

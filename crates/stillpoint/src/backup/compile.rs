@@ -37,7 +37,7 @@ use stillpoint_workflow::{Action, GuardVerdict, OnBroken, Out, Plan, PlanBuilder
 use uuid::Uuid;
 
 use super::judge::{Judge, JudgeParams, Judgement};
-use super::logs::{Closed, Conclude, StillThere};
+use super::logs::{Closed, ClosedParams, Conclude, StillThere};
 use super::points::{Index, Inspect, PlannedPoint, Publish, PublishParams};
 use super::session::{
     Begin, Complete, CompleteParams, Confirm, ConfirmParams, Evidence, Freeze, FreezeParams, Snap,
@@ -139,9 +139,10 @@ fn still(plan: &mut PlanBuilder, sources: &Sources<'_>, confirm: Out<()>) -> Res
 
 /// Logs that are closed are snapped while everything goes on.
 fn logs(plan: &mut PlanBuilder, sources: &Sources<'_>, confirm: Out<()>) -> Result<(), Failure> {
-    let Sources { timeouts, .. } = sources;
+    let Sources { plan: backup, timeouts, .. } = sources;
+    let spec = session_spec(sources, Duration::ZERO);
     let chosen = plan
-        .step("logs", Closed::with(session_spec(sources, Duration::ZERO)))
+        .step("logs", Closed::with(ClosedParams { spec, planned_at: backup.made_at }))
         .after(confirm)
         .timeout(timeouts.inventory)
         .retry(timeouts.retry())

@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use stillpoint_catalog::{CatalogExt, PointQuery};
 use stillpoint_context::{Cx, Effect, ErrorClass, Failure, Subject};
 use stillpoint_exchange::{
@@ -16,6 +18,7 @@ use stillpoint_exchange::{
 };
 use stillpoint_model::availability::ranges;
 use stillpoint_model::chain::Chains;
+use stillpoint_model::fork::{LogChain, branch_at};
 use stillpoint_model::id::{CopyId, PointId};
 use stillpoint_model::inventory::{CopyFile, Generation, LogState};
 use stillpoint_model::point::{PointFact, Truncation};
@@ -25,6 +28,13 @@ use stillpoint_workflow::{Action, Done, EffectKind};
 use super::session::stale;
 use crate::pump;
 use crate::services::Services;
+
+/// What is to be taken, and when that was decided.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ClosedParams {
+    pub(crate) spec: SessionSpec,
+    pub(crate) planned_at: DateTime<Utc>,
+}
 
 /// Asks for the closed logs, and chooses those that go on from what is stored.
 ///
@@ -37,18 +47,23 @@ pub(crate) struct Closed(pub(crate) Arc<Services>);
 impl Action for Closed {
     const NAME: &'static str = "exchange.closed_logs";
     const EFFECT: EffectKind = EffectKind::ReadOnly;
-    type Params = SessionSpec;
+    type Params = ClosedParams;
     type Input = ();
     type Output = Session;
 
-    async fn run(&self, cx: &Cx, spec: &SessionSpec, (): ()) -> Result<Done<Session>, Failure> {
+    async fn run(
+        &self,
+        cx: &Cx,
+        ClosedParams { spec, planned_at }: &ClosedParams,
+        (): (),
+    ) -> Result<Done<Session>, Failure> {
         let mut files = Vec::new();
         let mut states = BTreeMap::new();
         let mut gaps = Vec::new();
         for copy in &spec.copies {
             let ClosedLogs { state, files: closed, .. } =
                 self.0.plugin.closed_logs(cx, copy).await?;
-            let stored = self.stored_to(copy, &state).await?;
+            let stored = self.stored_to(cx, copy, &state, *planned_at).await?;
             let (chosen, gap) = going_on(closed, stored);
             if chosen.is_empty() {
                 return Err(nothing_closed(copy));
@@ -67,12 +82,20 @@ impl Closed {
     /// How far the stored logs of a copy's stream reach from the newest point that logs can be built on.
     async fn stored_to(
         &self,
+        cx: &Cx,
         copy: &CopyId,
         state: &LogState,
+        planned_at: DateTime<Utc>,
     ) -> Result<Option<Generation>, Failure> {
         let query = PointQuery::of(copy.database);
         let points = self.0.catalog.all_points(&query).await.map_err(|e| Failure::of(&e))?;
-        Ok(Chains::stored_to(copy.database, &points, state.signature))
+        let forks = self.0.catalog.forks(copy.database).await.map_err(|e| Failure::of(&e))?;
+        if forks.iter().any(|fork| fork.at > planned_at) {
+            // It waited for a restore. What was planned goes on from what is no more.
+            return Err(stale(&format!("the log chain of {copy} has forked since")));
+        }
+        let chain = LogChain { signature: state.signature, branch: branch_at(&forks, cx.now()) };
+        Ok(Chains::stored_to(copy.database, &points, chain))
     }
 }
 

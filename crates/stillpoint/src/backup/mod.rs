@@ -20,13 +20,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use stillpoint_context::{Effect, ErrorClass, Failure, JobId, RunId};
+use stillpoint_catalog::{CatalogExt, JobQuery, Page};
+use stillpoint_context::{Effect, ErrorClass, Failure, HostPath, JobId, RunId};
 use stillpoint_model::group::Selector;
-use stillpoint_model::id::{CopyId, DatabaseId, PointId, SetToken};
+use stillpoint_model::id::{CopyId, DatabaseId, PointId, SetToken, VolumeRef};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
 use stillpoint_model::kind::BackupKind;
-use stillpoint_model::planning::{BackupPlan, Inputs, SetPlan, plan_backup};
+use stillpoint_model::planning::{BackupPlan, Decision, Inputs, LeftWhy, SetPlan, plan_backup};
 use stillpoint_model::point::{PointFact, PointState, RestorePoint, Truncation};
 use stillpoint_model::policy::{OnMiss, Verification};
 use stillpoint_model::request::{BackupRequest, Target};
@@ -40,8 +42,18 @@ use crate::bounds::{unless_cancelled, within};
 use crate::brief::{Brief, Concern};
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
+use crate::prune::{Part, PruneScope, PruneTarget};
 use crate::runs::{Ask, Launch};
 use crate::survey::Survey;
+
+/// A volume can have no more snapshots.
+const NO_ROOM: &str = "storage.snapshot_limit";
+
+/// How often it is looked whether a restore is over.
+const WHILE_RESTORED: Duration = Duration::from_secs(5);
+
+/// How many restores that are over are looked through for one that has just ended.
+const NEWEST_RESTORES: u32 = 64;
 
 /// How often a job plans again because its plan went out of date.
 const ROUNDS: u32 = 3;
@@ -160,8 +172,10 @@ impl Stillpoint {
         let job = live.snapshot().id;
         let mut round = Round::first();
         loop {
-            let survey = self.survey(request, live).await?;
-            let plan = self.plan_round(request, &survey, job, &round)?;
+            let looked_at = self.seams().clock.now();
+            let (survey, plan) = self.planned(request, live, job, &mut round).await?;
+            let held = self.held_by_restores(&plan, looked_at).await?;
+            round.waited = std::mem::replace(&mut round.held, held);
             let sets: Vec<SetPlan> =
                 plan.sets.iter().filter_map(|set| set.without(&round.done)).collect();
             note_plan(live, &plan, &sets, &round);
@@ -170,6 +184,7 @@ impl Stillpoint {
             }))
             .await;
             round.conclude(&sets, &outcomes);
+            self.wait_for_restores(live, &mut round).await?;
             if round.is_last() || live.cancel_token().is_cancelled() {
                 let left_out = !round.is_last() || outcomes.contains(&SetOutcome::Stopped);
                 if left_out {
@@ -178,12 +193,89 @@ impl Stillpoint {
                 if survey.policy.verification == Verification::AfterCompletion {
                     self.verify_after(live).await;
                 }
+                if request.confirm_truncation && !live.cancel_token().is_cancelled() {
+                    self.confirm_after(live).await;
+                }
                 if request.prune {
                     self.prune_after(live, survey.policy.id).await;
                 }
                 return Ok(());
             }
         }
+    }
+
+    /// Looks and plans. Where a volume has no room for another snapshot, what may go of it goes first, once.
+    async fn planned(
+        &self,
+        request: &BackupRequest,
+        live: &Arc<LiveJob>,
+        job: JobId,
+        round: &mut Round,
+    ) -> Result<(Survey, BackupPlan), Error> {
+        let survey = self.survey(request, live).await?;
+        let plan = self.plan_round(request, &survey, job, round)?;
+        let full = full(&plan);
+        if full.is_empty() || std::mem::replace(&mut round.has_made_room, true) {
+            return Ok((survey, plan));
+        }
+        self.make_room(live, &survey, &full).await;
+        let survey = self.survey(request, live).await?;
+        let plan = self.plan_round(request, &survey, job, round)?;
+        Ok((survey, plan))
+    }
+
+    /// Deletes what retention lets go of the databases that lie on some volumes (rule V49 of the model). That nothing could be
+    /// deleted shows in the plan that is made afterwards.
+    async fn make_room(&self, live: &Arc<LiveJob>, survey: &Survey, full: &BTreeSet<VolumeRef>) {
+        let lies_there = |files: &Vec<(HostPath, VolumeRef)>| {
+            files.iter().any(|(_, volume)| full.contains(volume))
+        };
+        let there = survey.places.iter().filter(|(_, files)| lies_there(files));
+        let scope = PruneScope::Databases(there.map(|(copy, _)| copy.database).collect());
+        if let Err(error) = self.prune_for(live, &PruneTarget::of(scope), Part::Before).await {
+            tracing::warn!(%error, "no room could be made for snapshots");
+        }
+    }
+
+    /// The databases that are refused while a restore of ours has them, or had them when they were looked at (rule V17 of the
+    /// model): a backup of them waits.
+    async fn held_by_restores(
+        &self,
+        plan: &BackupPlan,
+        since: DateTime<Utc>,
+    ) -> Result<BTreeSet<DatabaseId>, Error> {
+        let refused: BTreeSet<DatabaseId> =
+            plan.refused().filter_map(|(database, _)| database.database).collect();
+        if refused.is_empty() {
+            return Ok(refused);
+        }
+        let restored = self.restored(Some(since)).await?;
+        Ok(refused.intersection(&restored).copied().collect())
+    }
+
+    /// The databases that are being restored, or whose restore was not over at an instant.
+    async fn restored(&self, since: Option<DateTime<Utc>>) -> Result<BTreeSet<DatabaseId>, Error> {
+        let catalog = &self.services().catalog;
+        let mut restores = JobQuery::open();
+        restores.kind = Some(JobKind::Restore);
+        let mut jobs = catalog.all_jobs(&restores).await?;
+        if let Some(since) = since {
+            restores.ended = Some(true);
+            let newest = catalog.jobs(&restores, &Page::first(NEWEST_RESTORES)).await?.items;
+            jobs.extend(newest.into_iter().filter(|job| job.ended_at >= Some(since)));
+        }
+        Ok(jobs.iter().flat_map(Job::members).map(|member| member.database).collect())
+    }
+
+    /// Waits until no restore has what this job still has to back up. A parked one is waited for as well: it keeps the database.
+    async fn wait_for_restores(&self, live: &Arc<LiveJob>, round: &mut Round) -> Result<(), Error> {
+        let cx = self.cx_of(live);
+        while !round.held.is_disjoint(&self.restored(None).await?) {
+            if cx.sleep(WHILE_RESTORED).await.is_err() || live.cancel_token().is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What has to be known for a plan; a side that panics or hangs does not keep the job open.
@@ -222,9 +314,10 @@ impl Stillpoint {
                 }
             };
             let Some(failure) = report.failure() else { return SetOutcome::Over };
-            // Logs go when Exchange truncates them: those that are left are another plan.
+            // Logs go when Exchange truncates them: those that are left are another plan. So is one for which room is made.
             let went = set.kind == BackupKind::Log && failure.code == "storage.vanished";
-            if failure.code == "plan.stale" || went {
+            let is_full = failure.code == NO_ROOM;
+            if failure.code == "plan.stale" || went || is_full {
                 return SetOutcome::Stale(set.run);
             }
             let missed = failure.retryable && failure.code.as_str().starts_with("quiesce.");
@@ -340,9 +433,9 @@ impl Stillpoint {
 fn note_plan(live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round) {
     live.change(|job| {
         if round.number == 0 {
-            job.skipped = skipped(plan);
+            job.skipped = skipped(plan, &round.held);
             job.warnings.clone_from(&plan.warnings);
-            if plan.is_empty() {
+            if plan.is_empty() && round.held.is_empty() {
                 job.failure = Some(nothing(plan));
             }
             return;
@@ -352,6 +445,12 @@ fn note_plan(live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round)
             if !job.warnings.contains(warning) {
                 job.warnings.push(warning.clone());
             }
+        }
+        // What waited for a restore and cannot be backed up all the same is left out.
+        let refused = skipped(plan, &round.held).into_iter();
+        job.skipped.extend(refused.filter(|member| round.waited.contains(&member.database)));
+        if job.runs.is_empty() && plan.is_empty() && round.held.is_empty() {
+            job.failure = Some(nothing(plan));
         }
         // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
         for stale in &round.stale {
@@ -394,16 +493,32 @@ struct Round {
     stale: Vec<Stale>,
     /// What must not be backed up again.
     done: BTreeSet<CopyId>,
+    /// What may go was deleted for it.
+    has_made_room: bool,
+    /// What a restore has: it is planned when that is over.
+    held: BTreeSet<DatabaseId>,
+    /// What a restore had when it was planned before.
+    waited: BTreeSet<DatabaseId>,
+    /// How often something went out of date.
+    again: u32,
 }
 
 impl Round {
     fn first() -> Self {
-        Self { number: 0, stale: Vec::new(), done: BTreeSet::new() }
+        Self {
+            number: 0,
+            stale: Vec::new(),
+            done: BTreeSet::new(),
+            has_made_room: false,
+            held: BTreeSet::new(),
+            waited: BTreeSet::new(),
+            again: 0,
+        }
     }
 
     fn databases(&self) -> impl Iterator<Item = DatabaseId> {
-        let all = self.stale.iter().flat_map(|stale| stale.databases.iter().copied());
-        all.collect::<BTreeSet<_>>().into_iter()
+        let stale = self.stale.iter().flat_map(|stale| stale.databases.iter().copied());
+        stale.chain(self.held.iter().copied()).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// The runs that a set takes the place of.
@@ -426,11 +541,12 @@ impl Round {
                 SetOutcome::Over | SetOutcome::Stopped => self.done.extend(copies.cloned()),
             }
         }
+        self.again += u32::from(!self.stale.is_empty());
     }
 
     /// Whether none follows.
     fn is_last(&self) -> bool {
-        self.stale.is_empty() || self.number == ROUNDS
+        self.held.is_empty() && (self.stale.is_empty() || self.again == ROUNDS)
     }
 }
 
@@ -456,8 +572,20 @@ fn next_attempt(set: &SetPlan, attempt: u32) -> SetPlan {
     next
 }
 
-fn skipped(plan: &BackupPlan) -> Vec<JobMember> {
+/// The volumes for whose sake something is not backed up, as they can have no more snapshots.
+fn full(plan: &BackupPlan) -> BTreeSet<VolumeRef> {
+    let of_copies = plan.copies().filter_map(|choice| match &choice.decision {
+        Decision::Left(LeftWhy::Refused { failure }) => Some(&**failure),
+        _ => None,
+    });
+    let no_room = of_copies.filter(|failure| failure.code == NO_ROOM);
+    let subjects = no_room.flat_map(|failure| &failure.subjects);
+    subjects.filter_map(|subject| subject.id.parse().ok()).collect()
+}
+
+fn skipped(plan: &BackupPlan, held: &BTreeSet<DatabaseId>) -> Vec<JobMember> {
     plan.refused()
+        .filter(|(database, _)| !database.database.is_some_and(|id| held.contains(&id)))
         .map(|(database, failure)| {
             let id = database.database.unwrap_or(DatabaseId(Uuid::nil()));
             JobMember::skipped(id, database.name.clone(), failure.clone())

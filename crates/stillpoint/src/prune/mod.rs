@@ -51,6 +51,27 @@ pub enum PruneScope {
     Snapshot(SnapshotRef),
 }
 
+/// Which part of its job a prune is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// It makes room for the backup that comes after it.
+    Before,
+    /// It comes after a backup.
+    After,
+}
+
+impl Part {
+    /// What tells its runs from those of another part.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Whole | Self::After => "prune",
+            Self::Before => "make-room",
+        }
+    }
+}
+
 /// What of a scope is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -130,7 +151,7 @@ impl Stillpoint {
             ask,
             move |job: &mut Job| job.title = title,
             move |this, live| {
-                Box::pin(async move { this.prune_for(&live, &request.target, false).await })
+                Box::pin(async move { this.prune_for(&live, &request.target, Part::Whole).await })
             },
         )
         .await
@@ -141,14 +162,14 @@ impl Stillpoint {
         &self,
         live: &Arc<LiveJob>,
         target: &PruneTarget,
-        follow_up: bool,
+        part: Part,
     ) -> Result<(), Error> {
         let table = self.retention(target);
         let limit = self.timeouts().inventory;
         let table = within(self.seams(), limit, "looking at what is kept", table);
         let table = unless_cancelled(live.cancel_token(), table).await?;
         let todo = table.databases.iter().filter(|database| !database.order.is_empty());
-        let runs = todo.map(|database| self.prune_database(live, target, database, follow_up));
+        let runs = todo.map(|database| self.prune_database(live, target, database, part));
         let failed = join_all(runs).await.into_iter().filter_map(Result::err);
         for failure in failed {
             live.change(|job| {
@@ -182,7 +203,7 @@ impl Stillpoint {
             let databases = members().map(|member| member.database).collect();
             let scope = PruneScope::Databases(databases);
             let target = PruneTarget { scope, policy: Some(policy) };
-            self.prune_for(live, &target, true).await.err().map(|error| error.to_string())
+            self.prune_for(live, &target, Part::After).await.err().map(|error| error.to_string())
         };
         if let Some(why) = left_out {
             let warning = Warning::new(
@@ -199,13 +220,14 @@ impl Stillpoint {
         live: &Arc<LiveJob>,
         target: &PruneTarget,
         database: &DatabaseRetention,
-        follow_up: bool,
+        part: Part,
     ) -> Result<(), Failure> {
         let job = live.snapshot().id;
-        let id = RunId(Uuid::new_v5(&job.0, format!("prune/{}", database.database).as_bytes()));
+        let name = format!("{}/{}", part.name(), database.database);
+        let id = RunId(Uuid::new_v5(&job.0, name.as_bytes()));
         let plan = self.compile_prune(target, &database.order)?;
         let mut run = JobRun::new(id, self.seams().clock.now());
-        run.follow_up = follow_up;
+        run.follow_up = part != Part::Whole;
         run.members = vec![JobMember::new(database.database, database.name.clone())];
         let brief = Brief::new(run, Leaves::default(), Concern::Prune);
         let _report = self.run(live, Launch::new(brief, plan)).await?;

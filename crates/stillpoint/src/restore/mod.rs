@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   before_restore ─ open ─ load ─┬ stage(p) ┬─ check every byte ─┬ place(p) ┬─ finish ═ release ─ after_restore
-//!                                 └ stage(q) ┘                    └ place(q) ┘
+//!                                 └ stage(q) ┘                    └ place(q) ┘        └ fork ┘
 //! ```
 //!
 //! Hooks are where the policy of the restore point has some.
 //!
 //! Nothing appears under a target's name before every staged byte was checked; what was in the way is kept aside until the
-//! plug-in has finished; `release`, which lets go of it, is the point of no return.
+//! plug-in has finished; `release`, which lets go of it, is the point of no return. A restore in place notes before that the
+//! chain of logs [forks](stillpoint_model::fork).
 
 pub(crate) mod steps;
 
@@ -30,7 +31,7 @@ use stillpoint_workflow::{Action, Plan, PlanBuilder, Retry};
 use uuid::Uuid;
 
 use self::steps::{
-    CheckParams, CheckStaged, Finish, Open, Place, PlaceParams, Release, Stage, StageParams,
+    CheckParams, CheckStaged, Finish, Fork, Open, Place, PlaceParams, Release, Stage, StageParams,
 };
 use crate::Stillpoint;
 use crate::brief::{Brief, Concern};
@@ -203,13 +204,19 @@ impl Stillpoint {
             finish = finish.after(place);
         }
         let finished = finish.add();
-        let _released = plan
-            .step("release", Release::with(targets))
-            .after(finished)
-            .timeout(timeouts.prepare)
-            .retry(timeouts.retry())
-            .no_return()
-            .add();
+        let forked = in_place.then(|| {
+            plan.step("fork", Fork::with((point.database, point.id)))
+                .bind(finished)
+                .timeout(timeouts.publish)
+                .retry(timeouts.retry())
+                .undo_timeout(timeouts.publish)
+                .add()
+        });
+        let mut release = plan.step("release", Release::with(targets)).after(finished);
+        if let Some(forked) = forked {
+            release = release.after(forked);
+        }
+        let _released = release.timeout(timeouts.prepare).retry(timeouts.retry()).no_return().add();
         if let Some((policy, call)) = hooks {
             let mut steps = HookSteps::new(&mut plan, call, Some("release"));
             steps.add(policy.hooks_of(HookPhase::AfterRestore), None);

@@ -6,14 +6,16 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use stillpoint_context::{Cx, Effect, ErrorClass, ErrorFacts, Failure, HostId, Subject};
 use stillpoint_exchange::{Recovered, RestoreSpec, VerifyReport};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::handover::Exposure;
-use stillpoint_model::id::{ExposureKey, PointId, ProviderId, SnapshotRef};
+use stillpoint_model::id::{DatabaseId, ExposureKey, PointId, ProviderId, SnapshotRef};
 use stillpoint_model::verdict::{Finding, Verdict};
 use stillpoint_storage::{
     ProviderError, ProviderErrorKind, Published, RestoreKey, StageSpec, Staged,
 };
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
+use crate::beside;
 use crate::exposure::Inspection;
 use crate::services::Services;
 
@@ -298,6 +300,48 @@ impl Action for Finish {
         if let Some(side) = self.0.exchange_restore(spec)? {
             side.open(cx, spec).await?;
         }
+        Ok(Undone::clean())
+    }
+}
+
+/// Notes that the chain of the database's logs forks here: what it writes from now on is put together with nothing older.
+#[derive(Debug)]
+pub(crate) struct Fork(pub(crate) Arc<Services>);
+
+#[async_trait]
+impl Action for Fork {
+    const NAME: &'static str = "restore.fork";
+    const EFFECT: EffectKind = EffectKind::Reversible;
+    const IDEMPOTENT: bool = true;
+    type Params = (DatabaseId, PointId);
+    type Input = Recovered;
+    type Output = ();
+
+    async fn run(
+        &self,
+        cx: &Cx,
+        (database, point): &(DatabaseId, PointId),
+        recovered: Recovered,
+    ) -> Result<Done<()>, Failure> {
+        let mut fork = ChainFork::new(cx.run(), *database, cx.now(), *point);
+        fork.replayed_to = recovered.replayed_to;
+        self.0.catalog.put_fork(&fork).await.map_err(|error| Failure::of(&error))?;
+        // Beside the data as well, as far as that can be done: a database that is back is worth more, and a repair tells it.
+        if let Err(failure) = beside::put_fork(&self.0, cx, &fork, |_, _| true).await {
+            tracing::warn!(%failure, "a fork could not be told beside the data");
+        }
+        Ok(Done::new(()))
+    }
+
+    async fn undo(
+        &self,
+        cx: &Cx,
+        _: &(DatabaseId, PointId),
+        _: Recovered,
+        _: Known<()>,
+    ) -> Result<Undone, Failure> {
+        beside::forget_fork(&self.0, cx, cx.run()).await?;
+        self.0.catalog.remove_fork(cx.run()).await.map_err(|error| Failure::of(&error))?;
         Ok(Undone::clean())
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use stillpoint_context::Cx;
 use stillpoint_exchange::Coordination;
+use stillpoint_model::job::JobState;
+use stillpoint_model::kind::BackupKind;
 use stillpoint_model::point::PointState;
 use stillpoint_storage::SnapshotProvider as _;
 use stillpoint_testkit::Shape;
@@ -26,6 +28,11 @@ struct Planned {
 }
 
 impl Planned {
+    fn of(lab: Lab, mut plans: Vec<Plan>) -> Self {
+        assert_eq!(plans.len(), 1, "one set");
+        Self { lab, plan: plans.remove(0) }
+    }
+
     /// Ends the exposure in which the set was verified, as a sweep does of debris.
     fn sweep(&self) {
         let named = serde_json::to_string(&self.plan).unwrap();
@@ -48,13 +55,12 @@ impl Scenario for Set {
 
     fn world(&self) -> Planned {
         let (lab, sim) = (Lab::new(self.0, DATABASES), Sim::new(0));
-        let mut plans = sim.run(async {
+        let plans = sim.run(async {
             let this = lab.stillpoint(&sim);
             this.save_policy(&Lab::policy()).await.unwrap();
             this.engine_plans(&Lab::request()).await.unwrap()
         });
-        assert_eq!(plans.len(), 1, "one set");
-        Planned { lab, plan: plans.remove(0) }
+        Planned::of(lab, plans)
     }
 
     fn registry(&self, planned: &Planned) -> ActionRegistry {
@@ -114,6 +120,70 @@ impl Scenario for Set {
             }
         }
     }
+}
+
+/// A set of the closed logs of the same databases, of which full backups are there.
+struct Logs;
+
+impl Scenario for Logs {
+    type World = Planned;
+
+    fn world(&self) -> Planned {
+        let (lab, sim) = (Lab::new(Coordination::Engine, DATABASES), Sim::new(0));
+        let plans = sim.run(async {
+            let this = lab.stillpoint(&sim);
+            this.save_policy(&Lab::policy()).await.unwrap();
+            let full = this.backup(Lab::request()).await.unwrap().wait().await;
+            assert_eq!(full.state(), JobState::Succeeded, "{full:#?}");
+            let mut request = Lab::request();
+            request.kind = Some(BackupKind::Log);
+            this.engine_plans(&request).await.unwrap()
+        });
+        Planned::of(lab, plans)
+    }
+
+    fn registry(&self, planned: &Planned) -> ActionRegistry {
+        planned.lab.registry()
+    }
+
+    fn plan(&self, planned: &Planned) -> Plan {
+        planned.plan.clone()
+    }
+
+    fn journal(&self, planned: &Planned) -> Arc<MemoryJournal> {
+        Arc::clone(&planned.lab.journal)
+    }
+
+    fn check(&self, planned: &Planned, end: End) -> Result<(), String> {
+        let lab = &planned.lab;
+        let (fulls, logs): (Vec<_>, Vec<_>) =
+            lab.points_later().into_iter().partition(|point| point.kind.takes_database());
+        if end == End::SucceededWithWarnings {
+            planned.sweep();
+        }
+        lab.check_at_rest()?;
+        holds(fulls.len() == DATABASES as usize, || format!("fulls after {end:?}: {fulls:#?}"))?;
+        let made = match end {
+            End::Succeeded | End::SucceededWithWarnings => DATABASES as usize,
+            End::NeedsAttention => return Err("it needs attention".to_owned()),
+            End::Failed | End::Cancelled => 0,
+        };
+        let good = logs.iter().filter(|point| point.state == PointState::Available).count();
+        holds((good, logs.len()) == (made, made), || format!("logs after {end:?}: {logs:#?}"))?;
+        let sets: Vec<_> = fulls.iter().chain(&logs).map(|point| point.set.clone()).collect();
+        nothing("snapshots of no point", &lab.world.orphans(&sets))?;
+        let snapshots = lab.world.snapshots();
+        holds(snapshots.len() == 2 * DATABASES as usize + made, || {
+            format!("snapshots after {end:?}: {snapshots:#?}")
+        })?;
+        let completes = lab.world.completes().len();
+        holds(completes == 1, || format!("{completes} completions after {end:?}"))
+    }
+}
+
+#[test]
+fn a_set_of_logs_leaves_nothing_behind() {
+    try_all(&Logs);
 }
 
 #[test]

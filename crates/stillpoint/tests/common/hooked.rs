@@ -10,10 +10,11 @@ use stillpoint::catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, Entry, JobQuery, Listing, MemoryCatalog, Page,
     PointQuery, ScheduleCatalog, Settlement, Settling, Times,
 };
-use stillpoint::context::{BoxFuture, JobId};
+use stillpoint::context::{BoxFuture, JobId, RunId};
+use stillpoint::model::fork::ChainFork;
 use stillpoint::model::group::ResourceGroup;
 use stillpoint::model::hold::Hold;
-use stillpoint::model::id::{GroupId, HoldName, PointId, PolicyId, ScheduleId};
+use stillpoint::model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId, ScheduleId};
 use stillpoint::model::job::Job;
 use stillpoint::model::point::{PointFact, RestorePoint};
 use stillpoint::model::policy::Policy;
@@ -125,6 +126,15 @@ impl Catalog for Hooked {
     }
     async fn holds(&self) -> Answer<Vec<Hold>> {
         self.around("holds", self.inner.holds()).await
+    }
+    async fn put_fork(&self, fork: &ChainFork) -> Answer<()> {
+        self.around("put_fork", self.inner.put_fork(fork)).await
+    }
+    async fn forks(&self, database: DatabaseId) -> Answer<Vec<ChainFork>> {
+        self.around("forks", self.inner.forks(database)).await
+    }
+    async fn remove_fork(&self, run: RunId) -> Answer<()> {
+        self.around("remove_fork", self.inner.remove_fork(run)).await
     }
     async fn remove_hold(&self, name: &HoldName) -> Answer<()> {
         self.around("remove_hold", self.inner.remove_hold(name)).await

@@ -110,15 +110,22 @@ pub fn key(text: &str) -> IdempotencyKey {
     IdempotencyKey::new(text).unwrap()
 }
 
+/// Nobody asks afterwards what became of the logs.
+fn without_follow_up(name: &str, selected: Vec<Selector>) -> BackupRequest {
+    let mut request = BackupRequest::new(key(name), Target::Selected(selected), policy().id);
+    request.confirm_truncation = false;
+    request
+}
+
 /// A request for everything.
 pub fn request(name: &str) -> BackupRequest {
-    BackupRequest::new(key(name), Target::Selected(vec![Selector::Everything]), policy().id)
+    without_follow_up(name, vec![Selector::Everything])
 }
 
 /// A request for some databases of a world.
 pub fn request_for(name: &str, world: &World, databases: &[&str]) -> BackupRequest {
     let selected = databases.iter().map(|name| Selector::Database(world.database(name)));
-    BackupRequest::new(key(name), Target::Selected(selected.collect()), policy().id)
+    without_follow_up(name, selected.collect())
 }
 
 /// Waits in virtual time.

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use stillpoint::model::id::{CopyId, PolicyId};
-use stillpoint::model::inventory::Generation;
+use stillpoint::model::inventory::{CopyStatus, Generation};
 use stillpoint::model::job::{Job, JobState};
 use stillpoint::model::kind::BackupKind;
 use stillpoint::model::point::{PointState, RestorePoint, Truncation, Trust};
 use stillpoint::model::policy::{LogRetention, Policy, Retention, Verification};
+use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::model::topology::DatabaseView;
+use stillpoint::model::window::Why;
 use stillpoint::workflow::testing::Sim;
-use stillpoint_testkit::{Change, Fault};
+use stillpoint_testkit::{Change, Fault, Trouble, World};
 use uuid::Uuid;
 
 use crate::site::Site;
@@ -280,5 +282,138 @@ fn s27_foreign_backup() {
         this.site.pass(2 * GENERATION).await;
         let next = this.backed_up("next").await;
         assert_eq!(next.kind, BackupKind::Log);
+    });
+}
+
+async fn truncation_of(site: &Site, job: &Job) -> Truncation {
+    let points = site.table().await.points;
+    points.into_iter().find(|point| point.job == job.id).unwrap().truncation
+}
+
+#[test]
+fn s28_nothing_to_truncate() {
+    let sim = Sim::new(28);
+    sim.run(async {
+        // Nobody writes, so that after a first truncation no log is below the checkpoint.
+        let site = Site::idle(&sim);
+        let full = policy(1, BackupKind::FullAndLog);
+        site.save(&[&full]).await;
+        let first = site.backup("first", &full).await;
+        assert_eq!(first.state(), JobState::Succeeded, "{first:#?}");
+        let oldest_present = Some(Generation(4));
+        assert_eq!(truncation_of(&site, &first).await, Truncation::Confirmed { oldest_present });
+        let second = site.backup("second", &full).await;
+        assert_eq!(second.state(), JobState::Succeeded, "{second:#?}");
+        let told = truncation_of(&site, &second).await;
+        let Truncation::NothingEligible { why } = &told else { panic!("{told:?}") };
+        assert!(why.contains("checkpoint"), "{why}");
+    });
+}
+
+#[test]
+fn truncation_that_is_pending_is_asked_about_by_the_next_backup() {
+    let sim = Sim::new(66);
+    sim.run(async {
+        let site = Site::slow_to_truncate(&sim, Duration::from_hours(3));
+        let (full, logs) = (policy(1, BackupKind::FullAndLog), policy(2, BackupKind::Log));
+        site.save(&[&full, &logs]).await;
+        let first = site.backup("full", &full).await;
+        // Not yet is no failure, and no warning.
+        assert_eq!(first.state(), JobState::Succeeded, "{first:#?}");
+        assert_eq!(truncation_of(&site, &first).await, Truncation::Requested);
+        let asked = site.world.calls().count("truncation");
+        assert!((5..60).contains(&asked), "asked {asked} times within ten minutes");
+        site.pass(GENERATION * 2).await;
+        site.backed_up("logs", &logs).await;
+        let told = truncation_of(&site, &first).await;
+        assert!(matches!(told, Truncation::Confirmed { .. }), "{told:?}");
+        // What is known is not asked about again.
+        let asked = site.world.calls().count("truncation");
+        site.pass(GENERATION).await;
+        site.backed_up("more", &logs).await;
+        assert_eq!(site.world.calls().count("truncation"), asked);
+    });
+}
+
+#[test]
+fn truncation_that_cannot_be_asked_about_is_a_warning() {
+    let sim = Sim::new(67);
+    sim.run(async {
+        let site = Site::new(&sim);
+        let full = policy(1, BackupKind::FullAndLog);
+        site.save(&[&full]).await;
+        site.world.faults().on("truncation").inject(Fault::fail(Trouble::unreachable()));
+        let job = site.backup("full", &full).await;
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        assert_eq!(truncation_of(&site, &job).await, Truncation::Requested);
+        // Whoever does not want to know does not ask.
+        site.world.faults().clear();
+        let asked = site.world.calls().count("truncation");
+        let mut request = crate::common::request("quiet");
+        (request.policy, request.confirm_truncation) = (full.id, false);
+        let job = site.this.backup(request).await.unwrap().wait().await;
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        assert_eq!(site.world.calls().count("truncation"), asked);
+    });
+}
+
+#[test]
+fn a_suspended_copy_that_keeps_logs_is_told() {
+    let sim = Sim::new(68);
+    let world = World::dag(2, 1);
+    sim.run(async {
+        let this = crate::common::stillpoint(&sim, &world, crate::common::BOTH[0], |engine| engine);
+        let full = policy(1, BackupKind::FullAndLog);
+        this.save_policy(&full).await.unwrap();
+        let passive = world.copies().into_iter().find(|copy| *copy != world.active("DB01"));
+        let copy = passive.unwrap();
+        world.change(&Change::Status { copy, status: CopyStatus::Suspended });
+        let mut request = crate::common::request("full");
+        request.confirm_truncation = true;
+        let job = this.backup(request).await.unwrap().wait().await;
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        let points = this.topology().await.unwrap().databases.remove(0).points;
+        let told = &points[0].truncation;
+        assert!(
+            matches!(told, Truncation::NothingEligible { why } if why.contains("suspended")),
+            "{told:?}"
+        );
+    });
+}
+
+#[test]
+fn a_log_backup_that_waited_for_a_restore_in_place_becomes_a_full_one() {
+    let sim = Sim::new(69);
+    sim.run(async {
+        let mut this = Logs::new(&sim).await;
+        this.logs.promote_log = true;
+        this.logs = this.logs.edit(this.logs.clone()).unwrap();
+        this.site.save(&[&this.logs]).await;
+        let (site, engine) = (&this.site, &this.site.this);
+        let before = this.backed_up("before").await;
+        let full = site.points().await.remove(0);
+        site.world.faults().on("restore.stage").nth(1).inject(Fault::Slow(GENERATION));
+        let back = RestoreRequest::new(crate::common::key("back"), full.id, RestoreTarget::InPlace);
+        let restore = engine.restore(back).await.unwrap();
+        site.pass(Duration::from_mins(10)).await;
+        let job = site.backup("behind", &this.logs).await;
+        assert_eq!(restore.wait().await.state(), JobState::Succeeded);
+        assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
+        assert!(warned(&job, "backup.promoted"), "{job:#?}");
+        let points = site.table().await.points;
+        assert_eq!(kinds(&job, &points), [BackupKind::FullAndLog]);
+        let forks = engine.forks(full.database).await.unwrap();
+        assert_eq!(forks.len(), 1);
+        assert_eq!(forks[0].point, full.id);
+        // From there on the logs go on, on a branch of their own.
+        site.pass(2 * GENERATION).await;
+        let after = this.backed_up("after").await;
+        let logs = after.logs.as_ref().unwrap();
+        assert_eq!((logs.branch, before.logs.as_ref().unwrap().branch), (1, 0));
+        let window = this.topology().await.window;
+        assert_eq!(window.intervals.len(), 2, "{window:#?}");
+        assert_eq!(Some(window.intervals[1].until), logs.until);
+        let why = &window.gaps[1].why;
+        assert!(why.iter().any(|why| matches!(why, Why::ChainForked { .. })), "{why:?}");
     });
 }

@@ -357,7 +357,9 @@ fn s51_catalogue_lost() {
         let states: BTreeSet<PointState> = before.values().map(|point| point.state).collect();
         assert_eq!(states, [PointState::Available, PointState::LogsOnly].into(), "{before:#?}");
         assert!(before.values().any(|point| matches!(point.trust, Trust::Verified { .. })));
-        assert!(before.values().any(|point| point.truncation == Truncation::Requested));
+        assert!(
+            before.values().any(|point| matches!(point.truncation, Truncation::Confirmed { .. }))
+        );
         assert!(before.values().any(RestorePoint::is_missing));
         let latest = site.this.seams().clock.now();
         let (view, holds) = (topology(&site).await, site.this.holds().await.unwrap());

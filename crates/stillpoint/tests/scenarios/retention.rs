@@ -336,3 +336,38 @@ fn s34_members_of_a_point_go_together() {
         site.assert_storage_fits().await;
     });
 }
+
+#[test]
+fn s30_snapshot_limit() {
+    let sim = Sim::new(30);
+    sim.run(async {
+        // Each volume can have four snapshots, and nobody prunes.
+        let site = Site::with_limit(&sim, Some(4));
+        let daily = policy(1, "daily", Retention::count(2));
+        site.save(&[&daily]).await;
+        site.daily(4, &daily).await;
+        let before = site.ids().await;
+        assert_eq!(before.len(), 4);
+        // What is expired is pruned first, and then there is room.
+        let job = site.backup("day-4", &daily).await;
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        let first: Vec<bool> = job.runs.iter().map(|run| run.follow_up).collect();
+        assert_eq!(first, [true, false, true], "{job:#?}");
+        let after = site.ids().await;
+        assert_eq!(after[..2], before[2..]);
+        assert_eq!(after.len(), 3);
+        site.assert_storage_fits().await;
+        // Where nothing may go it fails, before anything is frozen.
+        let mut keeps = daily.clone();
+        keeps.retention = Retention::default();
+        site.save(&[&daily.edit(keeps).unwrap()]).await;
+        site.backed_up("day-5", &daily).await;
+        let windows = site.world.freeze_windows().len();
+        let job = site.backup("day-6", &daily).await;
+        assert_eq!(job.state(), JobState::Failed, "{job:#?}");
+        let code = &job.skipped[0].end;
+        assert!(format!("{code:?}").contains("storage.snapshot_limit"), "{code:?}");
+        assert_eq!(site.world.freeze_windows().len(), windows);
+        assert_eq!(site.ids().await.len(), 4);
+    });
+}

@@ -11,7 +11,7 @@ use stillpoint::model::policy::{LogRetention, Policy, Retention};
 use stillpoint::model::request::BackupRequest;
 use stillpoint::workflow::testing::Sim;
 use stillpoint::{DatabaseRetention, PruneRequest, PruneTarget, Stillpoint};
-use stillpoint_testkit::{CopySpec, DatabaseSpec, VolumeSpec, World};
+use stillpoint_testkit::{CopySpec, DatabaseSpec, VolumeSpec, World, WorldBuilder};
 use uuid::Uuid;
 
 use crate::common::{HOST, key, pause, request};
@@ -57,7 +57,26 @@ impl Site {
         Self::with(sim, None, DatabaseSpec::circular)
     }
 
+    /// The same that nobody writes.
+    pub fn idle(sim: &Sim) -> Self {
+        Self::with(sim, None, |database| database.writes_every(Duration::ZERO))
+    }
+
+    /// The same whose logs are truncated so long after a backup.
+    pub fn slow_to_truncate(sim: &Sim, time: Duration) -> Self {
+        Self::made(sim, None, |database| database, |world| world.truncates_after(time))
+    }
+
     fn with(sim: &Sim, limit: Option<u32>, as_it: impl Fn(DatabaseSpec) -> DatabaseSpec) -> Self {
+        Self::made(sim, limit, as_it, |world| world)
+    }
+
+    fn made(
+        sim: &Sim,
+        limit: Option<u32>,
+        as_it: impl Fn(DatabaseSpec) -> DatabaseSpec,
+        in_it: impl Fn(WorldBuilder) -> WorldBuilder,
+    ) -> Self {
         let volume = |name: &str, array: &str| {
             let spec = VolumeSpec::new(name).provider(array).mounted(HOST, format!(r"D:\{name}"));
             match limit {
@@ -67,7 +86,7 @@ impl Site {
         };
         let database =
             DatabaseSpec::new("DB01").writes_every(Duration::from_mins(30)).per_generation(4);
-        let world = World::builder()
+        let world = in_it(World::builder())
             .host(HOST)
             .volume(volume("data01", "alpha"))
             .volume(volume("logs01", "beta"))

@@ -61,7 +61,7 @@ fn s52_partial_group() {
             .unwrap();
         this.save_policy(&policy()).await.unwrap();
         let mut request = request("night");
-        request.prune = true;
+        (request.prune, request.confirm_truncation) = (true, false);
         let job = this.backup(request).await.unwrap().wait().await;
         assert_eq!((job.state(), job.tally()), (JobState::SucceededWithWarnings, (4, 5)));
         assert_eq!(catalog.all_points(&PointQuery::all()).await.unwrap().len(), 4);

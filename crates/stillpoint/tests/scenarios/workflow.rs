@@ -1,6 +1,7 @@
 //! The workflow as a whole.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use stillpoint::model::availability::Reason;
 use stillpoint::model::group::{ResourceGroup, Selector};
@@ -8,14 +9,15 @@ use stillpoint::model::id::GroupId;
 use stillpoint::model::job::{JobState, RunEnd, RunState};
 use stillpoint::model::policy::{LogRetention, Retention};
 use stillpoint::model::request::{BackupRequest, Target};
+use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::model::schedule::{AttachmentId, Rule, Schedule, Zone};
 use stillpoint::model::strategy::Assumptions;
 use stillpoint::model::topology::Protection;
 use stillpoint::workflow::testing::Sim;
-use stillpoint_testkit::{CopySpec, DatabaseSpec, VolumeSpec, World};
+use stillpoint_testkit::{CopySpec, DatabaseSpec, Fault, VolumeSpec, World};
 use uuid::Uuid;
 
-use crate::common::{BOTH, HOST, key, request, stillpoint, two_arrays};
+use crate::common::{BOTH, HOST, key, pause, request, stillpoint, two_arrays};
 use crate::site::policy;
 
 /// Databases of which each has data and logs on one volume.
@@ -94,10 +96,11 @@ fn s03_more_than_30_databases() {
             this.save_policy(&policy(1, "default", Retention::default())).await.unwrap();
             let job = this.backup(request("all")).await.unwrap().wait().await;
             assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
-            let sizes: Vec<usize> = job.runs.iter().map(|run| run.members.len()).collect();
+            let sets = || job.runs.iter().filter(|run| !run.follow_up);
+            let sizes: Vec<usize> = sets().map(|run| run.members.len()).collect();
             assert_eq!(sizes.iter().sum::<usize>(), 47);
             assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= 30), "{sizes:?}");
-            let ends: Vec<RunState> = job.runs.iter().map(|run| run.state).collect();
+            let ends: Vec<RunState> = sets().map(|run| run.state).collect();
             assert_eq!(ends, [RunState::Ended(RunEnd::Succeeded); 2]);
             // Each set has a freeze of its own, and no snapshot is in two points.
             assert_eq!(world.freeze_windows().len(), 2, "{:#?}", world.freeze_windows());
@@ -115,4 +118,44 @@ fn s03_more_than_30_databases() {
             world.assert_thawed_in_time();
         });
     }
+}
+
+#[test]
+fn s36_restore_jumps_the_queue() {
+    let sim = Sim::new(36);
+    let world = two_arrays(1);
+    sim.run(async {
+        let this = stillpoint(&sim, &world, BOTH[0], |engine| engine);
+        this.save_policy(&policy(1, "default", Retention::default())).await.unwrap();
+        let first = this.backup(request("first")).await.unwrap().wait().await;
+        let point = this.topology().await.unwrap().databases[0].points[0].point;
+        // One that runs for long, and five that wait for it.
+        world.faults().on("settle").nth(1).inject(Fault::Slow(Duration::from_mins(20)));
+        let running = this.backup(request("running")).await.unwrap();
+        pause(this.seams(), Duration::from_mins(1)).await;
+        let mut queued = Vec::new();
+        for number in 0..5 {
+            queued.push(this.backup(request(&format!("queued-{number}"))).await.unwrap());
+            pause(this.seams(), Duration::from_secs(10)).await;
+        }
+        let back = RestoreRequest::new(key("back"), point, RestoreTarget::InPlace);
+        let restore = this.restore(back).await.unwrap();
+        pause(this.seams(), Duration::from_mins(1)).await;
+        assert_eq!(restore.job().state(), JobState::Queued, "{:#?}", restore.job());
+        let restored = restore.wait().await;
+        assert_eq!(restored.state(), JobState::Succeeded, "{restored:#?}");
+        let mut jobs = vec![first, running.wait().await];
+        let (began, ended) = (restored.runs[0].started_at, restored.runs[0].ended_at);
+        assert!(began >= jobs[1].runs[0].ended_at, "after the one that was running");
+        for waiting in queued {
+            let job = waiting.wait().await;
+            assert!(job.runs[0].started_at >= ended, "before one that waited: {job:#?}");
+            jobs.push(job);
+        }
+        for job in jobs {
+            // Those that were planned beside another one were told by Exchange of a backup in progress.
+            assert_eq!(job.tally(), (1, 1), "{job:#?}");
+        }
+        world.assert_thawed_in_time();
+    });
 }

@@ -54,7 +54,9 @@ impl State {
                     matches!(verdicts.get(copy), Some(Verdict::Good | Verdict::Unverified { .. }));
                 // A dismount during the backup leaves a mere copy: nothing is truncated.
                 if good && !session.breaks.contains_key(copy) {
-                    self.note_backup(entry.at, copy.database, kind);
+                    let frozen = session.log_states.get(copy);
+                    let has = frozen.and_then(|state| Some(state.required.as_ref()?.start().0));
+                    self.note_backup(entry.at, copy.database, kind, has);
                 }
             }
         }
@@ -78,12 +80,22 @@ impl State {
         Ok(answers)
     }
 
-    pub(crate) fn note_backup(&mut self, at: Moment, database: DatabaseId, kind: BackupKind) {
+    /// A backup that has what is below a generation, or all below the checkpoint, is completed.
+    pub(crate) fn note_backup(
+        &mut self,
+        at: Moment,
+        database: DatabaseId,
+        kind: BackupKind,
+        has: Option<u32>,
+    ) {
         let due = at.plus(self.truncation_delay);
+        let of_database = self.copies.iter().filter(|(copy, _)| copy.database == database);
+        let checkpoint = of_database.map(|(_, copy)| copy.writer.checkpoint(at)).min();
+        let below = has.or(checkpoint).unwrap_or(0);
         let Some(known) = self.databases.get_mut(&database) else { return };
         if kind.truncates() {
             known.info.last_backups.full = Some(at.at);
-            known.truncation = Some(SimTruncation { asked_at: at.at, result: None });
+            known.truncation = Some(SimTruncation { asked_at: at.at, below, result: None });
             self.at(due, Event::Truncate(database));
         } else {
             known.info.last_backups.copy = Some(at.at);
@@ -95,6 +107,8 @@ impl State {
         let copies: Vec<CopyId> =
             self.copies.keys().filter(|copy| copy.database == database).cloned().collect();
         let of_copy = |copy: &CopyId| self.copies.get(copy);
+        let below = self.databases.get(&database).and_then(|known| known.truncation.as_ref());
+        let below = below.map_or(0, |asked| asked.below);
         let blocked = copies.iter().filter_map(of_copy).any(|copy| copy.status.blocks_truncation());
         let result = if blocked {
             Err("a copy is suspended".to_owned())
@@ -104,10 +118,11 @@ impl State {
             for copy in &copies {
                 self.render(copy, at);
                 let Some(known) = self.copies.get(copy) else { continue };
-                let (before, checkpoint) = (known.writer.oldest, known.writer.checkpoint(at));
-                deleted |= before < checkpoint;
-                oldest = oldest.min(checkpoint);
-                self.delete_logs(copy, checkpoint);
+                let before = known.writer.oldest;
+                let to = known.writer.checkpoint(at).min(below).max(before);
+                deleted |= before < to;
+                oldest = oldest.min(to);
+                self.delete_logs(copy, to);
             }
             if deleted { Ok(oldest) } else { Err("no log is below the checkpoint".to_owned()) }
         };

@@ -160,7 +160,7 @@ impl State {
             Change::OtherRequester(host) => self.set_requester(host, true),
             Change::OtherRequesterGone(host) => self.set_requester(host, false),
             Change::ForeignBackup(database) => {
-                self.note_backup(at, *database, BackupKind::FullAndLog);
+                self.note_backup(at, *database, BackupKind::FullAndLog, None);
             }
             Change::DeleteLogs { copy, below } => {
                 self.render(copy, at);

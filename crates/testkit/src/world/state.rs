@@ -67,6 +67,8 @@ pub(crate) struct SimDatabase {
 #[derive(Debug, Clone)]
 pub(crate) struct SimTruncation {
     pub(crate) asked_at: DateTime<Utc>,
+    /// The backup has what is below: nothing else goes.
+    pub(crate) below: u32,
     /// `Ok` with the oldest generation that is left, or why nothing was truncated; `None` while it is to come.
     pub(crate) result: Option<Result<u32, String>>,
 }

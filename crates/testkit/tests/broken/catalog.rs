@@ -8,10 +8,11 @@ use stillpoint_catalog::{
     Begun, Catalog, CatalogError, CatalogExt, Cursor, Debris, JobQuery, Listing, MemoryCatalog,
     Page, PointQuery,
 };
-use stillpoint_context::{JobId, ProcessId};
+use stillpoint_context::{JobId, ProcessId, RunId};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
+use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -58,6 +59,9 @@ pub(crate) enum Fault {
     ForgetsHoldsOnly,
     AddsToHolds,
     ListsHoldsBackwards,
+    ForgetsForks,
+    ListsForksBackwards,
+    KeepsForks,
     HoldsWhatIsGoing,
     HoldsHalf,
     LooksThenHolds,
@@ -169,6 +173,9 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::ForgetsHoldsOnly, &["everything_is_there_after_opening_again"]),
     (Fault::AddsToHolds, &["holds_are_kept_until_taken_off"]),
     (Fault::ListsHoldsBackwards, &["holds_are_kept_until_taken_off"]),
+    (Fault::ForgetsForks, &["forks_are_kept_until_taken_back"]),
+    (Fault::ListsForksBackwards, &["forks_are_kept_until_taken_back"]),
+    (Fault::KeepsForks, &["forks_are_kept_until_taken_back"]),
     (
         Fault::HoldsWhatIsGoing,
         &["a_hold_is_known_to_who_sees_the_intent", "nothing_holds_what_goes"],
@@ -444,6 +451,19 @@ impl Catalog for Faulty {
             holds.reverse();
         }
         Ok(holds)
+    }
+    async fn put_fork(&self, fork: &ChainFork) -> Result<(), CatalogError> {
+        if self.is(Fault::ForgetsForks) { Ok(()) } else { self.1.put_fork(fork).await }
+    }
+    async fn forks(&self, database: DatabaseId) -> Result<Vec<ChainFork>, CatalogError> {
+        let mut forks = self.1.forks(database).await?;
+        if self.is(Fault::ListsForksBackwards) {
+            forks.reverse();
+        }
+        Ok(forks)
+    }
+    async fn remove_fork(&self, run: RunId) -> Result<(), CatalogError> {
+        if self.is(Fault::KeepsForks) { Ok(()) } else { self.1.remove_fork(run).await }
     }
     async fn remove_hold(&self, name: &HoldName) -> Result<(), CatalogError> {
         self.1.remove_hold(name).await

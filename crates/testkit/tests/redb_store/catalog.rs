@@ -9,10 +9,11 @@ use stillpoint_catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, JobQuery, Listing, Named, Page, PageToken,
     PointQuery, may_hold, order_key,
 };
-use stillpoint_context::{Effect, JobId, ProcessId};
+use stillpoint_context::{Effect, JobId, ProcessId, RunId};
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{GroupId, HoldName, PointId, PolicyId};
+use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
 use stillpoint_model::job::Job;
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
@@ -28,6 +29,7 @@ const GROUP: Bodies = Bodies::new("group");
 const POLICY: TableDefinition<'_, (u128, u32), &[u8]> = TableDefinition::new("policy");
 const DEBRIS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("debris");
 const HOLD: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("hold");
+const FORK: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("fork");
 
 type Answer<T> = Result<T, Stop<CatalogError>>;
 
@@ -40,6 +42,7 @@ pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), redb::Ta
     transaction.open_table(POLICY)?;
     transaction.open_table(DEBRIS)?;
     transaction.open_table(HOLD)?;
+    transaction.open_table(FORK)?;
     Ok(())
 }
 
@@ -388,6 +391,33 @@ impl Catalog for RedbStore {
                 holds.push(serde_json::from_slice(row?.1.value())?);
             }
             Ok::<_, Stop<CatalogError>>(holds)
+        })?)
+    }
+
+    async fn put_fork(&self, fork: &ChainFork) -> Result<(), CatalogError> {
+        Ok(self.write(|transaction| {
+            let mut forks = transaction.open_table(FORK)?;
+            forks.insert(fork.run.0.as_u128(), &*serde_json::to_vec(fork)?)?;
+            Ok::<_, Stop<CatalogError>>(())
+        })?)
+    }
+
+    async fn forks(&self, database: DatabaseId) -> Result<Vec<ChainFork>, CatalogError> {
+        Ok(self.read(|transaction| {
+            let mut forks = Vec::new();
+            for row in transaction.open_table(FORK)?.iter()? {
+                forks.push(serde_json::from_slice::<ChainFork>(row?.1.value())?);
+            }
+            forks.retain(|fork| fork.database == database);
+            forks.sort_by_key(|fork| (fork.at, fork.run));
+            Ok::<_, Stop<CatalogError>>(forks)
+        })?)
+    }
+
+    async fn remove_fork(&self, run: RunId) -> Result<(), CatalogError> {
+        Ok(self.write(|transaction| {
+            transaction.open_table(FORK)?.remove(run.0.as_u128())?;
+            Ok::<_, Stop<CatalogError>>(())
         })?)
     }
 

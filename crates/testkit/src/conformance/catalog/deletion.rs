@@ -5,7 +5,8 @@ use std::sync::Arc;
 use stillpoint_catalog::{CatalogError, CatalogExt, PointQuery};
 use stillpoint_context::BoxFuture;
 use stillpoint_model::hold::Hold;
-use stillpoint_model::id::{PointId, SnapshotId, SnapshotRef, VolumeId, VolumeRef};
+use stillpoint_model::id::{DatabaseId, PointId, SnapshotId, SnapshotRef, VolumeId, VolumeRef};
+use stillpoint_model::inventory::Generation;
 use stillpoint_model::point::{
     MemberRole, PointFact, PointMember, PointState, RestorePoint, Truncation,
 };
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, ensure, same};
-use super::{at, hold, point, published, refused};
+use super::{at, fork, hold, point, published, refused};
 
 type Part<T> = BoxFuture<'static, Result<T, Flaw>>;
 
@@ -116,6 +117,29 @@ pub(super) async fn holds_are_kept_until_taken_off(subject: Subject) -> Result<(
     catalog.remove_hold(&b.name).await?;
     catalog.remove_hold(&b.name).await?;
     same("the rest", &catalog.holds().await?, &vec![changed])
+}
+
+pub(super) async fn forks_are_kept_until_taken_back(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let database = DatabaseId(Uuid::from_u128(1));
+    same("no forks", &catalog.forks(database).await?, &Vec::new())?;
+    let (first, second, other) = (fork(9, 1, 10), fork(3, 1, 20), fork(4, 2, 15));
+    for fork in [&second, &other, &first, &second] {
+        catalog.put_fork(fork).await?;
+    }
+    same("the forks", &catalog.forks(database).await?, &vec![first.clone(), second.clone()])?;
+    let mut changed = first.clone();
+    changed.replayed_to = Some(Generation(7));
+    catalog.put_fork(&changed).await?;
+    same(
+        "a fork as it was last put",
+        &catalog.forks(database).await?,
+        &vec![changed, second.clone()],
+    )?;
+    catalog.remove_fork(first.run).await?;
+    catalog.remove_fork(first.run).await?;
+    same("the rest", &catalog.forks(database).await?, &vec![second])?;
+    same("those of another", &catalog.forks(other.database).await?, &vec![other])
 }
 
 pub(super) async fn nothing_holds_what_goes(subject: Subject) -> Result<(), Flaw> {

@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_catalog::CatalogError;
 use stillpoint_context::{ErrorFacts, HostId, IdempotencyKey, JobId, RunId};
 use stillpoint_model::evidence::EvidenceGrain;
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::{ResourceGroup, Selector};
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{CopyId, DatabaseId, GroupId, HoldName, PointId, PolicyId, SetToken};
@@ -31,8 +32,8 @@ use calls::{
     queries_choose, removed_points_stay_removed, the_cursor_never_goes_back,
 };
 use deletion::{
-    a_hold_is_known_to_who_sees_the_intent, holds_are_kept_until_taken_off,
-    nothing_holds_what_goes, points_go_in_turns,
+    a_hold_is_known_to_who_sees_the_intent, forks_are_kept_until_taken_back,
+    holds_are_kept_until_taken_off, nothing_holds_what_goes, points_go_in_turns,
 };
 use schedules::{
     a_name_is_one_schedule, a_stale_settlement_is_not_stored, an_attached_schedule_stays,
@@ -64,6 +65,7 @@ pub fn cases() -> &'static [Case] {
         a_policy_in_use_stays: "A policy cannot be removed while a group has it.";
         debris_is_kept_until_removed: "Debris is listed under its key, oldest first, until it is removed.";
         holds_are_kept_until_taken_off: "Holds are listed by name, each as it was last put, until they are taken off.";
+        forks_are_kept_until_taken_back: "The forks of a database are listed in their order, each as it was last put, until they are taken back.";
         nothing_holds_what_goes: "No hold is put on a point that is being deleted or is not there, and none in part.";
         a_hold_is_known_to_who_sees_the_intent: "Who looks at the holds after the intent to delete sees all there will be.";
         calls_at_once_are_each_whole: "Each call takes effect whole or not at all; no reader sees half of it.";
@@ -142,6 +144,11 @@ fn group(number: u128, name: &str, policies: &[&Policy]) -> ResourceGroup {
     let mut group = ResourceGroup::new(id, name, vec![Selector::Everything]);
     group.policies = policies.iter().map(|policy| policy.id).collect();
     group
+}
+
+fn fork(number: u128, database: u128, second: i64) -> ChainFork {
+    let (run, database) = (RunId(Uuid::from_u128(number)), DatabaseId(Uuid::from_u128(database)));
+    ChainFork::new(run, database, at(second), PointId(Uuid::from_u128(1)))
 }
 
 fn hold(name: &str, points: &[u128]) -> Result<Hold, Flaw> {

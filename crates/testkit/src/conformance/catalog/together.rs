@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, Works, ensure, pause, poll_and_drop, same};
-use super::{at, group, hold, job, point, policy, published, refused};
+use super::{at, fork, group, hold, job, point, policy, published, refused};
 
 type Part<T> = BoxFuture<'static, Result<T, Flaw>>;
 
@@ -246,6 +246,7 @@ pub(super) async fn everything_is_there_after_opening_again(
     catalog.put_hold(&hold("case-1", &[1])?).await?;
     catalog.put_hold(&hold("case-2", &[1])?).await?;
     catalog.remove_hold(&hold("case-2", &[1])?.name).await?;
+    catalog.put_fork(&fork(8, 1, 3)).await?;
     let before = everything(&*catalog).await?;
     drop(catalog);
     for _ in 0..2 {
@@ -275,6 +276,8 @@ async fn everything(catalog: &dyn Catalog) -> Result<String, Flaw> {
     let jobs = catalog.all_jobs(&JobQuery::all()).await?;
     let (policies, groups) = (catalog.policies().await?, catalog.groups().await?);
     let (debris, cursor) = (catalog.debris().await?, catalog.cursor().await?);
-    let holds = catalog.holds().await?;
-    Ok(format!("{points:?}\n{jobs:?}\n{policies:?}\n{groups:?}\n{debris:?}\n{holds:?}\n{cursor:?}"))
+    let (holds, forks) = (catalog.holds().await?, catalog.forks(fork(8, 1, 3).database).await?);
+    Ok(format!(
+        "{points:?}\n{jobs:?}\n{policies:?}\n{groups:?}\n{debris:?}\n{holds:?}\n{forks:?}\n{cursor:?}"
+    ))
 }

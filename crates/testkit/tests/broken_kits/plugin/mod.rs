@@ -176,7 +176,7 @@ impl ExchangePlugin for Faulty {
             Fault::BeginsOnce if known.is_some() => {
                 return refuse(Kind::SessionGone, "it is begun");
             }
-            Fault::BeginsAnyKind if !self.inner.caps().kinds.contains(&spec.kind) => {
+            Fault::BeginsAnyKind if !spec.kind.takes_database() => {
                 wanted.kind = BackupKind::Full;
             }
             Fault::TruncatesCopies => wanted.kind = BackupKind::FullAndLog,
