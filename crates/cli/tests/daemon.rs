@@ -20,7 +20,12 @@ struct Daemon {
 
 impl Daemon {
     fn start(lab: &Lab, notify: Option<&str>) -> Self {
+        Self::start_with(lab, notify, &[])
+    }
+
+    fn start_with(lab: &Lab, notify: Option<&str>, options: &[&str]) -> Self {
         let mut command = lab.command(["run", "--beat", "1s", "--json"]);
+        command.args(options);
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
         if let Some(socket) = notify {
             command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "200000");
@@ -146,6 +151,42 @@ fn a_daemon_that_was_killed_is_carried_on_with() {
     assert!(by_due.values().all(|count| *count == 1), "{by_due:#?}");
     let missing: Vec<_> = told.iter().filter(|due| !by_due.contains_key(*due)).collect();
     assert!(missing.is_empty(), "{missing:#?} of {by_due:#?}");
+}
+
+#[test]
+fn the_daemon_tells_what_the_store_has_lost() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let (_, shown) = lab.json(["reconcile"]);
+    assert_eq!(shown["counts"]["whole"], 1, "{shown:#}");
+    let sets = std::fs::read_dir(lab.path("state.store/sets")).unwrap();
+    let set = sets.map(|set| set.unwrap().path()).next().unwrap();
+    std::fs::rename(set, lab.path("aside")).unwrap();
+    let options = ["--reconcile-first", "1s"];
+    let mut daemon = Daemon::start_with(&lab, None, &options);
+    let line = daemon.until("what was found has changed: job ");
+    let (_, id) = line.trim().rsplit_once(' ').unwrap();
+    // An end would cut it off.
+    let mut shown = lab.json(["jobs", id]).1;
+    while ["queued", "running"].contains(&text(&list(&shown, "jobs")[0], "state")) {
+        shown = lab.json(["jobs", id]).1;
+    }
+    daemon.signal("-TERM");
+    let (code, ended) = daemon.end();
+    assert_eq!(code, 0, "{ended:#}");
+    let job = &list(&shown, "jobs")[0];
+    assert_eq!((text(job, "kind"), text(job, "state")), ("reconcile", "succeeded_with_warnings"));
+    assert!(shown.to_string().contains("point.missing"), "{shown:#}");
+    for wrong in
+        [["--reconcile-every", "0s"], ["--reconcile-every", "often"], ["--reconcile-first", "soon"]]
+    {
+        let (code, shown) = lab.json(["run"].into_iter().chain(wrong));
+        assert_eq!((code, &shown["error"]["code"]), (2, &"cli.usage".into()), "{shown:#}");
+    }
+    let wrong = ["run", "--reconcile-every", "never", "--delete-orphans-after", "7d"];
+    let (code, shown) = lab.json(wrong);
+    assert_eq!((code, &shown["error"]["code"]), (1, &"run.no_reconcile".into()), "{shown:#}");
 }
 
 #[test]

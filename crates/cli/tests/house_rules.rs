@@ -53,6 +53,7 @@ const HEAVY: &[&str] = &[
     "redb",
     "http",
     "hyper",
+    "lettre",
     "reqwest",
     "ureq",
 ];

@@ -73,6 +73,60 @@ impl Service {
     }
 }
 
+/// Serves one connection as a mail server does, and gives what it was told.
+fn mail_server(listener: &TcpListener) -> String {
+    let (stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream);
+    let (mut told, mut is_mail) = (String::new(), false);
+    reader.get_mut().write_all(b"220 here\r\n").unwrap();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "QUIT\r\n" {
+            return told;
+        }
+        told.push_str(&line);
+        let answer = match (line.trim_end(), is_mail) {
+            (".", true) => "250 taken",
+            (_, true) => continue,
+            ("DATA", _) => "354 go on",
+            (line, _) if line.starts_with("EHLO") => "250-here\r\n250 AUTH PLAIN",
+            (line, _) if line.starts_with("AUTH") => "235 welcome",
+            _ => "250 well",
+        };
+        is_mail = line == "DATA\r\n";
+        reader.get_mut().write_all(format!("{answer}\r\n").as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn people_are_told_by_mail() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    fs::write(lab.path("password"), "s3cr3t\n").unwrap();
+    let file = format!(
+        "format = 1\n[[notify]]\non = [\"succeeded\"]\n[notify.smtp]\nserver = \"127.0.0.1\"\nport = {port}\n\
+         security = \"plain\"\nuser = \"me\"\npassword_file = \"password\"\n\
+         from = \"Stillpoint <backup@example.com>\"\nto = [\"ops@example.com\"]\n"
+    );
+    fs::write(lab.path("state.notify.toml"), file).unwrap();
+    let (ran, told) = std::thread::scope(|scope| {
+        let server = scope.spawn(|| mail_server(&listener));
+        let ran = lab.run(["notify", "test"]);
+        // If nobody has called it, it has something to end for.
+        drop(std::net::TcpStream::connect(("127.0.0.1", port)));
+        (ran, server.join().unwrap())
+    });
+    assert_eq!((ran.code, ran.stdout.trim()), (0, "smtp: sent"), "{ran:?}");
+    assert!(!format!("{ran:?}").contains("s3cr3t"), "{ran:?}");
+    assert!(told.contains("AUTH PLAIN AG1lAHMzY3IzdA==\r\n"), "{told}");
+    assert!(told.contains("RCPT TO:<ops@example.com>\r\n"), "{told}");
+    assert!(told.contains("Subject: TEST: backup of nothing"), "{told}");
+    assert!(told.contains("\"schema\": \"stillpoint.job-report/1\""), "{told}");
+}
+
 /// Scenario 52, as the operator sees it: exit code and notification.
 #[test]
 fn s52_partial_group_is_told_as_four_of_five() {
@@ -147,6 +201,23 @@ fn a_file_that_cannot_be_used_is_told_of_and_keeps_nobody_from_a_backup() {
         ("format = 1\n[[notify]]\non = [\"sometimes\"]\nlog = {}", "notify.invalid"),
         ("format = 1\n[[notify]]\nwebhook.url = \"http://example.com/s3cr3t\"", "webhook.invalid"),
         ("format = 1\n[[notify]]\nwebhook.url = \"s3cr3t", "notify.invalid"),
+        ("format = 1\n[[notify]]\nsmtp.server = \"x\"", "notify.invalid"),
+        (
+            "format = 1\n[[notify]]\nsmtp = { server = \"x\", from = \"a@x\", to = [\"b@x\"], security = \"none\" }",
+            "notify.invalid",
+        ),
+        (
+            "format = 1\n[[notify]]\nsmtp = { server = \"x\", from = \"a@x\", to = [\"b@x\"], user = \"me\" }",
+            "notify.invalid",
+        ),
+        (
+            "format = 1\n[[notify]]\nsmtp = { server = \"x\", from = \"a@x\", to = [] }",
+            "smtp.invalid",
+        ),
+        (
+            "format = 1\n[[notify]]\nsmtp = { server = \"x\", from = \"a@x\", to = [\"b@x\"], roots_file = \"absent\" }",
+            "notify.unreadable",
+        ),
         (
             "format = 1\n[[notify]]\nwebhook = { url = \"https://x/\", token_file = \"absent\" }",
             "notify.unreadable",

@@ -177,7 +177,7 @@ pub use rebuild::Rebuilt;
 pub use reconcile::{ReconcileOptions, ReconcileReport, RepairRequest};
 pub use retention::{DatabaseRetention, RetentionTable};
 pub use scheduler::{
-    Scheduler, SchedulerEvent, SchedulerEvents, SchedulerOptions, SchedulerStatus,
+    Reconciling, Scheduler, SchedulerEvent, SchedulerEvents, SchedulerOptions, SchedulerStatus,
 };
 pub use schedules::{Attached, Upcoming};
 pub use survey::Discovery;

@@ -185,14 +185,16 @@ impl Stillpoint {
     }
 }
 
-/// Brings what is known of the runs of a job, which may be newer than what is stored of it, into the job.
+/// Brings what is known of the runs of a job, which may be newer than what is stored of it, into the job. That one is parked shows
+/// when it is followed, so that it is told of if nobody has.
 fn take_in(job: &mut Job, runs: &[(RunHandle, Brief)]) {
     for (handle, brief) in runs {
         if !job.runs.iter().any(|run| run.run == handle.id()) {
             job.runs.push(brief.run.clone());
         }
         let known = job.runs.iter_mut().find(|run| run.run == handle.id());
-        if let (Some(known), Some(state)) = (known, open_state(handle.status().phase)) {
+        let state = open_state(handle.status().phase).filter(|state| *state != RunState::Parked);
+        if let (Some(known), Some(state)) = (known, state) {
             known.state = state;
         }
     }

@@ -345,6 +345,13 @@ impl Stillpoint {
 
     /// Shows in the job where its run stands; whether that is parked.
     async fn show(&self, live: &LiveJob, handle: &RunHandle) -> bool {
+        let job = live.snapshot();
+        let known = job.runs.iter().find(|known| known.run == handle.id());
+        let is_shown = known.is_none_or(|known| known.state == RunState::Parked);
+        if handle.status().phase == RunPhase::Parked && !is_shown {
+            // Told before it is shown and stored: who waits for it may end, and whoever carries on tells what was not.
+            self.tell_parked(live, handle).await;
+        }
         let (mut news, mut is_parked) = (false, false);
         live.change_run(handle.id(), |known| {
             // Looked at in here, so that of two who show it the later one shows what is newer.

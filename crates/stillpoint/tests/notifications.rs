@@ -6,14 +6,20 @@
 mod common;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use common::*;
+use stillpoint::catalog::MemoryCatalog;
 use stillpoint::context::{Cx, ErrorClass, Failure};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::job::{Job, JobState};
 use stillpoint::workflow::testing::Sim;
-use stillpoint::{JobReport, Notification, Notifier, NotifyOn, Outcome, REPORT, Stillpoint};
+use stillpoint::workflow::{Leases, MemoryJournal};
+use stillpoint::{
+    Builder, ByHand, JobReport, Notification, Notifier, NotifyOn, Outcome, REPORT, Stillpoint,
+    Timeouts,
+};
 use stillpoint_testkit::{Fault, Trouble, World};
 
 /// Keeps what it is told, or comes to grief.
@@ -114,6 +120,107 @@ fn a_notification_that_fails_is_a_warning_and_nothing_else() {
         assert_eq!(good.told.lock().unwrap().len(), 1);
         assert_eq!(this.job(job.id).await.unwrap().unwrap(), job, "the warnings are stored");
     });
+}
+
+/// A Stillpoint that gives up soon, whose jobs are told by this.
+fn impatient(sim: &Sim, world: &World, teller: &Teller) -> Builder {
+    let mut timeouts = Timeouts::default();
+    timeouts.attempts = 1;
+    builder(sim, world, Coordination::Engine, |engine| engine)
+        .timeouts(timeouts)
+        .notifier(NotifyOn::default(), Arc::new(teller.clone()))
+}
+
+#[test]
+fn a_run_that_waits_for_a_person_is_told_of_each_time_that_it_is_parked() {
+    let (sim, world) = (Sim::new(4), two_arrays(1));
+    let teller = told_by(&world, "good");
+    sim.run(async {
+        let this = impatient(&sim, &world, &teller).build().unwrap();
+        world.faults().on("complete").inject(Fault::fail(Trouble::timed_out()));
+        let job = backed_up(&this).await;
+        assert_eq!(job.state(), JobState::Parked, "{job:#?}");
+        let told = teller.told.lock().unwrap().clone();
+        assert_eq!(told.len(), 1, "told before it is shown: {told:#?}");
+        assert_eq!(told[0].outcome, Outcome::NeedsAttention);
+        assert_eq!(told[0].subject, "backup: parked, 0 of 1 database");
+        assert!(told[0].text.contains("waits for a person"), "{}", told[0].text);
+        assert_eq!(told[0].report.state, JobState::Parked);
+        assert_eq!(told[0].report.failures.len(), 1, "{told:#?}");
+        let run = job.runs[0].run;
+        assert!(told[0].key.as_str().contains(&format!("/parked/{run}/")), "{told:#?}");
+
+        // Looked at, and carried on with by the process that has it, it is not told of again.
+        assert_eq!(this.parked().await.unwrap().len(), 1);
+        assert_eq!(this.recover().await.unwrap().len(), 0);
+        pause(&sim.seams(), Duration::from_hours(1)).await;
+        assert_eq!(teller.told.lock().unwrap().len(), 1);
+
+        // Tried again and parked again, it is, under another key.
+        let again = this.resume(run, "me").await.unwrap().unwrap().settled().await;
+        assert_eq!(again.state(), JobState::Parked, "{again:#?}");
+        let told = teller.told.lock().unwrap().clone();
+        assert_eq!(told.len(), 2, "{told:#?}");
+        assert_ne!(told[0].key, told[1].key);
+
+        // Its end is told as any other's.
+        world.faults().clear();
+        let done = this.resolve(run, "complete", ByHand::Done, "me").await.unwrap().unwrap();
+        let done = done.settled().await;
+        assert_eq!(done.state(), JobState::SucceededWithWarnings, "{done:#?}");
+        let told = teller.told.lock().unwrap().clone();
+        assert_eq!(told.len(), 3, "{told:#?}");
+        assert_eq!(
+            (told[2].outcome, told[2].key.as_str()),
+            (Outcome::Warnings, format!("notify/{}", job.id).as_str())
+        );
+    });
+}
+
+#[test]
+fn a_parked_run_is_told_of_by_whoever_carries_on_if_nobody_has() {
+    // The first process dies while it tells, or after that.
+    for dies_telling in [true, false] {
+        let world = two_arrays(1);
+        let (journal, catalog) = (Arc::new(MemoryJournal::new()), Arc::new(MemoryCatalog::new()));
+        let process = |sim: &Sim, teller: &Teller| {
+            impatient(sim, &world, teller)
+                .journal(Arc::clone(&journal) as _)
+                .leases(Arc::clone(&journal) as Arc<dyn Leases>)
+                .catalog(Arc::clone(&catalog) as _)
+                .build()
+                .unwrap()
+        };
+        let first = told_by(&world, if dies_telling { "hangs" } else { "good" });
+        let sim = Sim::new(5);
+        let this = process(&sim, &first);
+        sim.run(async {
+            world.faults().on("complete").inject(Fault::fail(Trouble::timed_out()));
+            this.save_policy(&policy()).await.unwrap();
+            let job = this.backup(request("night")).await.unwrap();
+            while first.told.lock().unwrap().is_empty() {
+                pause(this.seams(), Duration::from_millis(10)).await;
+            }
+            let settled = within(this.seams(), Duration::from_secs(30), job.settled()).await;
+            assert_eq!(settled.is_none(), dies_telling, "{settled:#?}");
+        });
+        let at = sim.seams().clock.mono().0;
+        drop((this, sim));
+        let sim = Sim::starting_at(6, at);
+        let second = told_by(&world, "good");
+        let this = process(&sim, &second);
+        sim.run(async {
+            pause(this.seams(), Duration::from_hours(2)).await;
+            let jobs = this.recover().await.unwrap();
+            assert_eq!(jobs.len(), 1);
+            assert_eq!(jobs[0].settled().await.state(), JobState::Parked);
+            let told = second.told.lock().unwrap().clone();
+            assert_eq!(told.len(), usize::from(dies_telling), "{told:#?}");
+            if dies_telling {
+                assert_eq!(told[0].key, first.told.lock().unwrap()[0].key);
+            }
+        });
+    }
 }
 
 #[test]

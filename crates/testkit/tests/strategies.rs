@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -27,8 +28,8 @@ use stillpoint_model::inventory::{CopyRole, FileRole};
 use stillpoint_storage::{MemberSpec, PrepareSpec, SnapshotProvider};
 use stillpoint_testkit::strategies::{
     Organisation, PlanShape, broken_groups, broken_policies, broken_schedules, fault_schedules,
-    fit_organisations, groups, log_retentions, organisations, plan_shapes, plannings, policies,
-    refused_plannings, retentions, schedules,
+    fit_organisations, groups, hooks, log_retentions, organisations, plan_shapes, plannings,
+    policies, refused_plannings, retentions, schedules,
 };
 use stillpoint_testkit::wrap::Faulty;
 use stillpoint_testkit::{Faults, FreezeWindow, World};
@@ -72,7 +73,13 @@ where
 
 #[test]
 fn valid_ones_are_valid() {
-    look("valid_ones", 60, &policies(), |policy| assert_eq!(policy.check(), Ok(())));
+    let hooked = Cell::new(0);
+    look("valid_ones", 60, &policies(), |policy| {
+        assert_eq!(policy.check(), Ok(()));
+        hooked.set(hooked.get() + usize::from(!policy.hooks.is_empty()));
+    });
+    assert!(hooked.get() > 0, "some have hooks");
+    look("valid_ones", 60, &hooks(), |hook| assert_eq!(hook.check(), Ok(())));
     look("valid_ones", 60, &groups(), |group| assert_eq!(group.check(), Ok(())));
     look("valid_ones", 40, &schedules(), |schedule| assert_eq!(schedule.check(), Ok(())));
     look("valid_ones", 40, &(policies(), retentions(), log_retentions()), |drawn| {
@@ -86,7 +93,7 @@ fn valid_ones_are_valid() {
 fn broken_ones_are_refused_with_the_code_they_name() {
     let codes = Mutex::new(BTreeSet::new());
     let saw = |code| codes.lock().unwrap().insert(code);
-    look("broken_ones", 150, &broken_policies(), |broken| {
+    look("broken_ones", 250, &broken_policies(), |broken| {
         assert_eq!(broken.what.check().unwrap_err().code(), broken.code);
         saw(broken.code);
     });
@@ -101,6 +108,10 @@ fn broken_ones_are_refused_with_the_code_they_name() {
     let wanted = [
         "group.empty",
         "group.name_invalid",
+        "hook.invalid",
+        "hook.path_escape",
+        "hook.phase_forbidden",
+        "hook.too_many",
         "policy.name_invalid",
         "policy.no_hosts",
         "quiesce.limit_zero",

@@ -205,9 +205,34 @@ pub(crate) struct RunArgs {
     /// How late a due time may be without being missed.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
     pub(crate) grace: Duration,
+    /// How often the restore points are compared with what the storage has; `never` for not at all. What has changed is told, and
+    /// restore points whose snapshots are gone are told to be missing.
+    #[arg(long, value_name = "TIME", value_parser = rhythm, default_value = "1d")]
+    pub(crate) reconcile_every: Rhythm,
+    /// How long to wait for the first time.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+    pub(crate) reconcile_first: Duration,
+    /// Delete snapshots of nobody that were noted so long ago; without it they are kept. Not where another state file shares the
+    /// store: its restore points look like nobody's.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) delete_orphans_after: Option<Duration>,
     /// What to do with jobs that are under way when it is told to end.
     #[arg(long, value_enum, default_value_t = OnStop::Finish)]
     pub(crate) on_stop: OnStop,
+}
+
+/// How often something is done, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rhythm(pub(crate) Option<Duration>);
+
+fn rhythm(text: &str) -> Result<Rhythm, String> {
+    match text {
+        "never" => Ok(Rhythm(None)),
+        _ => match duration(text)? {
+            Duration::ZERO => Err("write never, if that is meant".to_owned()),
+            every => Ok(Rhythm(Some(every))),
+        },
+    }
 }
 
 /// What becomes of jobs under way when the daemon is told to end.

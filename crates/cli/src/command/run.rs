@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use stillpoint::context::{Effect, ErrorClass};
-use stillpoint::{Scheduler, SchedulerEvent, SchedulerOptions, Stillpoint};
+use stillpoint::{Reconciling, Scheduler, SchedulerEvent, SchedulerOptions, Stillpoint};
 
 use super::tell;
 use crate::args::schedule::{OnStop, RunArgs};
@@ -27,6 +27,13 @@ const STUCK: u32 = 20;
 
 /// Carries on with what was left open, then makes jobs of what is due until it is told to end.
 pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
+    if args.reconcile_every.0.is_none() && args.delete_orphans_after.is_some() {
+        return Err(CliError::invalid(
+            "run.no_reconcile",
+            "snapshots of nobody are to be deleted, and nobody looks for them".to_owned(),
+            "Leave --delete-orphans-after out, or --reconcile-every never.",
+        ));
+    }
     let notify = Notify::from_env();
     let interrupts = talk.interrupts.follow();
     let site = Site::open_shared(places, Absent::Refuse).await?;
@@ -37,6 +44,12 @@ pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome
     }
     let mut options = SchedulerOptions::default();
     (options.beat, options.grace) = (args.beat, args.grace);
+    options.reconciling = args.reconcile_every.0.map(|every| {
+        let mut reconciling = Reconciling::default();
+        (reconciling.every, reconciling.first) = (every, args.reconcile_first);
+        reconciling.grace = args.delete_orphans_after;
+        reconciling
+    });
     let scheduler = this.start_scheduler(options);
     work(this, &scheduler, talk.out, &notify, &interrupts, options.beat).await;
 
@@ -141,6 +154,9 @@ fn say(out: Out, event: &SchedulerEvent) {
             text::time(back.now)
         )),
         SchedulerEvent::ClockRight => out.note("the clock is right again"),
+        SchedulerEvent::Reconciled { job: Some(job) } => {
+            out.note(&format!("reconciled, and what was found has changed: job {job}"));
+        }
         SchedulerEvent::Failed(failure) => {
             Out::alarm(&format!("error: {} [{}]", failure.message, failure.code));
         }

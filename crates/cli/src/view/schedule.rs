@@ -16,11 +16,20 @@ use crate::model::schedule::{
 };
 use crate::text::{self, Table};
 
+/// An interval in the largest unit that it is a whole number of: `6 h`, `90 min`.
+fn interval_words(interval: std::time::Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")];
+    let millis = interval.as_millis();
+    let fits = UNITS.iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit));
+    fits.map_or_else(|| format!("{millis} ms"), |(unit, word)| format!("{} {word}", millis / unit))
+}
+
 /// When something is due, in words: `daily at 02:30`.
 fn rule_words(rule: &Rule) -> String {
     let clock = |at: &chrono::NaiveTime| at.format("%H:%M").to_string();
     match rule {
-        Rule::Every { interval } => format!("every {} s", interval.as_secs()),
+        Rule::Every { interval } => format!("every {}", interval_words(*interval)),
         Rule::Hourly { every, minute } if every.get() == 1 => format!("hourly at :{minute:02}"),
         Rule::Hourly { every, minute } => format!("every {every} hours at :{minute:02}"),
         Rule::Daily { at } => format!("daily at {}", clock(at)),

@@ -1,13 +1,15 @@
 //! Notifications: who is told what became of a job.
 //!
 //! ```text
+//!   run ─ is parked ───────────────────────┐
 //!   job ─ runs ─ hooks ─ its end is known ─┬─ filter ─▶ Notifier (log)
 //!                                          ├─ filter ─▶ Notifier (mail)       each with a time-out; what fails is a warning of the job
 //!                                          └─ filter ─▶ Notifier (webhook)
 //!                                                       then the job is stored, and over
 //! ```
 //!
-//! Nothing of a job runs any more when it is told of, so no notification is ever sent inside a freeze of its own.
+//! Nothing of a job runs any more when its end is told, so no such notification is ever sent inside a freeze of its own. A run that is
+//! parked waits for a person, and is told of at once, each time that it is: as what needs attention, with the state `parked`.
 
 mod log;
 mod report;
@@ -32,7 +34,7 @@ pub use report::{JobReport, REPORT, ReportedDatabase, ReportedProblem};
 pub enum Outcome {
     /// Nothing of what was asked for was done.
     Failed,
-    /// It left something that somebody has to see to.
+    /// It left something that somebody has to see to, or waits for somebody: a run of it is parked.
     NeedsAttention,
     /// Something is worth a look: also where some of its databases failed.
     Warnings,
@@ -110,7 +112,7 @@ impl Default for NotifyOn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Notification {
-    /// The same however often one job is told of: a side that remembers it can drop a repeat.
+    /// The same however often the end of one job, or one parking of a run of it, is told: a side that remembers it can drop a repeat.
     pub key: IdempotencyKey,
     /// What became of the job.
     pub outcome: Outcome,
@@ -127,7 +129,8 @@ pub struct Notification {
 /// Tells somebody what became of jobs: by mail, by a call of a web service, in a log.
 ///
 /// # The contract
-/// - **Once, or again after a crash.** One process sends one notification for one job to each notifier. A process that carries on with
+/// - **Once, or again after a crash.** One process sends one notification for the end of one job to each notifier, and one before that
+///   for each time that a run of it is parked. A process that carries on with
 ///   a job of one that has died may send it again, under the same [key](Notification::key). What fails is not tried again by the
 ///   caller; a notifier that tries by itself does so only where nothing can have arrived yet.
 /// - **It ends.** By the deadline of the call, or when it is cancelled; a call that does not is dropped.

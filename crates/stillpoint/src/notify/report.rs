@@ -12,7 +12,7 @@ use stillpoint_model::warning::Warning;
 /// The name and version of the form: what a field means is not changed without another number.
 pub const REPORT: &str = "stillpoint.job-report/1";
 
-/// A job that is over, as data.
+/// A job that is over, or that waits for a person, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobReport {
@@ -22,7 +22,7 @@ pub struct JobReport {
     pub job: JobId,
     /// What it did.
     pub kind: JobKind,
-    /// How it ended.
+    /// How it ended; `parked` if it waits for a person.
     pub state: JobState,
     /// What it was about.
     pub title: String,
@@ -32,7 +32,7 @@ pub struct JobReport {
     pub policy: Option<String>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
-    /// When it was over.
+    /// When it was over; of one that is parked, when that was told.
     pub ended_at: DateTime<Utc>,
     /// How many databases came out well.
     pub good: usize,
@@ -175,6 +175,12 @@ impl JobReport {
             let word = if database.good { "good" } else { "NOT GOOD" };
             let _ = writeln!(text, "{}: {word}", plain(&database.name));
             write_problems(&mut text, "  ", "", &database.problem);
+        }
+        if self.state == JobState::Parked {
+            let _ = writeln!(
+                text,
+                "it waits for a person, and holds what it holds until it is resumed, resolved or abandoned"
+            );
         }
         write_problems(&mut text, "", "failed: ", &self.failures);
         write_problems(&mut text, "", "warning: ", &self.warnings);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use stillpoint_context::{Effect, ErrorClass, Failure, IdempotencyKey, JobId};
-use stillpoint_model::job::{Job, JobKind, JobState};
+use stillpoint_model::job::{Job, JobKind, JobState, RunState};
 use stillpoint_model::request::Trigger;
 use stillpoint_model::warning::Warning;
+use stillpoint_workflow::RunHandle;
 
 use super::{JobReport, Notification, Notifier, Outcome, Subscription};
 use crate::Stillpoint;
@@ -31,13 +32,17 @@ impl Notification {
     }
 
     fn of(report: JobReport, outcome: Outcome, is_test: bool) -> Result<Self, Failure> {
-        let key = IdempotencyKey::new(format!("notify/{}", report.job))
-            .map_err(|error| Failure::new("notify.key", ErrorClass::Internal, error.to_string()))?;
+        let key = key(format!("notify/{}", report.job))?;
         let begins = if is_test { "TEST: " } else { "" };
         let subject = format!("{begins}{}", report.subject());
         let text = format!("{begins}{}", report.text());
         Ok(Self { key, outcome, subject, text, report, is_test })
     }
+}
+
+fn key(key: String) -> Result<IdempotencyKey, Failure> {
+    IdempotencyKey::new(key)
+        .map_err(|error| Failure::new("notify.key", ErrorClass::Internal, error.to_string()))
 }
 
 impl Stillpoint {
@@ -46,13 +51,45 @@ impl Stillpoint {
         let job = live.snapshot();
         let state = self.state_at_end(&job);
         let Some(outcome) = Outcome::of(state) else { return };
+        let report = JobReport::of(&job, state, self.seams().clock.now());
+        self.tell_of(live, outcome, Notification::of(report, outcome, false)).await;
+    }
+
+    /// Tells whoever wants to know of what needs attention that a run of a job waits for a person. What fails is a warning of the
+    /// job.
+    pub(crate) async fn tell_parked(&self, live: &LiveJob, run: &RunHandle) {
+        let status = run.status();
+        let mut job = live.snapshot();
+        for known in job.runs.iter_mut().filter(|known| known.run == run.id()) {
+            known.state = RunState::Parked;
+            known.failure = status.parked.first().map(|(_, parked)| (*parked.failure).clone());
+        }
+        let now = self.seams().clock.now();
+        // The same by whatever process it is told, and another one if it is parked again.
+        let account = self.engine().account(run.id()).await.ok().flatten();
+        let since = account.and_then(|known| known.parked.iter().map(|node| node.since).max());
+        let since = since.unwrap_or(now).timestamp_millis();
+        let outcome = Outcome::NeedsAttention;
+        let report = JobReport::of(&job, JobState::Parked, now);
+        let notification = Notification::of(report, outcome, false).and_then(|told| {
+            let key = key(format!("{}/parked/{}/{since}", told.key, run.id()))?;
+            Ok(Notification { key, ..told })
+        });
+        self.tell_of(live, outcome, notification).await;
+    }
+
+    async fn tell_of(
+        &self,
+        live: &LiveJob,
+        outcome: Outcome,
+        notification: Result<Notification, Failure>,
+    ) {
         let subscribed = &self.services().notifiers;
         let wanted: Vec<_> = subscribed.iter().filter(|one| one.on.includes(outcome)).collect();
         if wanted.is_empty() {
             return;
         }
-        let report = JobReport::of(&job, state, self.seams().clock.now());
-        let told = match Notification::of(report, outcome, false) {
+        let told = match notification {
             Ok(notification) => self.send(&wanted, &notification).await,
             Err(failure) => vec![("all".to_owned(), Err(Error::Failed(failure)))],
         };
@@ -71,8 +108,7 @@ impl Stillpoint {
     pub async fn test_notifiers(&self) -> Result<Vec<(String, Result<(), Error>)>, Error> {
         let now = self.seams().clock.now();
         let id = JobId(self.seams().ids.uuid());
-        let key = IdempotencyKey::new(format!("notify/test/{id}"))
-            .map_err(|error| Failure::new("notify.key", ErrorClass::Internal, error.to_string()))?;
+        let key = key(format!("notify/test/{id}"))?;
         let trigger = Trigger::Manual { user: None };
         let mut job = Job::new(id, JobKind::Backup, key, trigger, now);
         "of nothing, to try whether this arrives".clone_into(&mut job.title);

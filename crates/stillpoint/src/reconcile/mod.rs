@@ -6,10 +6,13 @@
 //!                               └─ …                                            └
 //! ```
 //!
+//! A scheduler does both by itself, if it is to: see [`Reconciling`](crate::Reconciling).
+//!
 //! A repair acts upon each set by itself, with the set claimed, and only after it has looked at it again: what is not as the
 //! report says by then is left as it is. What is told of points are facts of the journal like any other.
 
 pub(crate) mod look;
+mod news;
 pub(crate) mod steps;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use stillpoint_model::job::{Job, JobKind, JobRun};
 use stillpoint_model::planning::Claim;
 use stillpoint_model::reconcile::{Act, Comparison};
 use stillpoint_model::request::Trigger;
+use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{Action, Plan, PlanBuilder};
 use uuid::Uuid;
 
@@ -141,6 +145,15 @@ impl Stillpoint {
     /// # Crash behaviour
     /// Each set is as it was, or as the report wants it; the next repair does the rest.
     pub async fn repair(&self, request: RepairRequest) -> Result<JobHandle, Error> {
+        self.begin_repair(request, Vec::new()).await
+    }
+
+    /// The same with something to say beside what it does.
+    async fn begin_repair(
+        &self,
+        request: RepairRequest,
+        warnings: Vec<Warning>,
+    ) -> Result<JobHandle, Error> {
         let ask = Ask {
             kind: JobKind::Reconcile,
             key: request.key.clone(),
@@ -149,7 +162,10 @@ impl Stillpoint {
         };
         self.start(
             ask,
-            |job: &mut Job| "reconcile".clone_into(&mut job.title),
+            |job: &mut Job| {
+                "reconcile".clone_into(&mut job.title);
+                job.warnings = warnings;
+            },
             move |this, live| {
                 Box::pin(async move { this.carry_out_repair(&live, &request.options).await })
             },

@@ -13,23 +13,26 @@
 //! - **One of many.** Each ledger is changed by compare and swap, so that of several processes on one store one settles a due
 //!   time, and the others see that it is settled.
 //! - **Nothing in silence.** What becomes no job is a lapse with its reason, in the same commit.
+//! - **Beside the turns**, if it is to, it looks whether catalogue and storages still agree: see [`Reconciling`].
 
 mod begin;
 mod book;
 mod turn;
+mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use event_listener::Event;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use stillpoint_context::{Failure, JobId, Mono};
 use stillpoint_model::schedule::{AttachmentId, RecordedLapse, Regress};
 use tokio::sync::broadcast;
 
 use crate::Stillpoint;
 use turn::Turns;
+pub use watch::Reconciling;
 
 /// How many events a slow watcher may be behind before it misses some.
 const BACKLOG: usize = 4096;
@@ -46,16 +49,19 @@ pub struct SchedulerOptions {
     pub beat: Duration,
     /// How often it carries on with what processes left open that are gone; not at all if zero.
     pub recover: Duration,
+    /// How it reconciles by itself; it does not, if none is given.
+    pub reconciling: Option<Reconciling>,
 }
 
 impl Default for SchedulerOptions {
-    /// Five minutes, a minute, half a minute, five minutes.
+    /// Five minutes, a minute, half a minute, five minutes; it does not reconcile.
     fn default() -> Self {
         Self {
             grace: Duration::from_mins(5),
             tolerance: Duration::from_mins(1),
             beat: Duration::from_secs(30),
             recover: Duration::from_mins(5),
+            reconciling: None,
         }
     }
 }
@@ -83,6 +89,11 @@ pub enum SchedulerEvent {
     Regressed(Regress),
     /// The clock is right again, or is believed.
     ClockRight,
+    /// Catalogue and storages were compared.
+    Reconciled {
+        /// The job that tells what was found, and does what is to be done; none if that is as it was, and nothing is to be done.
+        job: Option<JobId>,
+    },
     /// Something failed, and is tried again.
     Failed(Failure),
     /// It has ended: no job is begun any more.
@@ -159,11 +170,28 @@ impl Shared {
                 tracing::error!(%latest, %now, code = "clock.regressed", "the clock has gone back");
             }
             SchedulerEvent::ClockRight => tracing::info!("the clock is right again"),
+            SchedulerEvent::Reconciled { job: Some(job) } => {
+                tracing::info!(%job, "what a reconcile has found is told");
+            }
+            SchedulerEvent::Reconciled { job: None } => {
+                tracing::debug!("a reconcile has found nothing new");
+            }
             SchedulerEvent::Failed(failure) => tracing::warn!(%failure, "the scheduler failed"),
             SchedulerEvent::Stopped => tracing::info!("the scheduler has stopped"),
         }
         // Nobody may be listening.
         let _heard = self.events.send(event);
+    }
+
+    /// Waits until it is to end.
+    async fn stop_wanted(&self) {
+        loop {
+            let news = self.news.listen();
+            if self.wants_stop() {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Waits until something is to be looked at, at most so long.
@@ -208,7 +236,7 @@ impl Stillpoint {
             events: broadcast::channel(BACKLOG).0,
         });
         let (this, loops) = (self.clone(), Arc::clone(&shared));
-        self.seams().spawner.spawn("scheduler", Box::pin(async move { turns(this, loops).await }));
+        self.seams().spawner.spawn("scheduler", Box::pin(turns(this, loops)));
         Scheduler(shared)
     }
 
@@ -234,10 +262,13 @@ impl Stillpoint {
 
 async fn turns(this: Stillpoint, shared: Arc<Shared>) {
     let mut turns = Turns::new(this.clone(), Arc::clone(&shared));
-    while !shared.wants_stop() {
-        let rest = turns.turn().await;
-        shared.rest(&this, rest).await;
-    }
+    let turning = async {
+        while !shared.wants_stop() {
+            let rest = turns.turn().await;
+            shared.rest(&this, rest).await;
+        }
+    };
+    join(turning, watch::watch(&this, &shared)).await;
     // Told first: who sees that it has stopped has nothing more to hear.
     shared.tell(SchedulerEvent::Stopped);
     shared.state().status.is_stopped = true;

@@ -11,5 +11,6 @@ mod doors;
 mod outside;
 mod processes;
 mod queue;
+mod reconciles;
 mod restarts;
 mod time;

@@ -15,7 +15,7 @@ use stillpoint::model::request::Trigger;
 use stillpoint::model::schedule::{AttachmentId, Lapse, Rule, Schedule, Zone};
 use stillpoint::workflow::testing::{HookJournal, Sim};
 use stillpoint::workflow::{Leases, MemoryJournal};
-use stillpoint::{Scheduler, SchedulerOptions, Stillpoint, Timeouts};
+use stillpoint::{Builder, Scheduler, SchedulerOptions, Stillpoint, Timeouts};
 use stillpoint_testkit::{CopySpec, DatabaseSpec, VolumeSpec, World};
 use uuid::Uuid;
 
@@ -99,6 +99,11 @@ impl Outside {
 
     /// A process over it.
     pub(crate) fn process(&self, sim: &Sim) -> Stillpoint {
+        self.builder(sim).build().unwrap()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn builder(&self, sim: &Sim) -> Builder {
         let journal =
             HookJournal::jitter(Arc::clone(&self.journal), sim, Duration::from_millis(2)).shared();
         let Seams { clock, spawner, ids } = sim.seams();
@@ -112,8 +117,6 @@ impl Outside {
             .journal(Arc::new(journal))
             .leases(Arc::clone(&self.journal) as Arc<dyn Leases>)
             .catalog(Arc::clone(&self.catalog) as _)
-            .build()
-            .unwrap()
     }
 }
 

@@ -4,7 +4,7 @@
 //! | strategy | what it draws |
 //! |---|---|
 //! | [`organisations`] | servers, databases, copies, volumes and their providers, as an inventory and a placement |
-//! | [`policies`], [`groups`], [`retentions`], [`log_retentions`], [`schedules`] | valid ones |
+//! | [`policies`], [`hooks`], [`groups`], [`retentions`], [`log_retentions`], [`schedules`] | valid ones |
 //! | [`broken_policies`], [`broken_groups`], [`broken_schedules`] | ones that are refused, and with which code |
 //! | [`plannings`], [`refused_plannings`] | all that a backup is planned from; with one rule that refuses one database, or all |
 //! | [`plan_shapes`] | plans of the workflow, to be filled with steps of yours |
@@ -30,6 +30,7 @@
 
 mod fault;
 mod group;
+mod hook;
 mod organisation;
 mod plan;
 mod planning;
@@ -38,6 +39,7 @@ mod schedule;
 
 pub use fault::{FaultSchedule, PlannedFault, fault_schedules};
 pub use group::{broken_groups, groups};
+pub use hook::hooks;
 pub use organisation::{Organisation, fit_organisations, organisations};
 pub use plan::{GuardShape, PlanShape, StepShape, plan_shapes};
 pub use planning::{Planning, Refused, plannings, refused_plannings};

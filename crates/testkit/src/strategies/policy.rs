@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use stillpoint_context::HostId;
+use stillpoint_model::hook::Hook;
 use stillpoint_model::id::PolicyId;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::policy::{
@@ -16,6 +17,7 @@ use stillpoint_model::policy::{
 use uuid::Uuid;
 
 use super::Broken;
+use super::hook::{broken_hooks, hooks};
 use super::organisation::{SERVERS, host};
 
 /// Names of policies, groups and schedules: short and plain, or with anything in them that may be.
@@ -138,11 +140,13 @@ pub fn policies() -> impl Strategy<Value = Policy> {
         any::<bool>(),
         classes(),
     );
-    let how = (option::of(4..=10_u64), 0..3_u64, misses(), verifications(), any::<bool>());
+    // Most have none.
+    let hooks = prop_oneof![4 => Just(Vec::new()), 1 => vec(hooks(), 1..4)];
+    let how = (option::of(4..=10_u64), 0..3_u64, misses(), verifications(), any::<bool>(), hooks);
     (1..1000_u128, what, how, retentions(), log_retentions()).prop_map(
         |(id, what, how, retention, logs)| {
             let (name, kind, selection, refuse, promote, class) = what;
-            let (limit, margin, on_miss, verification, fails) = how;
+            let (limit, margin, on_miss, verification, fails, hooks) = how;
             let mut policy = Policy::new(PolicyId(Uuid::from_u128(id)), name);
             policy.kind = kind;
             policy.selection = selection;
@@ -158,6 +162,7 @@ pub fn policies() -> impl Strategy<Value = Policy> {
             policy.on_partial = if fails { OnPartial::Fail } else { OnPartial::Warn };
             policy.retention = retention;
             policy.log_retention = logs;
+            policy.hooks = hooks;
             policy
         },
     )
@@ -174,6 +179,7 @@ enum Break {
     LogDays(u32),
     NoHosts(bool),
     NoTime,
+    Hooks(Vec<Hook>, &'static str),
 }
 
 /// Zero, or more than this.
@@ -183,19 +189,20 @@ fn out_of_range(most: u32) -> impl Strategy<Value = u32> {
 
 fn breaks() -> impl Strategy<Value = Break> {
     prop_oneof![
-        broken_names().prop_map(Break::Name),
-        out_of_range(MOST_KEPT).prop_map(Break::Count),
-        out_of_range(36_500).prop_map(Break::Days),
-        (MOST_KEPT + 1..=u32::MAX).prop_map(Break::Least),
-        out_of_range(MOST_KEPT).prop_map(Break::Fulls),
-        out_of_range(MOST_KEPT).prop_map(Break::LogDays),
-        any::<bool>().prop_map(Break::NoHosts),
-        Just(Break::NoTime),
+        1 => broken_names().prop_map(Break::Name),
+        1 => out_of_range(MOST_KEPT).prop_map(Break::Count),
+        1 => out_of_range(36_500).prop_map(Break::Days),
+        1 => (MOST_KEPT + 1..=u32::MAX).prop_map(Break::Least),
+        1 => out_of_range(MOST_KEPT).prop_map(Break::Fulls),
+        1 => out_of_range(MOST_KEPT).prop_map(Break::LogDays),
+        1 => any::<bool>().prop_map(Break::NoHosts),
+        1 => Just(Break::NoTime),
+        3 => broken_hooks().prop_map(|(hooks, code)| Break::Hooks(hooks, code)),
     ]
 }
 
 /// Policies that are valid but for one thing: a name that is none (`V2`), a number of the retention that is out of range (`V5`),
-/// a selection that names no server, or a freeze of no length.
+/// a selection that names no server, a freeze of no length, or hooks that break a rule.
 pub fn broken_policies() -> impl Strategy<Value = Broken<Policy>> {
     (policies(), breaks()).prop_map(|(mut policy, how)| {
         let (rule, code) = match how {
@@ -216,6 +223,10 @@ pub fn broken_policies() -> impl Strategy<Value = Broken<Policy>> {
                 policy.quiesce.limit = Some(Duration::ZERO);
                 ("", "quiesce.limit_zero")
             }
+            Break::Hooks(hooks, code) => {
+                policy.hooks = hooks;
+                ("", code)
+            }
             number => {
                 match number {
                     Break::Count(count) => policy.retention.count = Some(count),
@@ -223,7 +234,7 @@ pub fn broken_policies() -> impl Strategy<Value = Broken<Policy>> {
                     Break::Least(least) => policy.retention.min_keep = nonzero(least),
                     Break::Fulls(fulls) => policy.log_retention = LogRetention::FollowFulls(fulls),
                     Break::LogDays(days) => policy.log_retention = LogRetention::Days(days),
-                    Break::Name(_) | Break::NoHosts(_) | Break::NoTime => {}
+                    Break::Name(_) | Break::NoHosts(_) | Break::NoTime | Break::Hooks(..) => {}
                 }
                 ("V5", "retention.out_of_range")
             }

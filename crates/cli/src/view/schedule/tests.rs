@@ -113,3 +113,18 @@ fn run() {
     let job = Job::new(id, JobKind::Backup, key, Trigger::Api, utc("2026-03-29T00:30:00Z"));
     check("run", &RunView::of(2, 14, 1, &[job]));
 }
+
+#[test]
+fn an_interval_is_said_in_the_largest_unit_that_fits() {
+    for (seconds, words) in [
+        (1, "1 s"),
+        (90, "90 s"),
+        (5400, "90 min"),
+        (21_600, "6 h"),
+        (86_400, "1 d"),
+        (129_600, "36 h"),
+    ] {
+        assert_eq!(super::interval_words(Duration::from_secs(seconds)), words);
+    }
+    assert_eq!(super::interval_words(Duration::from_millis(1500)), "1500 ms");
+}
