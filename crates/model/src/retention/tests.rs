@@ -3,6 +3,7 @@
 mod history;
 mod naive;
 mod properties;
+mod years;
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;

@@ -64,19 +64,20 @@ pub(super) fn history() -> impl Strategy<Value = Vec<RestorePoint>> {
     })
 }
 
-/// One point of [`any_history`]: hours since the one before, kind, generations left out, state, policy, stream, and what of its
+/// One point of [`any_history`]: hours since the one before (and 20), kind, generations left out, state, policy, stream, and what of its
 /// logs it needs.
 type Wild = (i64, u8, u32, u8, u128, u8, u8);
 
 /// Points as no orderly backup leaves them: in any order, several at one instant, of several streams, missing, half deleted,
 /// from the future, with logs that come again or that they need and lack.
 pub(super) fn any_history() -> impl Strategy<Value = Vec<RestorePoint>> {
-    let one = (0_i64..60, 0_u8..10, 0_u32..5, 0_u8..16, 0_u128..8, 1_u8..6, 0_u8..8);
+    let one = (0_i64..80, 0_u8..10, 0_u32..5, 0_u8..16, 0_u128..8, 1_u8..6, 0_u8..8);
     let ordered = proptest::collection::vec(one, 0..25).prop_map(|all: Vec<Wild>| {
         let (mut hours, mut generation) = (0, 1_u32);
         let mut points = Vec::new();
         for ((pause, kind, gap, state, made_under, stream, needs), id) in all.into_iter().zip(1..) {
-            hours += pause;
+            // Many at one instant.
+            hours += (pause - 20).max(0);
             let range = match gap {
                 0 => generation.saturating_sub(3).max(1)..=generation + 1,
                 1 => generation.saturating_sub(4).max(1)..=generation.saturating_sub(2).max(1),
