@@ -93,11 +93,14 @@ impl Jump {
                 assert!(all.windows(2).all(|pair| pair[0].due < pair[1].due), "{told}");
                 let due: Vec<_> = all.iter().filter(|f| f.takes_place()).map(|f| f.due).collect();
                 assert_eq!(due, look.due(&events, gap, overlap), "{told}");
-                // Asked from in between, the answer is the same.
-                if let Some(at) = (!all.is_empty()).then(|| drawn(all.len())) {
-                    let rest: Vec<_> =
-                        schedule.firings(all[at].due).take_while(|f| f.due < to).collect();
-                    assert_eq!(rest, all[at + 1..], "{told}");
+                // Asked from in between, and from among what clocks skip, the answer is the same.
+                let (hole, behind) = self.hole();
+                let some = from + TimeDelta::minutes(number(drawn(3600)));
+                let among = self.at + TimeDelta::minutes(number(drawn(length(hole, behind))));
+                for after in [some, among] {
+                    let rest = schedule.firings(after).take_while(|firing| firing.due < to);
+                    let wanted = all.iter().filter(|firing| firing.due > after).cloned();
+                    assert!(rest.eq(wanted), "{told} after {after}");
                 }
             }
         }
