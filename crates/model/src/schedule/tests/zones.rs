@@ -1,9 +1,9 @@
 //! Every zone, every jump of its clocks from 2000 to 2040, every kind of rule: no due time is lost and none is doubled.
 //!
-//! Each run looks at the odd ones and at some others. The long form looks at all:
+//! Each run looks at the odd ones and at some others. The long form looks at all, which takes one core three minutes:
 //!
 //! ```text
-//! cargo test -p stillpoint-model --lib -- --ignored --nocapture every_jump
+//! cargo test --release -p stillpoint-model --lib -- --ignored --nocapture every_jump
 //! ```
 
 use std::collections::BTreeMap;
