@@ -397,7 +397,8 @@ impl Decisions {
 /// Pure: the same inputs give the same decisions, and once they are carried out, the same again.
 ///
 /// # Complexity
-/// O(n log n) for n points and segments, times the number of policies.
+/// O(n log n) for n points and segments, times the number of policies, where the logs of a stream follow each other; quadratic
+/// where it has many gaps and as many points that lack logs.
 pub fn decide(inputs: &RetentionInputs<'_>) -> Decisions {
     decide_without(inputs, None)
 }
@@ -408,49 +409,54 @@ fn decide_without(inputs: &RetentionInputs<'_>, wanted: Option<PointId>) -> Deci
     if let Some(point) = points.iter_mut().find(|point| Some(point.what) == wanted) {
         *point = Decision { what: point.what, fate: Fate::Delete, reasons: vec![Why::Wanted] };
     }
-    let kept: BTreeSet<PointId> =
-        points.iter().filter(|point| point.is_kept()).map(|point| point.what).collect();
-    let segments = segments::decide(inputs, &kept);
-    let segments_kept: BTreeSet<SegmentId> =
-        segments.iter().filter(|segment| segment.is_kept()).map(|segment| segment.what).collect();
-    points::follow_segments(inputs, &segments_kept, &mut points);
-    let kept: BTreeSet<PointId> =
-        points.iter().filter(|point| point.is_kept()).map(|point| point.what).collect();
-
-    let (mut needed, mut all) = (BTreeSet::new(), BTreeSet::new());
-    for point in inputs.points {
-        let snapshots = point.members.iter().map(|member| &member.snapshot);
-        all.extend(snapshots.clone());
-        if kept.contains(&point.id) {
-            // Members of a point go together.
-            needed.extend(snapshots);
-        }
-    }
-    for segment in inputs.segments {
-        all.extend(&segment.snapshots);
-        if segments_kept.contains(&segment.id) {
-            needed.extend(&segment.snapshots);
-        }
-    }
-    let snapshots = all.difference(&needed).map(|snapshot| (*snapshot).clone()).collect();
+    let segments = segments::decide(inputs, &points);
+    points::follow_segments(inputs, &segments, &mut points);
+    let snapshots = snapshots_that_go(inputs, &points, &segments);
     Decisions { points, segments, snapshots }
 }
 
-/// How old each of these instants is, the newest being not old at all, where between two neighbours no more counts than half of
-/// `kept`.
-fn lived_through(
-    instants: &BTreeSet<DateTime<Utc>>,
-    kept: TimeDelta,
-) -> BTreeMap<DateTime<Utc>, TimeDelta> {
-    let mut ages = BTreeMap::new();
-    let (mut age, mut newer): (TimeDelta, Option<DateTime<Utc>>) = (TimeDelta::zero(), None);
-    for instant in instants.iter().rev() {
-        let passed = newer.map_or(TimeDelta::zero(), |newer| newer - *instant);
-        age = age.checked_add(&passed.min(kept / 2)).unwrap_or(TimeDelta::MAX);
-        ages.insert(*instant, age);
-        newer = Some(*instant);
+/// Those that only points and segments need that go. What is kept is told from what goes by two sorted lists: sets of so many
+/// names take half of the time of everything.
+fn snapshots_that_go(
+    inputs: &RetentionInputs<'_>,
+    points: &[Decision<PointId>],
+    segments: &[Decision<SegmentId>],
+) -> BTreeSet<SnapshotRef> {
+    let (mut stays, mut goes) = (Vec::new(), Vec::new());
+    for (point, decision) in inputs.points.iter().zip(points) {
+        // Members of a point go together.
+        let list = if decision.is_kept() { &mut stays } else { &mut goes };
+        list.extend(point.members.iter().map(|member| &member.snapshot));
     }
-    ages
+    for (segment, decision) in inputs.segments.iter().zip(segments) {
+        let list = if decision.is_kept() { &mut stays } else { &mut goes };
+        list.extend(&segment.snapshots);
+    }
+    for list in [&mut stays, &mut goes] {
+        list.sort();
+        list.dedup();
+    }
+    let mut stays = stays.into_iter().peekable();
+    goes.retain(|snapshot| {
+        while stays.next_if(|other| other < snapshot).is_some() {}
+        stays.peek() != Some(snapshot)
+    });
+    goes.into_iter().cloned().collect()
+}
+
+/// Each of these instants, the newest first, and how old it is: the newest is not old at all, and between two neighbours no more
+/// counts than half of `kept`.
+fn lived_through(
+    newest_first: impl Iterator<Item = DateTime<Utc>>,
+    kept: TimeDelta,
+) -> impl Iterator<Item = (DateTime<Utc>, TimeDelta)> {
+    let (mut age, mut newer): (TimeDelta, Option<DateTime<Utc>>) = (TimeDelta::zero(), None);
+    newest_first.map(move |instant| {
+        let passed = newer.map_or(TimeDelta::zero(), |newer| newer - instant);
+        age = age.checked_add(&passed.min(kept / 2)).unwrap_or(TimeDelta::MAX);
+        newer = Some(instant);
+        (instant, age)
+    })
 }
 
 /// The last of a stretch of generations that follow each other from one on.

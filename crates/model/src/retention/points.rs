@@ -19,64 +19,19 @@ fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
 }
 
 pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
-    let mut keeps: BTreeMap<PointId, Vec<Why>> = BTreeMap::new();
-    let mut keep = |point: PointId, why| keeps.entry(point).or_default().push(why);
-    let policy_of = |point: &RestorePoint| {
-        let made_under = point.policy.as_ref()?.id;
-        inputs.policies.iter().find(|policy| policy.id == made_under)
-    };
-    for point in inputs.points {
-        if let Some(protected) = inputs.protected.get(&point.id) {
-            for name in &protected.holds {
-                keep(point.id, Why::Held { name: name.clone() });
-            }
-            if let Some(until) = protected.locked_until.filter(|until| *until > inputs.now) {
-                keep(point.id, Why::Locked { until });
-            }
-            if let Some(why) = &protected.unknown {
-                keep(point.id, Why::LockUnknown { why: why.clone() });
-            }
-        }
-        if point.state == PointState::Expiring {
-            continue;
-        }
-        if point.state == PointState::Provisional {
-            keep(point.id, Why::NotOver);
-        }
-        if point.taken_at > inputs.now {
-            keep(point.id, Why::Future);
-        }
-        if point.state == PointState::LogsOnly {
-            // Its rules have let it go. It is nothing but its logs.
-            continue;
-        }
-        match policy_of(point) {
-            None => keep(point.id, Why::NoPolicy),
-            Some(policy) if policy.retention.keeps_all() => {
-                keep(point.id, Why::KeepsAll { policy: policy.id });
-            }
-            Some(_) => {}
-        }
+    let mut keeps: Vec<Vec<Why>> =
+        inputs.points.iter().map(|point| keeps_by_itself(point, inputs)).collect();
+    let good = inputs.points.iter().enumerate().filter(|(_, point)| is_good(point, inputs.now));
+    if let Some((at, _)) = good.max_by_key(|(_, point)| (point.taken_at, point.id)) {
+        keeps[at].push(Why::NewestGood);
     }
-    let newest = |of: &mut dyn Iterator<Item = &RestorePoint>| {
-        of.max_by_key(|point| (point.taken_at, point.id)).map(|point| point.id)
-    };
-    if let Some(point) = newest(&mut inputs.points.iter().filter(|p| is_good(p, inputs.now))) {
-        keep(point, Why::NewestGood);
-    }
-    for point in newest_suspects(inputs) {
-        keep(point, Why::NewestOfStream);
+    for at in newest_suspects(inputs.points) {
+        keeps[at].push(Why::NewestOfStream);
     }
     for policy in inputs.policies.iter().filter(|policy| !policy.retention.keeps_all()) {
-        let of_policy = |point: &&RestorePoint| {
-            point.policy.as_ref().is_some_and(|made_under| made_under.id == policy.id)
-        };
-        let points: Vec<_> = inputs.points.iter().filter(of_policy).collect();
-        for (point, why) in by_rules(policy, &points, inputs) {
-            keep(point, why);
-        }
+        keep_by_rules(policy, inputs, &mut keeps);
     }
-    let decision = |point: &RestorePoint| {
+    let decisions = inputs.points.iter().zip(keeps).map(|(point, keeps)| {
         let otherwise = if point.state == PointState::Expiring {
             Why::Expiring
         } else if point.has_database() {
@@ -84,78 +39,125 @@ pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
         } else {
             Why::SegmentGoes
         };
-        Decision::of(point.id, keeps.remove(&point.id).unwrap_or_default(), otherwise)
-    };
-    inputs.points.iter().map(decision).collect()
+        Decision::of(point.id, keeps, otherwise)
+    });
+    decisions.collect()
 }
 
-/// Of each log stream the newest point, where it is suspect: a bad one is better than none.
-fn newest_suspects(inputs: &RetentionInputs<'_>) -> Vec<PointId> {
-    let mut newest: BTreeMap<_, &RestorePoint> = BTreeMap::new();
-    for point in inputs.points.iter().filter(|point| point.has_database()) {
+/// What keeps a point whatever others there are.
+fn keeps_by_itself(point: &RestorePoint, inputs: &RetentionInputs<'_>) -> Vec<Why> {
+    let mut keeps = Vec::new();
+    if let Some(protected) = inputs.protected.get(&point.id) {
+        keeps.extend(protected.holds.iter().map(|name| Why::Held { name: name.clone() }));
+        let locked = protected.locked_until.filter(|until| *until > inputs.now);
+        keeps.extend(locked.map(|until| Why::Locked { until }));
+        keeps.extend(protected.unknown.iter().map(|why| Why::LockUnknown { why: why.clone() }));
+    }
+    if point.state == PointState::Expiring {
+        return keeps;
+    }
+    if point.state == PointState::Provisional {
+        keeps.push(Why::NotOver);
+    }
+    if point.taken_at > inputs.now {
+        keeps.push(Why::Future);
+    }
+    if point.state == PointState::LogsOnly {
+        // Its rules have let it go. It is nothing but its logs.
+        return keeps;
+    }
+    let made_under = point.policy.as_ref().map(|policy| policy.id);
+    match inputs.policies.iter().find(|policy| Some(policy.id) == made_under) {
+        None => keeps.push(Why::NoPolicy),
+        Some(policy) if policy.retention.keeps_all() => {
+            keeps.push(Why::KeepsAll { policy: policy.id });
+        }
+        Some(_) => {}
+    }
+    keeps
+}
+
+/// Of each log stream the place of the newest point, where it is suspect: a bad one is better than none.
+fn newest_suspects(points: &[RestorePoint]) -> impl Iterator<Item = usize> {
+    let mut newest: BTreeMap<_, usize> = BTreeMap::new();
+    for (at, point) in points.iter().enumerate().filter(|(_, point)| point.has_database()) {
         let stream = point.logs.as_ref().map(PointLogs::chain);
-        let known = newest.entry(stream).or_insert(point);
-        if (known.taken_at, known.id) < (point.taken_at, point.id) {
-            *known = point;
+        let known = newest.entry(stream).or_insert(at);
+        if (points[*known].taken_at, points[*known].id) < (point.taken_at, point.id) {
+            *known = at;
         }
     }
-    let suspect = |point: &&RestorePoint| matches!(point.trust, Trust::Suspect { .. });
-    newest.into_values().filter(suspect).map(|point| point.id).collect()
+    newest.into_values().filter(|at| matches!(points[*at].trust, Trust::Suspect { .. }))
 }
 
-/// What the rules of one policy keep of its points. One that is suspect or missing counts for nothing, and stays for as long as
-/// a good one would in its place.
-fn by_rules(
-    policy: &Policy,
-    points: &[&RestorePoint],
-    inputs: &RetentionInputs<'_>,
-) -> Vec<(PointId, Why)> {
+/// A point that the rules of its policy are about.
+struct Ruled<'a> {
+    point: &'a RestorePoint,
+    /// Its place among all points.
+    at: usize,
+    is_good: bool,
+    stays: bool,
+}
+
+/// Notes what the rules of one policy keep of its points. One that is suspect or missing counts for nothing, and stays for as
+/// long as a good one would in its place.
+fn keep_by_rules(policy: &Policy, inputs: &RetentionInputs<'_>, keeps: &mut [Vec<Why>]) {
     let (rules, policy) = (&policy.retention, policy.id);
-    let mut points: Vec<_> = points.iter().filter(|point| point.has_database()).collect();
-    points.sort_by_key(|point| std::cmp::Reverse((point.taken_at, point.id)));
-    let good: Vec<_> = points.iter().filter(|point| is_good(point, inputs.now)).collect();
-    let mut kept = Vec::new();
+    let all = inputs.points.iter().enumerate().filter(|(_, point)| {
+        let made_under = point.policy.as_ref().map(|policy| policy.id);
+        made_under == Some(policy) && point.has_database()
+    });
+    let mut points: Vec<Ruled<'_>> = all
+        .map(|(at, point)| Ruled { point, at, is_good: is_good(point, inputs.now), stays: false })
+        .collect();
+    points.sort_by_key(|ruled| std::cmp::Reverse((ruled.point.taken_at, ruled.point.id)));
+    let mut keep = |ruled: &mut Ruled<'_>, why| {
+        ruled.stays = true;
+        keeps[ruled.at].push(why);
+    };
 
     if let Some(of) = rules.count {
-        let mut newer = 0;
-        for point in &points {
-            if newer < of {
-                kept.push((point.id, Why::Count { policy, nth: newer + 1, of }));
+        let mut nth = 1;
+        for ruled in &mut points {
+            if nth > of {
+                break;
             }
-            newer += u32::from(is_good(point, inputs.now));
+            keep(ruled, Why::Count { policy, nth, of });
+            nth += u32::from(ruled.is_good);
         }
     }
     if let Some(days) = rules.within_days {
         let window = TimeDelta::days(i64::from(days));
-        let instants = good.iter().map(|point| point.taken_at).collect();
-        let ages = lived_through(&instants, window);
-        for point in &points {
+        let good = points.iter().filter(|ruled| ruled.is_good).map(|ruled| ruled.point.taken_at);
+        let mut ages = lived_through(good.collect::<Vec<_>>().into_iter(), window).peekable();
+        let mut age = None;
+        for ruled in &mut points {
             // As old as the next good one after it: a suspect one has no age of its own.
-            let age = ages.range(point.taken_at..).next().map(|(_, age)| *age);
+            while let Some((_, next)) = ages.next_if(|(good, _)| *good >= ruled.point.taken_at) {
+                age = Some(next);
+            }
             if age.is_none_or(|age| age < window) {
-                kept.push((point.id, Why::Within { policy, days }));
+                keep(ruled, Why::Within { policy, days });
             }
         }
     }
-    if let Some(gfs) = rules.gfs {
-        for (period, of) in grids(gfs) {
-            let mut places = BTreeSet::new();
-            for point in &good {
-                let place = place_of(period, inputs.zone.civil(point.taken_at));
-                let nth = u32::try_from(places.len()).unwrap_or(u32::MAX) + 1;
-                if nth <= of && places.insert(place) {
-                    kept.push((point.id, Why::Grid { policy, period, nth, of }));
-                }
+    for (period, of) in rules.gfs.map(grids).into_iter().flatten() {
+        let mut places = BTreeSet::new();
+        for ruled in points.iter_mut().filter(|ruled| ruled.is_good) {
+            let nth = u32::try_from(places.len()).unwrap_or(u32::MAX).saturating_add(1);
+            if nth > of {
+                break;
+            }
+            if places.insert(place_of(period, inputs.zone.civil(ruled.point.taken_at))) {
+                keep(ruled, Why::Grid { policy, period, nth, of });
             }
         }
     }
     let least = rules.min_keep.get();
-    let stays: BTreeSet<PointId> = kept.iter().map(|(point, _)| *point).collect();
-    let short = (least as usize)
-        .saturating_sub(good.iter().filter(|point| stays.contains(&point.id)).count());
-    let more = good.iter().filter(|point| !stays.contains(&point.id)).take(short);
-    kept.extend(more.map(|point| (point.id, Why::Least { policy, least })));
-    kept
+    let stays = points.iter().filter(|ruled| ruled.is_good && ruled.stays).count();
+    let short = (least as usize).saturating_sub(stays);
+    let more = points.iter_mut().filter(|ruled| ruled.is_good && !ruled.stays).take(short);
+    more.for_each(|ruled| keep(ruled, Why::Least { policy, least }));
 }
 
 fn grids(gfs: Gfs) -> [(Period, u32); 5] {
@@ -182,12 +184,16 @@ fn place_of(period: Period, civil: NaiveDateTime) -> (i32, u32, u32) {
 /// A log backup is nothing but its segment.
 pub(super) fn follow_segments(
     inputs: &RetentionInputs<'_>,
-    kept: &BTreeSet<SegmentId>,
+    segments: &[Decision<SegmentId>],
     decisions: &mut [Decision<PointId>],
 ) {
+    let kept = segments.iter().filter(|segment| segment.is_kept()).map(|segment| segment.what);
+    let mut kept: Vec<SegmentId> = kept.collect();
+    kept.sort_unstable();
     for (point, decision) in inputs.points.iter().zip(decisions) {
         let is_its_logs = !point.has_database() && point.state != PointState::Expiring;
-        if is_its_logs && kept.contains(&SegmentId(point.id.0)) && !decision.is_kept() {
+        let goes = is_its_logs && !decision.is_kept();
+        if goes && kept.binary_search(&SegmentId(point.id.0)).is_ok() {
             decision.fate = Fate::Keep;
             decision.reasons = vec![Why::SegmentStays];
         }

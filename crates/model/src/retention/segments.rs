@@ -1,6 +1,7 @@
 //! Verdicts of log segments.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -14,68 +15,208 @@ use crate::policy::{LogRetention, Policy};
 
 pub(super) fn decide(
     inputs: &RetentionInputs<'_>,
-    kept: &BTreeSet<PointId>,
+    points: &[Decision<PointId>],
 ) -> Vec<Decision<SegmentId>> {
-    let mut keeps: BTreeMap<SegmentId, Vec<Why>> = BTreeMap::new();
-    let mut keep = |segment: SegmentId, why| keeps.entry(segment).or_default().push(why);
-    let points: Vec<_> = inputs.points.iter().filter(|point| kept.contains(&point.id)).collect();
-    for segment in inputs.segments {
-        for (point, logs) in required(&points, segment) {
-            if point == segment.point || is_missing(logs, segment) {
-                keep(segment.id, Why::Required { point });
-            }
-        }
-        if points.iter().any(|point| point.id == segment.point && is_protected(inputs, point)) {
-            keep(segment.id, Why::PointProtected { point: segment.point });
-        }
-        if segment.taken_at > inputs.now {
-            keep(segment.id, Why::Future);
+    let points: Vec<_> = inputs
+        .points
+        .iter()
+        .zip(points)
+        .filter(|(_, decision)| decision.is_kept())
+        .map(|(point, _)| point)
+        .collect();
+    let segments = Segments::of(inputs.segments);
+    let mut keeps: Vec<Vec<Why>> = inputs.segments.iter().map(|_| Vec::new()).collect();
+    for point in points.iter().filter(|point| point.has_database()) {
+        for at in segments.required(point) {
+            keeps[at].push(Why::Required { point: point.id });
         }
     }
-    if inputs.policies.is_empty() {
-        inputs.segments.iter().for_each(|segment| keep(segment.id, Why::NoLogPolicy));
+    let is_protected = |point: &&&RestorePoint| {
+        inputs.protected.get(&point.id).is_some_and(|protected| protected.keeps(inputs.now))
+    };
+    for point in points.iter().filter(is_protected).map(|point| point.id) {
+        for at in segments.brought_by(point) {
+            keeps[at].push(Why::PointProtected { point });
+        }
+    }
+    for (segment, keeps) in inputs.segments.iter().zip(&mut keeps) {
+        if segment.taken_at > inputs.now {
+            keeps.push(Why::Future);
+        }
+        if inputs.policies.is_empty() {
+            keeps.push(Why::NoLogPolicy);
+        }
     }
     for policy in inputs.policies {
+        let mut rolled_through = |points: &[&RestorePoint]| {
+            for (point, keeps) in segments.rolled_through(points).into_iter().zip(&mut keeps) {
+                keeps.extend(point.map(|point| Why::RollsForward { point, policy: policy.id }));
+            }
+        };
         match policy.log_retention {
-            LogRetention::AsFulls => {
-                for (segment, point) in rolled_through(inputs.segments, &points) {
-                    keep(segment, Why::RollsForward { point, policy: policy.id });
-                }
-            }
-            LogRetention::FollowFulls(count) => {
-                let newest = newest(&points, policy, count);
-                for (segment, point) in rolled_through(inputs.segments, &newest) {
-                    keep(segment, Why::RollsForward { point, policy: policy.id });
-                }
-            }
+            LogRetention::AsFulls => rolled_through(&points),
+            LogRetention::FollowFulls(count) => rolled_through(&newest(&points, policy, count)),
             LogRetention::Days(days) => {
-                for segment in within(inputs, days) {
-                    keep(segment, Why::LogDays { policy: policy.id, days });
+                for at in within(inputs, days) {
+                    keeps[at].push(Why::LogDays { policy: policy.id, days });
                 }
             }
             LogRetention::None => {}
         }
     }
-    let decision = |segment: &LogSegment| {
-        let keeps = keeps.remove(&segment.id).unwrap_or_default();
-        Decision::of(segment.id, keeps, Why::NotNeeded)
-    };
-    inputs.segments.iter().map(decision).collect()
+    let decisions = inputs.segments.iter().zip(keeps);
+    decisions.map(|(segment, keeps)| Decision::of(segment.id, keeps, Why::NotNeeded)).collect()
 }
 
-fn is_protected(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> bool {
-    inputs.protected.get(&point.id).is_some_and(|protected| protected.keeps(inputs.now))
+/// The segments of a database by what is looked for, each by its place among all of them.
+struct Segments<'a> {
+    all: &'a [LogSegment],
+    streams: BTreeMap<LogChain, Stream>,
+    /// By the point that brought them.
+    brought: Vec<(PointId, usize)>,
 }
 
-/// The points that need logs of a segment's stream to be recovered to their own instant.
-fn required<'a>(
-    points: &'a [&RestorePoint],
-    segment: &'a LogSegment,
-) -> impl Iterator<Item = (PointId, &'a PointLogs)> {
-    points.iter().filter(|point| point.has_database()).filter_map(|point| {
-        let logs = point.logs.as_ref()?;
-        (logs.chain() == segment.chain).then_some((point.id, logs))
-    })
+/// The segments of a log stream, in the order of their first generations.
+#[derive(Default)]
+struct Stream {
+    places: Vec<usize>,
+    /// The latest generation up to and with each of them.
+    reached: Vec<Generation>,
+}
+
+impl Stream {
+    /// Those from the first on that reaches so far.
+    fn from(&self, last: Option<Generation>) -> &[usize] {
+        let before = self.reached.partition_point(|reached| Some(*reached) < last);
+        &self.places[before..]
+    }
+}
+
+impl<'a> Segments<'a> {
+    fn of(all: &'a [LogSegment]) -> Self {
+        let mut streams: BTreeMap<LogChain, Stream> = BTreeMap::new();
+        for (at, segment) in all.iter().enumerate() {
+            streams.entry(segment.chain).or_default().places.push(at);
+        }
+        for stream in streams.values_mut() {
+            stream.places.sort_by_key(|at| {
+                let segment = &all[*at];
+                (*segment.range.start(), *segment.range.end(), segment.id)
+            });
+            let mut reached = Generation(0);
+            stream.reached = stream
+                .places
+                .iter()
+                .map(|at| {
+                    reached = reached.max(*all[*at].range.end());
+                    reached
+                })
+                .collect();
+        }
+        let mut brought: Vec<_> =
+            all.iter().enumerate().map(|(at, segment)| (segment.point, at)).collect();
+        brought.sort_unstable();
+        Self { all, streams, brought }
+    }
+
+    fn brought_by(&self, point: PointId) -> impl Iterator<Item = usize> {
+        let from = self.brought.partition_point(|(other, _)| *other < point);
+        let own = self.brought[from..].iter().take_while(move |(other, _)| *other == point);
+        own.map(|(_, at)| *at)
+    }
+
+    /// Those that a point needs to be recovered to its own instant: what it brought itself, and what it lacks.
+    fn required(&self, point: &RestorePoint) -> Vec<usize> {
+        let Some(logs) = &point.logs else { return Vec::new() };
+        let is_of_stream = |at: &usize| self.all[*at].chain == logs.chain();
+        let mut required: Vec<usize> = self.brought_by(point.id).filter(is_of_stream).collect();
+        if let (Some(range), Some(stream)) = (&logs.required, self.streams.get(&logs.chain())) {
+            let near = stream.from(Some(*range.start())).iter().copied();
+            let near = near.take_while(|at| self.all[*at].range.start() <= range.end());
+            required.extend(near.filter(|at| {
+                let segment = &self.all[*at];
+                segment.point != point.id && is_missing(logs, segment)
+            }));
+        }
+        required
+    }
+
+    /// For each segment the newest of the points that can be rolled forward through it without a gap.
+    ///
+    /// # Complexity
+    /// The walk of a point ends where a newer one has stood just so: what follows is the same. Where logs follow each other,
+    /// that is after the next point.
+    fn rolled_through(&self, points: &[&RestorePoint]) -> Vec<Option<PointId>> {
+        let mut newest_first: Vec<_> = points.iter().filter(|point| point.has_database()).collect();
+        newest_first.sort_by_key(|point| Reverse((point.taken_at, point.id)));
+        let mut through: Vec<Option<PointId>> = vec![None; self.all.len()];
+        let mut stood: Vec<Option<Walk>> = vec![None; self.all.len()];
+        'points: for point in newest_first {
+            let Some(logs) = &point.logs else { continue };
+            let Some(stream) = self.streams.get(&logs.chain()) else { continue };
+            let mut walk = Walk::of(point, logs);
+            for &at in stream.from(walk.last) {
+                match walk.step(at, &self.all[at]) {
+                    Step::Gap => break,
+                    Step::Through => {
+                        through[at].get_or_insert(point.id);
+                    }
+                    Step::Past => {}
+                }
+                if stood[at].replace(walk) == Some(walk) {
+                    continue 'points;
+                }
+            }
+            if let Some(again) = walk.again {
+                through[again].get_or_insert(point.id);
+            }
+        }
+        through
+    }
+}
+
+/// How far a point has been rolled forward.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Walk {
+    /// The generation. A point that needs no logs begins with the first that is younger.
+    last: Option<Generation>,
+    until: DateTime<Utc>,
+    /// Logs that were stored once more show that nothing came after them: only the last time counts.
+    again: Option<usize>,
+}
+
+enum Step {
+    Past,
+    Through,
+    Gap,
+}
+
+impl Walk {
+    /// From the point's own logs on, which stay with it, so that another's are needed only beyond them.
+    fn of(point: &RestorePoint, logs: &PointLogs) -> Self {
+        Self { last: logs.whole(), until: point.taken_at, again: None }
+    }
+
+    fn step(&mut self, at: usize, segment: &LogSegment) -> Step {
+        let end = *segment.range.end();
+        let is_behind = self.last.is_some_and(|last| end < last);
+        let is_before = self.last.is_none() && segment.taken_at < self.until;
+        if is_behind || is_before {
+            return Step::Past;
+        }
+        if self.last.is_some_and(|last| !follows(last, *segment.range.start())) {
+            return Step::Gap;
+        }
+        let is_new = self.last.is_none_or(|last| last < end);
+        if is_new {
+            self.last = Some(end);
+            self.again = self.again.filter(|_| segment.taken_at < self.until);
+        } else if self.until < segment.taken_at {
+            self.again = Some(at);
+        }
+        self.until = self.until.max(segment.taken_at);
+        if is_new { Step::Through } else { Step::Past }
+    }
 }
 
 /// Whether a segment has something that a point needs and has not itself. Its own logs are those of its range and the open one
@@ -109,67 +250,20 @@ fn newest<'a>(points: &[&'a RestorePoint], of: &Policy, count: u32) -> Vec<&'a R
         .filter(|point| point.has_database() && !point.is_missing())
         .filter(|point| !of.kind.takes_database() || is_own(point))
         .collect();
-    points.sort_by_key(|point| std::cmp::Reverse((point.taken_at, point.id)));
+    points.sort_by_key(|point| Reverse((point.taken_at, point.id)));
     points.truncate(count as usize);
     points
 }
 
-/// The segments through which any of the points can be rolled forward without a gap, each with the newest of them that can.
-fn rolled_through(
-    segments: &[LogSegment],
-    points: &[&RestorePoint],
-) -> BTreeMap<SegmentId, PointId> {
-    let mut streams: BTreeMap<LogChain, Vec<&LogSegment>> = BTreeMap::new();
-    for segment in segments {
-        streams.entry(segment.chain).or_default().push(segment);
-    }
-    for stream in streams.values_mut() {
-        stream.sort_by_key(|segment| (*segment.range.start(), *segment.range.end(), segment.id));
-    }
-    let mut oldest_first: Vec<_> = points.iter().filter(|point| point.has_database()).collect();
-    oldest_first.sort_by_key(|point| (point.taken_at, point.id));
-    let mut through = BTreeMap::new();
-    for point in oldest_first {
-        let Some(logs) = &point.logs else { continue };
-        let stream = streams.get(&logs.chain()).map_or(&[][..], Vec::as_slice);
-        // From the point's own logs on; one that needs none begins with the first that is younger.
-        // Its own stay with it, so that another's are needed only beyond them.
-        let own = logs.range.as_ref().map(|range| *range.end());
-        let mut last = logs.required.as_ref().map(|range| *range.end()).max(own);
-        let mut until = point.taken_at;
-        // Logs that were stored once more show that nothing came after them: only the last time counts.
-        let mut again = None;
-        for segment in stream {
-            let is_behind = last.is_some_and(|last| *segment.range.end() < last);
-            let is_before = last.is_none() && segment.taken_at < point.taken_at;
-            if is_behind || is_before {
-                continue;
-            }
-            if last.is_some_and(|last| !follows(last, *segment.range.start())) {
-                break;
-            }
-            if last.is_none_or(|last| last < *segment.range.end()) {
-                through.insert(segment.id, point.id);
-                last = Some(*segment.range.end());
-                again = again.filter(|_| segment.taken_at < until);
-            } else if until < segment.taken_at {
-                again = Some(segment.id);
-            }
-            until = until.max(segment.taken_at);
-        }
-        through.extend(again.map(|segment| (segment, point.id)));
-    }
-    through
-}
-
-/// The segments that are no older than so many days that were lived through.
-fn within(inputs: &RetentionInputs<'_>, days: u32) -> Vec<SegmentId> {
+/// The places of the segments that are no older than so many days that were lived through.
+fn within(inputs: &RetentionInputs<'_>, days: u32) -> Vec<usize> {
     let window = TimeDelta::days(i64::from(days));
-    let of_time = || inputs.segments.iter().filter(|segment| segment.taken_at <= inputs.now);
-    let instants: BTreeSet<DateTime<Utc>> = of_time().map(|segment| segment.taken_at).collect();
-    let ages = lived_through(&instants, window);
-    of_time()
-        .filter(|segment| ages.get(&segment.taken_at).is_some_and(|age| *age < window))
-        .map(|segment| segment.id)
-        .collect()
+    let taken_at = |at: &usize| inputs.segments[*at].taken_at;
+    let mut newest_first: Vec<usize> =
+        (0..inputs.segments.len()).filter(|at| taken_at(at) <= inputs.now).collect();
+    newest_first.sort_by_key(|at| Reverse(taken_at(at)));
+    let ages = lived_through(newest_first.iter().map(taken_at), window);
+    let young = ages.take_while(|(_, age)| *age < window).count();
+    newest_first.truncate(young);
+    newest_first
 }

@@ -1,15 +1,18 @@
 //! What goes and what stays, by examples and by what holds for any points and policies.
 
+mod history;
+mod naive;
+mod properties;
+mod years;
+
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use chrono::Duration as Span;
-use proptest::prelude::*;
 use stillpoint_context::{HostId, JobId, RunId};
 use uuid::Uuid;
 
 use super::*;
-use crate::chain::reach;
 use crate::evidence::EvidenceGrain;
 use crate::handover::MemberRole;
 use crate::id::{CopyId, DatabaseId, SetToken, SnapshotId};
@@ -18,7 +21,6 @@ use crate::kind::BackupKind;
 use crate::point::{NewPoint, PointEvidence, PointLogs, PointMember, PointState, Trust};
 use crate::policy::{Gfs, LogRetention, Retention};
 use crate::quiesce::{Held, QuiesceLevel};
-use crate::seed::seeded;
 
 const DATABASE: DatabaseId = DatabaseId(Uuid::from_u128(1));
 
@@ -285,140 +287,4 @@ fn the_logs_of_a_point_that_goes_may_be_the_bridge_of_one_that_stays() {
         decisions.snapshots.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["sim:vol#data-2"]
     );
-}
-
-fn rules() -> impl Strategy<Value = Retention> {
-    let count = proptest::option::of(1_u32..6);
-    let within = proptest::option::of(1_u32..20);
-    let gfs = proptest::option::of((0_u32..3, 0_u32..3, 0_u32..3, 0_u32..3, 0_u32..3));
-    (count, within, gfs, 1_u32..4).prop_map(|(count, within_days, gfs, least)| Retention {
-        count,
-        within_days,
-        gfs: gfs.map(|(hourly, daily, weekly, monthly, yearly)| Gfs {
-            hourly,
-            daily,
-            weekly,
-            monthly,
-            yearly,
-        }),
-        min_keep: NonZeroU32::new(least).unwrap(),
-    })
-}
-
-fn log_rules() -> impl Strategy<Value = LogRetention> {
-    prop_oneof![
-        Just(LogRetention::AsFulls),
-        Just(LogRetention::None),
-        (1_u32..4).prop_map(LogRetention::FollowFulls),
-        (1_u32..10).prop_map(LogRetention::Days),
-    ]
-}
-
-/// Points in order of time, of two policies and of none, some suspect, some not over, with logs that go on or have gaps.
-fn history() -> impl Strategy<Value = Vec<RestorePoint>> {
-    let one = (1_i64..60, 0_u8..10, 0_u32..3, 0_u8..12, 0_u128..4);
-    proptest::collection::vec(one, 0..25).prop_map(|all| {
-        let (mut hours, mut generation) = (0, 1);
-        all.into_iter()
-            .zip(1..)
-            .map(|((pause, kind, gap, state, made_under), id)| {
-                hours += pause;
-                generation += gap / 2;
-                let range = generation..=generation + 1;
-                generation += 2;
-                let mut point = if kind < 4 {
-                    log(id, hours, range)
-                } else {
-                    with_logs(point(id, hours), range)
-                };
-                point.policy = (made_under > 0).then(|| policy(made_under.div_ceil(2)).reference());
-                match state {
-                    0 => point.state = PointState::Provisional,
-                    1 | 2 => {
-                        point.trust =
-                            Trust::Suspect { at: later(), reason: "bad".into(), findings: vec![] }
-                    }
-                    _ => {}
-                }
-                point
-            })
-            .collect()
-    })
-}
-
-proptest! {
-    #![proptest_config(seeded("retention::tests"))]
-
-    #[test]
-    fn whatever_the_rules_are(
-        points in history(),
-        (first, first_logs) in (rules(), log_rules()),
-        (second, second_logs) in (rules(), log_rules()),
-        hold in proptest::option::of(0_usize..25),
-        wait in 0_i64..5000,
-    ) {
-        let policies = [
-            Policy { retention: first, log_retention: first_logs, ..policy(1) },
-            Policy { retention: second, log_retention: second_logs, ..policy(2) },
-        ];
-        let held = Protected { holds: ["h".to_owned()].into(), ..Protected::default() };
-        let protected: BTreeMap<_, _> =
-            hold.and_then(|at| points.get(at)).map(|point| (point.id, held)).into_iter().collect();
-        let now = epoch() + days(100);
-        let run = |points: &[RestorePoint], segments: &[LogSegment], now| decide(&RetentionInputs {
-            points, segments, policies: &policies, protected: &protected, ..RetentionInputs::new(now)
-        });
-        let segments: Vec<_> = points.iter().filter_map(LogSegment::of).collect();
-        let decisions = run(&points, &segments, now);
-
-        // One verdict for each, with a reason.
-        prop_assert!(decisions.points.iter().map(|d| d.what).eq(points.iter().map(|p| p.id)));
-        prop_assert!(decisions.segments.iter().map(|d| d.what).eq(segments.iter().map(|s| s.id)));
-        prop_assert!(decisions.points.iter().all(|d| !d.reasons.is_empty()));
-        prop_assert!(decisions.segments.iter().all(|d| !d.reasons.is_empty()));
-
-        // Waiting loses nothing.
-        prop_assert_eq!(&run(&points, &segments, now + days(wait)), &decisions);
-
-        // Good ones stay: the newest, and as many as each policy says.
-        let stays: BTreeSet<_> = decisions.points.iter().filter(|d| d.is_kept()).map(|d| d.what).collect();
-        let is_good = |p: &&RestorePoint| p.has_database() && p.state == PointState::Available
-            && !matches!(p.trust, Trust::Suspect { .. });
-        if let Some(newest) = points.iter().rfind(is_good) {
-            prop_assert!(stays.contains(&newest.id));
-        }
-        for policy in &policies {
-            let of_policy = |p: &&RestorePoint| p.policy.as_ref().is_some_and(|made| made.id == policy.id);
-            let good: Vec<_> = points.iter().filter(is_good).filter(of_policy).collect();
-            let least = good.len().min(policy.retention.min_keep.get() as usize);
-            prop_assert!(good.iter().filter(|p| stays.contains(&p.id)).count() >= least);
-        }
-        for point in protected.keys() {
-            prop_assert!(stays.contains(point));
-        }
-
-        // What stays has the logs that it needs, and no snapshot of it goes.
-        let logs: BTreeSet<_> = decisions.segments.iter().filter(|d| d.is_kept()).map(|d| d.what).collect();
-        for point in points.iter().filter(|p| stays.contains(&p.id)) {
-            prop_assert!(point.members.iter().all(|m| !decisions.snapshots.contains(&m.snapshot)));
-            let Some(required) = point.logs.as_ref().and_then(|l| l.required.clone()) else { continue };
-            for generation in required.start().0..=required.end().0 {
-                let has = |s: &&LogSegment| s.range.contains(&Generation(generation)) && logs.contains(&s.id);
-                prop_assert!(segments.iter().any(|s| has(&s)), "{generation}");
-            }
-        }
-
-        // Once carried out there is nothing more to do, and where logs stay as fulls do, each point reaches as far as before.
-        let left: Vec<_> = points.iter().filter(|p| stays.contains(&p.id)).cloned().collect();
-        let left_segments: Vec<_> = segments.iter().filter(|s| logs.contains(&s.id)).cloned().collect();
-        let again = run(&left, &left_segments, now);
-        prop_assert!(again.points.iter().all(Decision::is_kept), "{:?}", again);
-        prop_assert!(again.snapshots.is_empty());
-        if policies.iter().any(|p| p.log_retention == LogRetention::AsFulls) {
-            for point in left.iter().filter(|p| p.has_database()) {
-                let (before, after) = (reach(point, &segments, false), reach(point, &left_segments, false));
-                prop_assert_eq!((before.until, before.last), (after.until, after.last));
-            }
-        }
-    }
 }

@@ -1,5 +1,8 @@
 //! Schedules against a naive model that looks at every minute, over gaps and overlaps of many zones.
 
+mod naive;
+mod zones;
+
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
 
@@ -305,46 +308,6 @@ fn the_stored_form_stays() {
     }
 }
 
-/// Looks at every minute of real time: the civil time that clocks show then, whether the rule has it, and how often it was shown.
-fn naive(
-    schedule: &Schedule,
-    matches: impl Fn(NaiveDateTime) -> bool,
-    from: DateTime<Utc>,
-    minutes: i64,
-) -> BTreeSet<DateTime<Utc>> {
-    let mut due = BTreeSet::new();
-    let at = |minute: i64| from + TimeDelta::minutes(minute);
-    let look = -3000..minutes + 1500;
-    let all: Vec<_> = look.clone().map(|minute| schedule.zone.civil(at(minute))).collect();
-    let civil = |minute: i64| all[usize::try_from(minute - look.start).unwrap()];
-    let mut showings = HashMap::<_, Vec<_>>::new();
-    look.clone().for_each(|minute| showings.entry(civil(minute)).or_default().push(minute));
-    for minute in look.start..minutes {
-        let shown = civil(minute);
-        if matches(shown) {
-            let wanted = match schedule.overlap {
-                Overlap::First => showings[&shown].first() == Some(&minute),
-                Overlap::Last => showings[&shown].last() == Some(&minute),
-                Overlap::Both => true,
-            };
-            if wanted {
-                due.insert(at(minute));
-            }
-        }
-        // Clocks jump: what they skip is as far behind the jump as it is behind their last minute.
-        let next = shown + TimeDelta::minutes(1);
-        let skipped = (civil(minute + 1) - next).num_minutes();
-        for skip in 0..skipped.max(0) {
-            let missing = next + TimeDelta::minutes(skip);
-            if schedule.gap == Gap::ShiftForward && matches(missing) {
-                due.insert(at(minute + 1 + skip));
-            }
-        }
-    }
-    due.retain(|due| *due > from && *due < at(minutes));
-    due
-}
-
 #[test]
 fn what_was_missed_is_made_up_for_as_the_schedule_says_however_long_it_was() {
     let mut schedule = Schedule::new("s", daily(2, 0), Zone::UTC);
@@ -450,14 +413,13 @@ proptest! {
         let mut schedule = Schedule::new("s", rule, zone(name));
         (schedule.gap, schedule.overlap) = (gap, overlap);
         let from = utc(at) - TimeDelta::minutes(before);
-        let wanted = naive(&schedule, |t| hours.contains(&t.hour()) && minutes.contains(&t.minute()), from, 3000);
-        let all: Vec<_> = schedule
-            .firings(from)
-            .take_while(|firing| firing.due < from + TimeDelta::minutes(3000))
-            .collect();
+        let to = from + TimeDelta::minutes(3000);
+        let look = naive::Look::at(schedule.zone, from, to);
+        let events = look.events(|t| hours.contains(&t.hour()) && minutes.contains(&t.minute()));
+        let all: Vec<_> = schedule.firings(from).take_while(|firing| firing.due < to).collect();
         prop_assert!(all.windows(2).all(|pair| pair[0].due < pair[1].due));
         let due: Vec<_> = all.iter().filter(|f| f.takes_place()).map(|f| f.due).collect();
-        prop_assert_eq!(due, wanted.into_iter().collect::<Vec<_>>());
+        prop_assert_eq!(due, look.due(&events, gap, overlap));
         // Asked from anywhere in between, the answer is the same.
         if let Some(middle) = all.get(all.len() / 2) {
             let rest: Vec<_> = schedule.firings(middle.due).take(all.len() - all.len() / 2 - 1).collect();
