@@ -32,7 +32,7 @@ fn policy(number: u128, kind: BackupKind) -> Policy {
 struct Logs {
     site: Site,
     full: Policy,
-    logs: Policy,
+    closed: Policy,
 }
 
 impl Logs {
@@ -40,9 +40,9 @@ impl Logs {
         let this = Self {
             site: Site::new(sim),
             full: policy(1, BackupKind::FullAndLog),
-            logs: policy(2, BackupKind::Log),
+            closed: policy(2, BackupKind::Log),
         };
-        this.site.save(&[&this.full, &this.logs]).await;
+        this.site.save(&[&this.full, &this.closed]).await;
         this.site.backed_up("full", &this.full).await;
         this.site.pass(3 * GENERATION).await;
         this
@@ -54,7 +54,7 @@ impl Logs {
 
     /// A log backup that goes well.
     async fn backed_up(&self, name: &str) -> RestorePoint {
-        self.site.backed_up(name, &self.logs).await;
+        self.site.backed_up(name, &self.closed).await;
         self.newest().await
     }
 
@@ -136,7 +136,7 @@ fn a_log_backup_is_planned_without_a_freeze() {
     sim.run(async {
         let this = Logs::new(&sim).await;
         let mut request = crate::common::request("logs");
-        request.policy = this.logs.id;
+        request.policy = this.closed.id;
         let plan = this.site.this.plan(&request).await.unwrap();
         let set = &plan.sets[0];
         assert_eq!((set.kind, set.coordination, set.freeze), (BackupKind::Log, None, None));
@@ -162,7 +162,7 @@ fn logs_that_are_truncated_while_they_are_taken_are_planned_again() {
             world.faults().on(slow).nth(1).inject(Fault::Slow(Duration::from_mins(5)));
             let truncation = Change::ForeignBackup(this.copy().database);
             world.change_in(Duration::from_secs(1), truncation);
-            let job = this.site.backup("logs", &this.logs).await;
+            let job = this.site.backup("logs", &this.closed).await;
             let points = this.site.table().await.points;
             // By then it is known that the full backup was not ours.
             assert_eq!(kinds(&job, &points), [BackupKind::FullAndLog], "{slow}: {job:#?}");
@@ -180,7 +180,7 @@ fn a_damaged_log_makes_the_log_backup_suspect() {
         let logs: Vec<_> = this.site.world.files(&this.copy()).into_iter().collect();
         let last = logs.iter().rfind(|file| file.generation.is_some()).unwrap();
         this.site.world.damage().live_file(&last.path, 77);
-        let job = this.site.backup("logs", &this.logs).await;
+        let job = this.site.backup("logs", &this.closed).await;
         assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
         let point = this.newest().await;
         assert!(matches!(point.trust, Trust::Suspect { .. }), "{point:#?}");
@@ -192,9 +192,9 @@ fn a_log_backup_that_nobody_verified_can_be_verified_later() {
     let sim = Sim::new(64);
     sim.run(async {
         let mut this = Logs::new(&sim).await;
-        this.logs.verification = Verification::AfterCompletion;
-        this.logs = this.logs.edit(this.logs.clone()).unwrap();
-        this.site.save(&[&this.logs]).await;
+        this.closed.verification = Verification::AfterCompletion;
+        this.closed = this.closed.edit(this.closed.clone()).unwrap();
+        this.site.save(&[&this.closed]).await;
         let point = this.backed_up("logs").await;
         assert!(matches!(point.trust, Trust::Verified { .. }), "{point:#?}");
     });
@@ -213,10 +213,10 @@ fn a_chain_that_was_cut_is_begun_anew() {
             // Somebody tidies up.
             let below = Generation(range(&this.newest().await).1 + 2);
             world.change(&Change::DeleteLogs { copy, below });
-            this.logs.promote_log = promotes;
-            this.logs = this.logs.edit(this.logs.clone()).unwrap();
-            this.site.save(&[&this.logs]).await;
-            let job = this.site.backup("second", &this.logs).await;
+            this.closed.promote_log = promotes;
+            this.closed = this.closed.edit(this.closed.clone()).unwrap();
+            this.site.save(&[&this.closed]).await;
+            let job = this.site.backup("second", &this.closed).await;
             assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
             let points = this.site.table().await.points;
             let window = this.topology().await.window;
@@ -270,7 +270,7 @@ fn s27_foreign_backup() {
         let this = Logs::new(&sim).await;
         this.site.world.change(&Change::ForeignBackup(this.copy().database));
         this.site.pass(Duration::from_hours(1)).await;
-        let job = this.site.backup("logs", &this.logs).await;
+        let job = this.site.backup("logs", &this.closed).await;
         assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
         assert!(
             warned(&job, "chain.foreign_backup") && warned(&job, "backup.promoted"),
@@ -386,9 +386,9 @@ fn a_log_backup_that_waited_for_a_restore_in_place_becomes_a_full_one() {
     let sim = Sim::new(69);
     sim.run(async {
         let mut this = Logs::new(&sim).await;
-        this.logs.promote_log = true;
-        this.logs = this.logs.edit(this.logs.clone()).unwrap();
-        this.site.save(&[&this.logs]).await;
+        this.closed.promote_log = true;
+        this.closed = this.closed.edit(this.closed.clone()).unwrap();
+        this.site.save(&[&this.closed]).await;
         let (site, engine) = (&this.site, &this.site.this);
         let before = this.backed_up("before").await;
         let full = site.points().await.remove(0);
@@ -396,7 +396,7 @@ fn a_log_backup_that_waited_for_a_restore_in_place_becomes_a_full_one() {
         let back = RestoreRequest::new(crate::common::key("back"), full.id, RestoreTarget::InPlace);
         let restore = engine.restore(back).await.unwrap();
         site.pass(Duration::from_mins(10)).await;
-        let job = site.backup("behind", &this.logs).await;
+        let job = site.backup("behind", &this.closed).await;
         assert_eq!(restore.wait().await.state(), JobState::Succeeded);
         assert_eq!(job.state(), JobState::SucceededWithWarnings, "{job:#?}");
         assert!(warned(&job, "backup.promoted"), "{job:#?}");

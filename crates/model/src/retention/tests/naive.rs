@@ -111,9 +111,8 @@ fn point_stays(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> Vec<Why> {
     if is_good(inputs, point) && !newer().any(|other| is_good(inputs, other)) {
         stays.push(Why::NewestGood);
     }
-    let stream = |point: &RestorePoint| {
-        point.logs.as_ref().map(|logs| (logs.signature, logs.branch))
-    };
+    let stream =
+        |point: &RestorePoint| point.logs.as_ref().map(|logs| (logs.signature, logs.branch));
     let follows = newer().any(|other| other.has_database() && stream(other) == stream(point));
     if point.has_database() && is_suspect(point) && !follows {
         stays.push(Why::NewestOfStream);
@@ -208,7 +207,8 @@ fn segment_stays(
             required.is_some_and(|required| required.contains(&Generation(generation)))
         };
         let lacks = (first..=last).any(|generation| needs(generation) && !has(generation));
-        let is_same = (logs.signature, logs.branch) == (segment.chain.signature, segment.chain.branch);
+        let is_same =
+            (logs.signature, logs.branch) == (segment.chain.signature, segment.chain.branch);
         if is_same && (point.id == segment.point || lacks) {
             stays.push(Why::Required { point: point.id });
         }
@@ -267,9 +267,8 @@ fn by_policy(
 fn walk(segments: &[LogSegment], point: &RestorePoint) -> BTreeSet<SegmentId> {
     let mut through = BTreeSet::new();
     let Some(logs) = &point.logs else { return through };
-    let is_same = |s: &&LogSegment| {
-        (s.chain.signature, s.chain.branch) == (logs.signature, logs.branch)
-    };
+    let is_same =
+        |s: &&LogSegment| (s.chain.signature, s.chain.branch) == (logs.signature, logs.branch);
     let mut stream: Vec<_> = segments.iter().filter(is_same).collect();
     stream.sort_by_key(|segment| (*segment.range.start(), *segment.range.end(), segment.id));
     let end = |range: &Option<RangeInclusive<Generation>>| range.as_ref().map(|r| r.end().0);
