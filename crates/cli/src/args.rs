@@ -13,7 +13,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use keeping::{CatalogueCommand, HoldCommand, PruneArgs, ReconcileArgs};
 use rules::{ExportArgs, ImportArgs};
 use schedule::{RunArgs, ScheduleCommand};
-use value::{bytes, duration};
+use value::{bytes, duration, log_retention, yes_or_no};
+
+use crate::model::policy::LogRetention;
 
 /// Application-consistent snapshot backup of Exchange databases.
 ///
@@ -465,6 +467,13 @@ pub(crate) struct PolicyEdit {
     /// Keep all restore points.
     #[arg(long, conflicts_with_all = ["keep_count", "keep_days"])]
     pub(crate) keep_all: bool,
+    /// How long logs are kept: `as-fulls` (while a restore point is kept that they roll forward), `3fulls` (since the last three),
+    /// `10d` (those of the last days) or `none`.
+    #[arg(long, value_name = "HOW", value_parser = log_retention)]
+    pub(crate) keep_logs: Option<LogRetention>,
+    /// Whether a log backup with nothing to go on from becomes a full one (`yes`) or is refused (`no`).
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    pub(crate) promote: Option<bool>,
     /// The longest freeze, such as 8s.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) freeze_limit: Option<Duration>,

@@ -105,6 +105,37 @@ fn every_document_has_its_form() {
 }
 
 #[test]
+fn logs_are_backed_up_by_themselves() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let logs = ["policy", "create", "logs", "--kind", "log", "--keep-logs", "3fulls"];
+    assert_eq!(lab.run(logs).code, 1, "there is no state");
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let (code, shown) = lab.json(logs);
+    let policy = &list(&shown, "policies")[0];
+    assert_eq!((code, text(policy, "kind"), text(policy, "logs_kept")), (0, "log", "follow_fulls"));
+    assert_eq!(policy["promotes_logs"], false);
+    let (code, shown) = lab.json(["policy", "edit", "logs", "--promote", "yes"]);
+    assert_eq!((code, &list(&shown, "policies")[0]["promotes_logs"]), (0, &true.into()));
+    assert_eq!(lab.run(["policy", "edit", "logs", "--keep-logs", "three"]).code, 2);
+
+    let (code, shown) = lab.json(["backup", "--policy", "logs", "--dry-run"]);
+    assert_eq!(code, 0, "{shown:#}");
+    let (code, shown) = lab.json(["backup", "--policy", "logs"]);
+    assert_eq!(code, 0, "{shown:#}");
+    let (_, topology) = lab.json(["topology"]);
+    let points = list(database(&topology, "DB01"), "points");
+    let kinds: Vec<&str> = points.iter().map(|point| text(point, "kind")).collect();
+    assert_eq!(kinds, ["log", "copy"], "{topology:#}");
+    let id = text(&points[0], "point");
+    assert_eq!(lab.run(["verify", id]).code, 0);
+    let (code, shown) = lab.json(["restore", id, "--to", "back"]);
+    assert_eq!((code, &shown["error"]["code"]), (1, &"restore.logs_only".into()), "{shown:#}");
+    // The newest point that can be restored is the one with the database.
+    assert_eq!(lab.run(["restore", "latest:DB01", "--to", "back"]).code, 0);
+}
+
+#[test]
 fn windows_and_the_linter_are_asked() {
     let lab = Lab::new();
     for args in [&["windows"][..], &["lint"]] {

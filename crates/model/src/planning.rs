@@ -50,9 +50,9 @@ use select::Chosen;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BaseFull {
-    /// When our last full backup of it was taken.
-    pub taken_at: DateTime<Utc>,
-    /// Its log stream then.
+    /// When our last backup that truncates was noted by Exchange; none if there never was one.
+    pub truncated_at: Option<DateTime<Utc>>,
+    /// The log stream of the newest one that logs can be built on, whatever its kind.
     pub signature: Option<LogSignature>,
     /// The database was restored in place since: nothing goes on from there.
     pub forked: bool,
@@ -61,9 +61,14 @@ pub struct BaseFull {
 }
 
 impl BaseFull {
-    /// A full backup of this time and stream.
-    pub fn new(taken_at: DateTime<Utc>, signature: Option<LogSignature>) -> Self {
-        Self { taken_at, signature, forked: false, stored_to: None }
+    /// A backup that truncates, of this time and stream.
+    pub fn new(truncated_at: DateTime<Utc>, signature: Option<LogSignature>) -> Self {
+        Self { truncated_at: Some(truncated_at), ..Self::copy(signature) }
+    }
+
+    /// A backup that truncates nothing, of this stream, and none that does.
+    pub fn copy(signature: Option<LogSignature>) -> Self {
+        Self { truncated_at: None, signature, forked: false, stored_to: None }
     }
 }
 

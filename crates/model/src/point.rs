@@ -314,6 +314,9 @@ pub struct RestorePoint {
     pub truncation: Truncation,
     /// When [`RestorePoint::truncation`] was learnt, if after publication.
     pub truncation_at: Option<DateTime<Utc>>,
+    /// When Exchange was told of it and answered, or nobody could tell it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<DateTime<Utc>>,
     /// BLAKE3 of the manifest beside the data, as hexadecimal text.
     pub manifest_digest: Option<String>,
 }
@@ -373,6 +376,7 @@ impl RestorePoint {
             trust: Trust::Unverified,
             truncation: Truncation::NotRequested,
             truncation_at: None,
+            completed_at: None,
             manifest_digest: None,
         }
     }

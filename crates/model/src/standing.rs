@@ -41,6 +41,9 @@ pub struct Standing {
     pub truncation: Truncation,
     /// When that was learnt, if after publication.
     pub truncation_at: Option<DateTime<Utc>>,
+    /// When its backup was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<DateTime<Utc>>,
 }
 
 impl Standing {
@@ -55,6 +58,7 @@ impl Standing {
             trust: point.trust.clone(),
             truncation: point.truncation.clone(),
             truncation_at: point.truncation_at,
+            completed_at: point.completed_at,
         }
     }
 
@@ -72,13 +76,15 @@ impl Standing {
         point.trust = self.trust.clone();
         point.truncation = self.truncation.clone();
         point.truncation_at = self.truncation_at;
+        point.completed_at = self.completed_at;
     }
 
     /// The latest instant that it knows of.
     pub fn latest(&self) -> Option<DateTime<Utc>> {
         let loss = self.loss.as_ref().map(|loss| loss.at);
         let expiry = self.expiry.map(|expiry| expiry.since);
-        [self.trust.at(), self.truncation_at, loss, expiry].into_iter().flatten().max()
+        let told = [self.trust.at(), self.truncation_at, self.completed_at, loss, expiry];
+        told.into_iter().flatten().max()
     }
 
     /// Its text: JSON, indented, ending in a line feed.

@@ -7,12 +7,13 @@ use stillpoint_context::{Cx, HostPath};
 use stillpoint_exchange::Scope;
 use stillpoint_model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
 use stillpoint_model::chain::Chains;
+use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{CopyId, DatabaseId, ProviderId, VolumeRef};
 use stillpoint_model::inventory::{FileRole, Inventory};
 use stillpoint_model::placement::{CopyPlacement, PlacementMap};
 use stillpoint_model::planning::BaseFull;
-use stillpoint_model::point::PointLogs;
+use stillpoint_model::point::{PointLogs, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_model::request::{BackupRequest, Target};
 
@@ -83,20 +84,8 @@ impl Survey {
         let mut fulls = BTreeMap::new();
         for database in inventory.databases.keys() {
             let points = services.catalog.all_points(&PointQuery::of(*database)).await?;
-            let newest = points
-                .iter()
-                .filter(|point| point.has_database() && point.kind.truncates())
-                .max_by_key(|point| point.taken_at);
-            if let Some(point) = newest {
-                let signature = point.logs.as_ref().map(|logs| logs.signature);
-                // Exchange may note a backup when it is completed, long after its snapshots were taken.
-                let noted = point.truncation_at.map_or(point.taken_at, |at| at.max(point.taken_at));
-                let mut base = BaseFull::new(noted, signature);
-                let chain = point.logs.as_ref().map(PointLogs::chain);
-                base.stored_to =
-                    chain.and_then(|chain| Chains::stored_to(*database, &points, chain));
-                let forks = services.catalog.forks(*database).await?;
-                base.forked = forks.iter().any(|fork| fork.at > point.taken_at);
+            let forks = services.catalog.forks(*database).await?;
+            if let Some(base) = base(*database, &points, &forks) {
                 let _none = fulls.insert(*database, base);
             }
         }
@@ -118,6 +107,24 @@ impl Survey {
             state,
         })
     }
+}
+
+/// What logs of a database can be built on.
+fn base(database: DatabaseId, points: &[RestorePoint], forks: &[ChainFork]) -> Option<BaseFull> {
+    let whole = || points.iter().filter(|point| point.has_database());
+    let newest = whole().max_by_key(|point| point.taken_at)?;
+    let chain = newest.logs.as_ref().map(PointLogs::chain);
+    let mut base = BaseFull::copy(chain.map(|chain| chain.signature));
+    // Exchange may note a backup when it is completed, long after its snapshots were taken.
+    let noted = |point: &RestorePoint| {
+        // Points of before that was stored have only what was learnt last.
+        point.completed_at.or(point.truncation_at).max(Some(point.taken_at))
+    };
+    let truncating = whole().filter(|point| point.kind.truncates());
+    base.truncated_at = truncating.max_by_key(|point| point.taken_at).and_then(noted);
+    base.stored_to = chain.and_then(|chain| Chains::stored_to(database, points, chain));
+    base.forked = forks.iter().any(|fork| fork.at > newest.taken_at);
+    Some(base)
 }
 
 /// The volumes that hold the state, as far as a provider knows them and somebody has said where it is.

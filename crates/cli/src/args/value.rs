@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
+use crate::model::policy::LogRetention;
+
 /// A time such as `90s`, `4h` or `500ms`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -48,6 +50,33 @@ pub(crate) fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     })
 }
 
+/// How long logs are kept.
+pub(crate) fn log_retention(text: &str) -> Result<LogRetention, String> {
+    let number = |digits: &str| {
+        let number: u32 = digits.parse().ok().filter(|number| *number > 0)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)
+    };
+    let days = text.strip_suffix('d').and_then(number).map(LogRetention::Days);
+    let fulls = text.strip_suffix("fulls").and_then(number).map(LogRetention::FollowFulls);
+    match text {
+        "as-fulls" => Ok(LogRetention::AsFulls),
+        "none" => Ok(LogRetention::None),
+        _ => days.or(fulls).ok_or_else(|| {
+            "write as-fulls, none, a number of fulls such as 3fulls, or of days such as 10d"
+                .to_owned()
+        }),
+    }
+}
+
+/// A choice.
+pub(crate) fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("write yes or no".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +99,25 @@ mod tests {
         {
             assert!(bytes(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn how_long_logs_are_kept_is_read() {
+        for (text, wanted) in [
+            ("as-fulls", LogRetention::AsFulls),
+            ("none", LogRetention::None),
+            ("3fulls", LogRetention::FollowFulls(3)),
+            ("10d", LogRetention::Days(10)),
+        ] {
+            assert_eq!(log_retention(text), Ok(wanted));
+        }
+        for bad in
+            ["", "3", "0d", "0fulls", "-1d", "+1d", "1.5d", "fulls", "d", "3 fulls", "4294967296d"]
+        {
+            assert!(log_retention(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!((yes_or_no("yes"), yes_or_no("no")), (Ok(true), Ok(false)));
+        assert!(yes_or_no("true").is_err());
     }
 
     #[test]

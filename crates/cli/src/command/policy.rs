@@ -94,6 +94,8 @@ fn change(policy: &mut Policy, edit: &PolicyEdit) -> Outcome<()> {
     }
     policy.retention.count = edit.keep_count.or(policy.retention.count);
     policy.retention.within_days = edit.keep_days.or(policy.retention.within_days);
+    policy.log_retention = edit.keep_logs.unwrap_or(policy.log_retention);
+    policy.promote_log = edit.promote.unwrap_or(policy.promote_log);
     policy.quiesce.limit = edit.freeze_limit.or(policy.quiesce.limit);
     match edit.on_partial {
         Some(Partial::Warn) => policy.on_partial = OnPartial::Warn,

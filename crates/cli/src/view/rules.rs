@@ -33,6 +33,8 @@ pub(crate) struct PolicyView {
     keep_days: Option<u32>,
     /// `as_fulls`, `follow_fulls`, `days` or `none`.
     logs_kept: &'static str,
+    /// A log backup with nothing to go on from becomes a full one.
+    promotes_logs: bool,
     on_partial: OnPartial,
     hooks: Vec<HookView>,
     #[serde(skip)]
@@ -79,6 +81,7 @@ impl PolicyView {
                 LogRetention::None => "none",
                 _ => "as_fulls",
             },
+            promotes_logs: policy.promote_log,
             on_partial: policy.on_partial,
             hooks: HookView::all(&policy.hooks),
             lines: vec![
@@ -86,9 +89,19 @@ impl PolicyView {
                 ("of", selection(&policy.selection)),
                 ("verified", when(policy.verification)),
                 ("kept", kept(&policy.retention)),
+                ("logs kept", logs_kept(policy.log_retention)),
                 ("label", policy.class.to_string()),
             ],
         }
+    }
+}
+
+fn logs_kept(logs: LogRetention) -> String {
+    match logs {
+        LogRetention::FollowFulls(count) => format!("since the last {count} fulls"),
+        LogRetention::Days(days) => format!("for {days} days"),
+        LogRetention::None => "not beyond what a restore point needs itself".to_owned(),
+        _ => "while a restore point is kept that they roll forward".to_owned(),
     }
 }
 

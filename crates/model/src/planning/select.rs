@@ -236,8 +236,9 @@ fn kind(
     }
     let base = inputs.fulls.get(&id);
     let foreign = base
+        .and_then(|base| base.truncated_at)
         .zip(database.last_backups.full)
-        .is_some_and(|(base, last)| last.signed_duration_since(base.taken_at) > SAME_BACKUP);
+        .is_some_and(|(ours, last)| last.signed_duration_since(ours) > SAME_BACKUP);
     if foreign {
         let warning = Warning::new(
             "chain.foreign_backup",

@@ -189,6 +189,7 @@ impl PointFact {
                 let mut point = before.ok_or(unknown)?;
                 if point.state == PointState::Provisional {
                     point.state = PointState::Available;
+                    point.completed_at = Some(*at);
                     learn(&mut point, *at, truncation);
                 }
                 Ok(Some(point))

@@ -121,10 +121,11 @@ fn going_on(
     closed: Vec<CopyFile>,
     stored: Option<Generation>,
 ) -> (Vec<CopyFile>, Option<RangeInclusive<Generation>>) {
-    let mut chosen: Vec<CopyFile> = closed
-        .into_iter()
-        .filter(|file| file.generation.is_some() && file.generation >= stored)
-        .collect();
+    let last = closed.iter().filter_map(|file| file.generation).max();
+    // What is stored may include the log that is being written, or more than a copy has that lags behind.
+    let from = stored.min(last);
+    let is_wanted = |file: &CopyFile| file.generation.is_some() && file.generation >= from;
+    let mut chosen: Vec<CopyFile> = closed.into_iter().filter(is_wanted).collect();
     chosen.sort_by_key(|file| file.generation);
     let behind_gap = chosen.windows(2).rposition(|two| {
         let next = two[0].generation.and_then(Generation::next);
@@ -267,7 +268,7 @@ mod tests {
             "nothing new shows that nothing came"
         );
         assert_eq!(chosen(&[3, 4], None), (vec![3, 4], None));
-        assert_eq!(chosen(&[3, 4], Some(9)), (vec![], None));
+        assert_eq!(chosen(&[3, 4], Some(9)), (vec![4], None), "a copy that lags behind");
         assert_eq!(chosen(&[], None), (vec![], None));
     }
 

@@ -49,6 +49,9 @@ use crate::survey::Survey;
 /// A volume can have no more snapshots.
 const NO_ROOM: &str = "storage.snapshot_limit";
 
+/// A database cannot be backed up as it is, such as one that is dismounted.
+const NOT_AVAILABLE: &str = "resource.not_available";
+
 /// How often it is looked whether a restore is over.
 const WHILE_RESTORED: Duration = Duration::from_secs(5);
 
@@ -244,8 +247,9 @@ impl Stillpoint {
         plan: &BackupPlan,
         since: DateTime<Utc>,
     ) -> Result<BTreeSet<DatabaseId>, Error> {
+        let away = plan.refused().filter(|(_, failure)| failure.code == NOT_AVAILABLE);
         let refused: BTreeSet<DatabaseId> =
-            plan.refused().filter_map(|(database, _)| database.database).collect();
+            away.filter_map(|(database, _)| database.database).collect();
         if refused.is_empty() {
             return Ok(refused);
         }

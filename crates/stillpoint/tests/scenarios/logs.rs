@@ -417,3 +417,49 @@ fn a_log_backup_that_waited_for_a_restore_in_place_becomes_a_full_one() {
         assert!(why.iter().any(|why| matches!(why, Why::ChainForked { .. })), "{why:?}");
     });
 }
+
+/// What became of the logs may be heard days after the backup. A full backup of another product in between is seen all the same.
+#[test]
+fn a_foreign_backup_is_seen_though_truncation_was_confirmed_after_it() {
+    let sim = Sim::new(70);
+    sim.run(async {
+        let site = Site::slow_to_truncate(&sim, Duration::from_hours(3));
+        let (full, copy) = (policy(1, BackupKind::FullAndLog), policy(3, BackupKind::Copy));
+        let closed = policy(2, BackupKind::Log);
+        site.save(&[&full, &copy, &closed]).await;
+        let first = site.backup("full", &full).await;
+        assert_eq!(truncation_of(&site, &first).await, Truncation::Requested);
+        site.pass(Duration::from_hours(1)).await;
+        let database = site.world.active("DB01").database;
+        site.world.change(&Change::ForeignBackup(database));
+        site.pass(Duration::from_hours(4)).await;
+        drop(site.backup("copy", &copy).await);
+        assert_ne!(truncation_of(&site, &first).await, Truncation::Requested);
+        let job = site.backup("logs", &closed).await;
+        assert!(warned(&job, "chain.foreign_backup"), "{job:#?}");
+        let points = site.table().await.points;
+        assert_eq!(kinds(&job, &points), [BackupKind::FullAndLog]);
+    });
+}
+
+/// Who leaves truncation to another product makes copies, and logs can be built on them.
+#[test]
+fn logs_go_on_from_a_copy_where_nothing_of_ours_truncates() {
+    let sim = Sim::new(71);
+    sim.run(async {
+        let site = Site::new(&sim);
+        let (copy, closed) = (policy(1, BackupKind::Copy), policy(2, BackupKind::Log));
+        site.save(&[&copy, &closed]).await;
+        // With nothing to go on from it is refused.
+        let job = site.backup("early", &closed).await;
+        assert!(format!("{job:?}").contains("backup.no_base_full"), "{job:#?}");
+        site.backed_up("copy", &copy).await;
+        // Full backups of the other product are its own affair.
+        site.world.change(&Change::ForeignBackup(site.world.active("DB01").database));
+        site.pass(2 * GENERATION).await;
+        site.backed_up("logs", &closed).await;
+        let window = site.this.topology().await.unwrap().databases.remove(0).window;
+        assert_eq!(window.intervals.len(), 1, "{window:#?}");
+        assert!(window.intervals[0].until > window.intervals[0].from, "{window:#?}");
+    });
+}

@@ -288,7 +288,7 @@ impl WorldBuilder {
         self
     }
 
-    /// How long after a completion logs are truncated; a minute unless said.
+    /// How long after a completion logs are truncated; a second unless said, so that nobody waits for it in real time for long.
     pub fn truncates_after(mut self, time: Duration) -> Self {
         self.truncation_delay = Some(time);
         self
@@ -300,7 +300,7 @@ impl WorldBuilder {
     /// When it makes no sense: names that are no legal ids, copies of databases or on hosts or volumes that were not named.
     pub fn build(self) -> World {
         let mut state = State::default();
-        state.truncation_delay = self.truncation_delay.unwrap_or(Duration::from_mins(1));
+        state.truncation_delay = self.truncation_delay.unwrap_or(Duration::from_secs(1));
         for name in &self.hosts {
             let info = Host::new(host_id(name));
             state.hosts.insert(info.id.clone(), SimHost { info, other_requester: false });
