@@ -268,7 +268,7 @@ async fn turns(this: Stillpoint, shared: Arc<Shared>) {
             shared.rest(&this, rest).await;
         }
     };
-    join(turning, watch::watch(&this, &shared)).await;
+    Box::pin(join(turning, watch::watch(&this, &shared))).await;
     // Told first: who sees that it has stopped has nothing more to hear.
     shared.tell(SchedulerEvent::Stopped);
     shared.state().status.is_stopped = true;
