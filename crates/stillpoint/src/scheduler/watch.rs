@@ -36,7 +36,7 @@ pub struct Reconciling {
     /// How long it waits for the first look, and for the next one after one that failed; and up to as much again, by chance.
     pub first: Duration,
     /// How long an orphan is left alone once it is noted; without it, orphans are never deleted. See
-    /// [`ReconcileOptions::grace`].
+    /// [`ReconcileOptions::delete_orphans_after`].
     pub grace: Option<Duration>,
 }
 
