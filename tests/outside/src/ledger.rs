@@ -185,7 +185,8 @@ fn check(exposure: &Exposure, wanted: &VerifyFile) -> Option<Finding> {
 impl ExchangePlugin for Ledger {
     fn caps(&self) -> PluginCaps {
         let mut caps = PluginCaps::new("ledger");
-        caps.kinds = stillpoint::exchange::BackupKind::ALL.into();
+        let kinds = stillpoint::exchange::BackupKind::ALL.into_iter();
+        caps.kinds = kinds.filter(|kind| kind.takes_database()).collect();
         caps.verify = true;
         caps
     }
@@ -206,6 +207,9 @@ impl ExchangePlugin for Ledger {
     }
 
     async fn begin(&self, cx: &Cx, spec: &SessionSpec) -> PluginResult<Session> {
+        if !self.caps().kinds.contains(&spec.kind) {
+            return Err(PluginError::unsupported("kind"));
+        }
         let inventory = self.take_inventory(cx.now())?;
         let mut files = Vec::new();
         for id in &spec.copies {
