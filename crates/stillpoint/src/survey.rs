@@ -7,7 +7,7 @@ use stillpoint_context::{Cx, HostPath};
 use stillpoint_exchange::Scope;
 use stillpoint_model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
 use stillpoint_model::chain::Chains;
-use stillpoint_model::fork::ChainFork;
+use stillpoint_model::fork::{ChainFork, branch_after};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{CopyId, DatabaseId, ProviderId, VolumeRef};
 use stillpoint_model::inventory::{FileRole, Inventory};
@@ -123,7 +123,7 @@ fn base(database: DatabaseId, points: &[RestorePoint], forks: &[ChainFork]) -> O
     let truncating = whole().filter(|point| point.kind.truncates());
     base.truncated_at = truncating.max_by_key(|point| point.taken_at).and_then(noted);
     base.stored_to = chain.and_then(|chain| Chains::stored_to(database, points, chain));
-    base.forked = forks.iter().any(|fork| fork.at > newest.taken_at);
+    base.forked = chain.is_some_and(|chain| chain.branch < branch_after(forks));
     Some(base)
 }
 

@@ -18,7 +18,7 @@ use stillpoint_exchange::{
 };
 use stillpoint_model::availability::ranges;
 use stillpoint_model::chain::Chains;
-use stillpoint_model::fork::{LogChain, branch_at};
+use stillpoint_model::fork::{LogChain, branch_after};
 use stillpoint_model::id::{CopyId, PointId};
 use stillpoint_model::inventory::{CopyFile, Generation, LogState};
 use stillpoint_model::point::{PointFact, Truncation};
@@ -63,7 +63,7 @@ impl Action for Closed {
         for copy in &spec.copies {
             let ClosedLogs { state, files: closed, .. } =
                 self.0.plugin.closed_logs(cx, copy).await?;
-            let stored = self.stored_to(cx, copy, &state, *planned_at).await?;
+            let stored = self.stored_to(copy, &state, *planned_at).await?;
             let (chosen, gap) = going_on(closed, stored);
             if chosen.is_empty() {
                 return Err(nothing_closed(copy));
@@ -82,7 +82,6 @@ impl Closed {
     /// How far the stored logs of a copy's stream reach from the newest point that logs can be built on.
     async fn stored_to(
         &self,
-        cx: &Cx,
         copy: &CopyId,
         state: &LogState,
         planned_at: DateTime<Utc>,
@@ -94,7 +93,7 @@ impl Closed {
             // It waited for a restore. What was planned goes on from what is no more.
             return Err(stale(&format!("the log chain of {copy} has forked since")));
         }
-        let chain = LogChain { signature: state.signature, branch: branch_at(&forks, cx.now()) };
+        let chain = LogChain { signature: state.signature, branch: branch_after(&forks) };
         Ok(Chains::stored_to(copy.database, &points, chain))
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stillpoint_context::{Cx, ErrorClass, Failure, HostPath, JobId, Subject};
 use stillpoint_exchange::{Completion, Session, VerifyFile, VerifySpec};
 use stillpoint_model::evidence::SetOutcome;
-use stillpoint_model::fork::branch_at;
+use stillpoint_model::fork::branch_after;
 use stillpoint_model::handover::MemberRole;
 use stillpoint_model::id::{CopyId, GroupId, PointId, SetToken, SnapshotRef};
 use stillpoint_model::inventory::{Dag, Database, DatabaseCopy, Generation, Host};
@@ -192,7 +192,7 @@ impl Publish {
         point.logs = logs(params.kind, planned, evidence, copy, &point.files);
         if let Some(logs) = &mut point.logs {
             let forks = self.0.catalog.forks(point.database).await;
-            logs.branch = branch_at(&forks.map_err(|e| Failure::of(&e))?, point.taken_at);
+            logs.branch = branch_after(&forks.map_err(|e| Failure::of(&e))?);
         }
         Ok(point)
     }
