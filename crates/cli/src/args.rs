@@ -106,6 +106,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Be the daemon: carry on with what was left open, then make a job of each time at which a schedule is due.
     ///
+    /// After each backup that came out well, what its policy lets go is deleted: see `stillpoint prune --dry-run`.
+    ///
     /// Ends on an interrupt or SIGTERM: no new job is begun, and those under way are waited for; a second one leaves at once.
     /// Other commands may be used meanwhile. Exit codes: 0 ended, 4 a job was left that needs somebody.
     Run(RunArgs),

@@ -9,6 +9,7 @@
 //!        DIR, --source, --store ───┘ the first time
 //! ```
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,17 +78,22 @@ impl Site {
     ///
     /// One command at a time has it: what one process leaves open the next one carries on. The daemon shares it with any.
     pub(crate) async fn open(places: &Places, absent: Absent) -> Outcome<Self> {
-        Self::open_by(places, absent, |file| SqliteStore::open_first(file)).await
+        Self::open_by(places, absent, None, |file| SqliteStore::open_first(file)).await
     }
 
-    /// The same for the daemon.
-    pub(crate) async fn open_shared(places: &Places, absent: Absent) -> Outcome<Self> {
-        Self::open_by(places, absent, |file| SqliteStore::open(file)).await
+    /// The same for the daemon, which may have a limit of storage operations.
+    pub(crate) async fn open_shared(
+        places: &Places,
+        absent: Absent,
+        storage_operations: Option<NonZeroU32>,
+    ) -> Outcome<Self> {
+        Self::open_by(places, absent, storage_operations, |file| SqliteStore::open(file)).await
     }
 
     async fn open_by(
         places: &Places,
         absent: Absent,
+        storage_operations: Option<NonZeroU32>,
         open: impl Fn(&Path) -> Result<SqliteStore, OpenError>,
     ) -> Outcome<Self> {
         if absent == Absent::Refuse {
@@ -118,7 +124,7 @@ impl Site {
             storage_of(places, known.map(|tag| tag.is_some_and(|tag| tag == Path::new(BTRFS))))?;
         let hooks = hooks_of(places, remembered(HOOKS_TAG))?;
         let notifiers = notifiers_of(places, remembered(NOTIFY_TAG))?;
-        let sides = Sides { state: Some(catalog), hooks, notifiers };
+        let sides = Sides { state: Some(catalog), hooks, notifiers, storage_operations };
         let (stillpoint, clones) = compose(&source, &store, storage, sides)?;
         let state = places.state.clone();
         let site = Self { stillpoint, state, store, source, storage, clones };
@@ -225,6 +231,8 @@ pub(crate) struct Sides {
     pub(crate) hooks: Option<Arc<dyn HookRunner>>,
     /// Who is told what became of jobs.
     pub(crate) notifiers: Vec<Subscription>,
+    /// How many storage operations there are at once.
+    pub(crate) storage_operations: Option<NonZeroU32>,
 }
 
 /// A Stillpoint over a folder and a store, and whether the store takes clones.
@@ -238,6 +246,9 @@ pub(crate) fn compose(
     let provider = provider(source, store, storage)?;
     let clones = provider.caps().instant;
     let mut builder = Stillpoint::builder(Arc::new(plugin)).provider(provider);
+    if let Some(most) = sides.storage_operations {
+        builder = builder.storage_operations(most);
+    }
     if let Some(hooks) = sides.hooks {
         builder = builder.hooks(hooks);
     }

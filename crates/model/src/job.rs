@@ -187,6 +187,25 @@ impl JobMember {
     }
 }
 
+/// A database that another job has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// Which.
+    pub database: DatabaseId,
+    /// What it is called.
+    pub name: String,
+    /// Which job.
+    pub job: JobId,
+}
+
+impl Elsewhere {
+    /// This one, which that job has.
+    pub fn new(database: DatabaseId, name: impl Into<String>, job: JobId) -> Self {
+        Self { database, name: name.into(), job }
+    }
+}
+
 /// A run of a job: one plan in the engine, one batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -270,6 +289,12 @@ pub struct Job {
     pub runs: Vec<JobRun>,
     /// Databases that no run was made for, each with its reason.
     pub skipped: Vec<JobMember>,
+    /// Databases that wait until a restore is over, and are then planned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Elsewhere>,
+    /// Databases that are left to an earlier job of the same schedule, which still waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coalesced: Vec<Elsewhere>,
     /// What the plan warns of.
     pub warnings: Vec<Warning>,
     /// Why there is no run at all.
@@ -301,6 +326,8 @@ impl Job {
             ended_at: None,
             runs: Vec::new(),
             skipped: Vec::new(),
+            held: Vec::new(),
+            coalesced: Vec::new(),
             warnings: Vec::new(),
             failure: None,
         }

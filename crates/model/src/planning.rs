@@ -23,6 +23,7 @@ use crate::handover::MemberRole;
 use crate::hook::Hook;
 use crate::id::{DatabaseId, PointId, ProviderId, SetToken, VolumeRef};
 use crate::inventory::{Generation, Inventory, LogSignature};
+use crate::job::Elsewhere;
 use crate::kind::BackupKind;
 use crate::placement::PlacementMap;
 use crate::policy::{CopySelection, Policy};
@@ -105,6 +106,8 @@ pub struct Inputs<'a> {
     pub volumes: &'a BTreeMap<VolumeRef, VolumeFacts>,
     /// Our last full backup of each database.
     pub fulls: &'a BTreeMap<DatabaseId, BaseFull>,
+    /// Databases that are left to other jobs.
+    pub coalesced: &'a [Elsewhere],
     /// How many snapshots are kept free on each volume.
     pub reserve: u32,
     /// The volumes that hold the state of whoever carries the plan out. A freeze that blocks the writes of others to one of

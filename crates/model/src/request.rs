@@ -9,6 +9,7 @@ use stillpoint_context::{IdempotencyKey, JobId};
 
 use crate::group::Selector;
 use crate::id::{GroupId, PolicyId};
+use crate::job::Elsewhere;
 use crate::kind::BackupKind;
 use crate::policy::CopySelection;
 
@@ -75,6 +76,9 @@ pub struct BackupRequest {
     /// Afterwards Exchange is asked what became of the logs, until it tells or the patience for it ends.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub confirm_truncation: bool,
+    /// Databases that are left to other jobs, which still wait for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coalesced: Vec<Elsewhere>,
 }
 
 const fn yes() -> bool {
@@ -98,7 +102,20 @@ impl BackupRequest {
             selection: None,
             prune: false,
             confirm_truncation: true,
+            coalesced: Vec::new(),
         }
+    }
+
+    /// What a schedule asks for of a group: pruned afterwards, as nobody else would.
+    pub fn scheduled(
+        key: IdempotencyKey,
+        group: GroupId,
+        policy: PolicyId,
+        trigger: Trigger,
+        coalesced: Vec<Elsewhere>,
+    ) -> Self {
+        let prune = true;
+        Self { trigger, prune, coalesced, ..Self::new(key, Target::Group(group), policy) }
     }
 }
 

@@ -8,13 +8,14 @@ mod world;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use stillpoint_context::ErrorFacts;
+use stillpoint_context::{ErrorFacts, JobId};
 use stillpoint_model::capability::{Coordination, ProviderCoordination};
 use stillpoint_model::group::Selector;
 use stillpoint_model::id::{DagId, ProviderId};
 use stillpoint_model::inventory::{
     CopyRole, CopyStatus, Dag, HostState, LogSignature, LogState, WriterState,
 };
+use stillpoint_model::job::Elsewhere;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::planning::{BackupPlan, BaseFull, Claim, Decision, LeftWhy};
 use stillpoint_model::point::MemberRole;
@@ -461,6 +462,24 @@ fn a_full_volume_is_refused_before_any_freeze() {
     let plan = world.plan();
     assert_eq!(taken(&plan), ["DB02@ex1 full_and_log"]);
     assert_eq!(refusals(&plan)["DB01"], "storage.snapshot_limit");
+}
+
+#[test]
+fn what_another_job_waits_for_is_left_to_it() {
+    let mut world = World::new();
+    world.copy(1, "ex1", Active, "sim:d1", "sim:l1");
+    world.copy(2, "ex1", Active, "sim:d2", "sim:l2");
+    let other = JobId(Uuid::from_u128(5));
+    world.coalesced = vec![Elsewhere::new(db(1), "DB01", other)];
+    let plan = world.plan();
+    assert_eq!(taken(&plan), ["DB02@ex1 full_and_log"]);
+    assert_eq!(refusals(&plan).len(), 0);
+    let left: Vec<_> = plan.copies().filter(|copy| !copy.is_taken()).collect();
+    assert_eq!(left[0].decision, Decision::Left(LeftWhy::Coalesced { job: other }));
+    assert_eq!(left[0].decision.code(), "copy.coalesced");
+    assert!(plan.to_string().contains(&format!("left: job {other} waits for it")), "{plan}");
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<BackupPlan>(&json).unwrap(), plan);
 }
 
 #[test]

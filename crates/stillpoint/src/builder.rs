@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use stillpoint_catalog::{Catalog, MemoryCatalog};
@@ -25,6 +26,7 @@ use crate::exposure::{Check, Expose, Unexpose};
 use crate::hooks::HookRunner;
 use crate::hooks::steps::RunHook;
 use crate::notify::{Notifier, NotifyOn, Subscription};
+use crate::pools;
 use crate::prune::steps::{Decide, Delete};
 use crate::pump::Pump;
 use crate::reconcile::steps::Tend;
@@ -52,6 +54,7 @@ pub struct Builder {
     seams: Option<Seams>,
     lanes: Option<Arc<dyn Lanes>>,
     timeouts: Timeouts,
+    storage_operations: Option<NonZeroU32>,
     tune: Option<Tune>,
     state: Vec<HostPath>,
 }
@@ -79,6 +82,7 @@ impl Builder {
             seams: None,
             lanes: None,
             timeouts: Timeouts::default(),
+            storage_operations: None,
             tune: None,
             state: Vec::new(),
         }
@@ -178,6 +182,17 @@ impl Builder {
         self
     }
 
+    /// How many operations of storages (snapshots, deletions, exposures, restores) are under way at once, over all providers; as
+    /// many as there are, unless said. What is more waits in line, first come, first served; a freeze has what it needs before it
+    /// begins. A set that commits on more providers than that is given the whole line at once, as its snapshots belong together.
+    ///
+    /// A session that waits goes on: where the limit is far below the number of servers that are backed up at one time, backups may
+    /// find theirs expired and fail. It is that of this process.
+    pub fn storage_operations(mut self, most: NonZeroU32) -> Self {
+        self.storage_operations = Some(most);
+        self
+    }
+
     /// Changes how the engine is made: the process in whose name it writes, and, in tests, what is between it and its actions.
     pub fn engine(
         mut self,
@@ -220,6 +235,11 @@ impl Builder {
         let engine = Engine::builder(registry(&services)?, journal, seams.clone(), lanes);
         let engine = match self.leases {
             Some(leases) => engine.leases(leases),
+            None => engine,
+        };
+        let limited = pools::storage().zip(self.storage_operations);
+        let engine = match limited {
+            Some((pool, most)) => engine.pool(pool, most),
             None => engine,
         };
         let engine = match self.tune {

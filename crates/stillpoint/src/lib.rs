@@ -130,6 +130,7 @@ mod locks;
 mod notify;
 mod objects;
 mod parked;
+mod pools;
 mod prune;
 mod pump;
 mod rebuild;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use stillpoint_catalog::{CatalogExt, JobQuery};
 use stillpoint_context::{ErrorClass, Failure, JobId, RunId};
-use stillpoint_model::job::{Job, JobRun, RunEnd, RunState};
-use stillpoint_model::request::{BackupRequest, Target, Trigger};
+use stillpoint_model::job::{Job, JobMember, JobRun, RunEnd, RunState};
+use stillpoint_model::request::{BackupRequest, Trigger};
 use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{RunHandle, RunReport};
 
@@ -209,9 +209,8 @@ fn scheduled(job: &Job) -> Option<BackupRequest> {
         return None;
     }
     let (group, policy) = (job.group?, job.policy.as_ref()?.id);
-    let mut request = BackupRequest::new(job.key.clone(), Target::Group(group), policy);
-    request.trigger = job.trigger.clone();
-    Some(request)
+    let (key, trigger, coalesced) = (job.key.clone(), job.trigger.clone(), job.coalesced.clone());
+    Some(BackupRequest::scheduled(key, group, policy, trigger, coalesced))
 }
 
 /// Says of a job that not everything it was to do may have begun.
@@ -219,6 +218,9 @@ fn interrupt(job: &mut Job) {
     // The hooks after a job come once everything else is over.
     if job.planned_at.is_some() || job.runs.iter().any(|run| run.run == jobs::after(job.id)) {
         return;
+    }
+    for held in std::mem::take(&mut job.held) {
+        job.skipped.push(JobMember::skipped(held.database, held.name, interrupted()));
     }
     if jobs::is_before_anything(job) {
         let _kept = job.failure.get_or_insert_with(interrupted);

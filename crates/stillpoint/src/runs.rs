@@ -150,7 +150,7 @@ impl Stillpoint {
     }
 
     /// Stores a job, unless another process has taken over: the job is that one's then, and what is said of it here is old.
-    async fn store_job(&self, live: &LiveJob) -> Result<(), Error> {
+    pub(crate) async fn store_job(&self, live: &LiveJob) -> Result<(), Error> {
         let Services { catalog, one_store, .. } = self.services();
         self.catalogue(async {
             // One after the other, each as the job is by then: what is newer is never overwritten by what is older.

@@ -27,6 +27,7 @@ use crate::debris::Leaves;
 use crate::error::{Error, plan_defect};
 use crate::exposure::{Check, Expose, ExposeParams, Inspection, Unexpose};
 use crate::job::{JobHandle, LiveJob};
+use crate::pools::OnStorage as _;
 use crate::pump;
 use crate::runs::{Ask, Launch};
 use crate::services::Services;
@@ -130,6 +131,7 @@ impl Stillpoint {
         let exposed = plan
             .step("expose", Expose::with(params.clone()))
             .bind(loaded)
+            .on_storage()
             .timeout(timeouts.expose)
             .retry(timeouts.retry())
             .undo_timeout(timeouts.expose)
@@ -143,6 +145,7 @@ impl Stillpoint {
         let hidden = plan
             .step("unexpose", Unexpose::with(params))
             .after(checked)
+            .on_storage()
             .timeout(timeouts.expose)
             .retry(timeouts.retry())
             .optional()

@@ -1,5 +1,6 @@
 //! What runs by itself: schedules, and the daemon.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveTime, Utc, Weekday};
@@ -216,6 +217,9 @@ pub(crate) struct RunArgs {
     /// store: its restore points look like nobody's.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) delete_orphans_after: Option<Duration>,
+    /// How many operations of the storage (snapshots, deletions, restores) are under way at once; what is more waits in line.
+    #[arg(long, value_name = "N")]
+    pub(crate) storage_operations: Option<NonZeroU32>,
     /// What to do with jobs that are under way when it is told to end.
     #[arg(long, value_enum, default_value_t = OnStop::Finish)]
     pub(crate) on_stop: OnStop,

@@ -36,7 +36,7 @@ pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome
     }
     let notify = Notify::from_env();
     let interrupts = talk.interrupts.follow();
-    let site = Site::open_shared(places, Absent::Refuse).await?;
+    let site = Site::open_shared(places, Absent::Refuse, args.storage_operations).await?;
     let this = &site.stillpoint;
     let recovered = this.recover().await?.len();
     if recovered > 0 {

@@ -32,6 +32,10 @@ pub(crate) struct JobView {
     databases: Tally,
     runs: Vec<RunView>,
     skipped: Vec<MemberView>,
+    /// What waits for a restore.
+    held: Vec<ElsewhereView>,
+    /// What is left to a job that waits for it.
+    coalesced: Vec<ElsewhereView>,
     warnings: Vec<WarningView>,
     failure: Option<FailureView>,
     /// Only in an account of it.
@@ -39,6 +43,21 @@ pub(crate) struct JobView {
     locks: Option<Vec<LockView>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_behind: Option<Vec<LeftView>>,
+}
+
+/// A database that another job has.
+#[derive(Clone, Debug, Serialize)]
+struct ElsewhereView {
+    database: DatabaseId,
+    name: String,
+    job: JobId,
+}
+
+impl ElsewhereView {
+    fn of(elsewhere: &job::Elsewhere) -> Self {
+        let job::Elsewhere { database, name, job, .. } = elsewhere;
+        Self { database: *database, name: name.clone(), job: *job }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -238,6 +257,8 @@ impl JobView {
             databases: Tally { good, all },
             runs: job.runs.iter().map(RunView::of).collect(),
             skipped: job.skipped.iter().map(MemberView::of).collect(),
+            held: job.held.iter().map(ElsewhereView::of).collect(),
+            coalesced: job.coalesced.iter().map(ElsewhereView::of).collect(),
             warnings: WarningView::all(&job.warnings),
             failure: job.failure.as_ref().map(FailureView::of),
             locks: None,
@@ -295,6 +316,12 @@ impl JobView {
         }
         for member in &self.skipped {
             member.write(text, "  ");
+        }
+        for held in &self.held {
+            let _ = writeln!(text, "  {}: waits for restore {}", held.name, held.job);
+        }
+        for left in &self.coalesced {
+            let _ = writeln!(text, "  {}: left to job {}, which waits for it", left.name, left.job);
         }
         WarningView::write(text, "  ", &self.warnings);
         if let Some(failure) = &self.failure {

@@ -33,7 +33,7 @@ use crate::model::inventory::{
     CopyFile, CopyRole, CopyStatus, Database, DatabaseCopy, DatabaseSignature, FileRole,
     Generation, Inventory, LogSignature, LogState,
 };
-use crate::model::job::{Job, JobKind, JobMember, JobRun, MemberEnd, RunEnd, RunState};
+use crate::model::job::{Elsewhere, Job, JobKind, JobMember, JobRun, MemberEnd, RunEnd, RunState};
 use crate::model::kind::BackupKind;
 use crate::model::placement::{CopyPlacement, PlacementMap};
 use crate::model::planning::{Inputs, plan_backup};
@@ -261,6 +261,15 @@ pub(super) fn check<R: Report>(name: &str, report: &R) {
 fn jobs() {
     check("jobs", &JobsView::list(&[job()]));
     check("job", &JobsView::one(&job()));
+}
+
+#[test]
+fn a_job_of_which_others_have_a_part() {
+    let mut job = job();
+    (job.runs, job.skipped, job.ended_at, job.planned_at) = (vec![], vec![], None, None);
+    job.held = vec![Elsewhere::new(DatabaseId(uuid(1)), "DB01", JobId(uuid(60)))];
+    job.coalesced = vec![Elsewhere::new(DatabaseId(uuid(2)), "DB02", JobId(uuid(61)))];
+    check("job_elsewhere", &JobsView::one(&job));
 }
 
 fn stuck() -> ParkedStep {
@@ -551,6 +560,7 @@ fn backup() {
             VolumeFacts::new(volume(), QuiesceLevel::AtRest, None),
         )]),
         fulls: &BTreeMap::new(),
+        coalesced: &[],
         reserve: 0,
         state: &[],
     })

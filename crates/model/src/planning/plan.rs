@@ -101,6 +101,11 @@ pub enum LeftWhy {
         /// Why.
         failure: Box<Failure>,
     },
+    /// Another job is going to back the database up.
+    Coalesced {
+        /// Which.
+        job: JobId,
+    },
 }
 
 impl fmt::Display for LeftWhy {
@@ -131,6 +136,7 @@ impl fmt::Display for LeftWhy {
                 write!(f, "nobody knows how far it is behind, and {most} logs are allowed")
             }
             Self::AnotherPreferred { copy } => write!(f, "the copy on {} is taken", copy.host),
+            Self::Coalesced { job } => write!(f, "job {job} waits for it"),
         }
     }
 }
@@ -484,6 +490,7 @@ impl Decision {
                 LeftWhy::Lagged { .. } => "copy.lagged".to_owned(),
                 LeftWhy::Behind { .. } => "copy.behind".to_owned(),
                 LeftWhy::AnotherPreferred { .. } => "copy.another_preferred".to_owned(),
+                LeftWhy::Coalesced { .. } => "copy.coalesced".to_owned(),
             },
         }
     }

@@ -76,6 +76,10 @@ pub(super) fn select(
         selected.plan.ignored = !named;
         return selected;
     }
+    if let Some(other) = inputs.coalesced.iter().find(|other| other.database == id) {
+        let why = LeftWhy::Coalesced { job: other.job };
+        return all_left(&database, &copies, None, &why);
+    }
     match decide(inputs, &database, &copies, warnings) {
         Ok(selected) => selected,
         Err(error) => {

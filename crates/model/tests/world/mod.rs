@@ -20,6 +20,7 @@ use stillpoint_model::id::{CopyId, DatabaseId, GroupId, PolicyId, ProviderId, Vo
 use stillpoint_model::inventory::{
     CopyFile, CopyRole, CopyStatus, Database, DatabaseCopy, FileRole, Host, Inventory,
 };
+use stillpoint_model::job::Elsewhere;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::placement::{CopyPlacement, PlacementMap};
 use stillpoint_model::planning::{BackupPlan, BaseFull, Inputs, PlanError, plan_backup};
@@ -53,6 +54,7 @@ pub struct World {
     pub providers: BTreeMap<ProviderId, ProviderCaps>,
     pub volumes: BTreeMap<VolumeRef, VolumeFacts>,
     pub fulls: BTreeMap<DatabaseId, BaseFull>,
+    pub coalesced: Vec<Elsewhere>,
     pub reserve: u32,
     pub state: Vec<VolumeRef>,
 }
@@ -78,6 +80,7 @@ impl World {
             providers: BTreeMap::new(),
             volumes: BTreeMap::new(),
             fulls: BTreeMap::new(),
+            coalesced: Vec::new(),
             reserve: 0,
             state: Vec::new(),
         };
@@ -161,6 +164,7 @@ impl World {
             providers: &self.providers,
             volumes: &self.volumes,
             fulls: &self.fulls,
+            coalesced: &self.coalesced,
             reserve: self.reserve,
             state: &self.state,
         })

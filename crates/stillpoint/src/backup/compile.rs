@@ -50,6 +50,7 @@ use crate::exposure::{Check, Expose, ExposeParams, Unexpose};
 use crate::hooks::HookCall;
 use crate::hooks::steps::{HookSteps, longest};
 use crate::inventory::restrict;
+use crate::pools::OnStorage as _;
 use crate::timeouts::Timeouts;
 
 /// The name of the guard, which claims refer to.
@@ -152,6 +153,7 @@ fn logs(plan: &mut PlanBuilder, sources: &Sources<'_>, confirm: Out<()>) -> Resu
         let members = plan
             .step(format!("commit:{provider}"), Commit::with(provider.clone()))
             .bind(prepared)
+            .on_storage()
             .timeout(timeouts.settle)
             .undo_timeout(timeouts.prepare)
             .add();
@@ -192,6 +194,7 @@ fn prepare(
         let step = plan
             .step(format!("prepare:{provider}"), Prepare::with(set_params(sources, provider)))
             .bind(wanted)
+            .on_storage()
             .timeout(timeouts.prepare)
             .retry(timeouts.retry())
             .undo_timeout(timeouts.discard())
@@ -212,6 +215,7 @@ fn settle(
     let timeouts = sources.timeouts;
     plan.step(format!("settle:{provider}"), Settle::with(provider.clone()))
         .bind((prepared, members))
+        .on_storage()
         .timeout(timeouts.settle)
         .retry(timeouts.retry())
         .undo_timeout(timeouts.prepare)
@@ -278,6 +282,7 @@ fn freeze(
                 .map(|(provider, prepared)| {
                     body.step(format!("commit:{provider}"), Commit::with(provider.clone()))
                         .bind(*prepared)
+                        .on_storage()
                         .undo_timeout(timeouts.prepare)
                         .add()
                 })
@@ -303,6 +308,7 @@ fn snap(
     let natives = plan
         .step(SNAP, Snap::with(session_of(set)))
         .bind(all)
+        .on_storage()
         .timeout(timeouts.snap)
         .undo_timeout(timeouts.prepare)
         .add();
@@ -312,6 +318,7 @@ fn snap(
             let adopted = plan
                 .step(format!("adopt:{provider}"), Adopt::with(provider.clone()))
                 .bind((*prepared, natives))
+                .on_storage()
                 .timeout(timeouts.settle)
                 .retry(timeouts.retry())
                 .undo_timeout(timeouts.prepare)
@@ -407,6 +414,7 @@ fn verification(
         let exposure = plan
             .step("expose", Expose::with(params.clone()))
             .bind(inspect)
+            .on_storage()
             .timeout(timeouts.expose)
             .retry(timeouts.retry())
             .undo_timeout(timeouts.expose)
@@ -421,6 +429,7 @@ fn verification(
         let hidden = plan
             .step("unexpose", Unexpose::with(params))
             .after(report)
+            .on_storage()
             .timeout(timeouts.expose)
             .retry(timeouts.retry())
             .optional()

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   request ─ survey ─ plan ─┬─ set 1 ─ compile ─ run ─┐
-//!                            ├─ set 2 ─ compile ─ run ─┼─ job state
+//!                            ├─ set 2 ─ compile ─ run ─┼─ what follows ─ job state
 //!                            └─ …                     ─┘
 //!                  ▲                          │
-//!                  └── plan.stale: again ─────┤
+//!                  └── plan.stale: a round ───┤
 //!                      quiesce.*:  new run ───┘
 //! ```
 
@@ -13,22 +13,19 @@ pub(crate) mod compile;
 pub(crate) mod judge;
 pub(crate) mod logs;
 pub(crate) mod points;
+mod rounds;
 pub(crate) mod session;
 pub(crate) mod snapshots;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use futures_util::future::join_all;
-use stillpoint_catalog::{CatalogExt, JobQuery, Page};
-use stillpoint_context::{Effect, ErrorClass, Failure, HostPath, JobId, RunId};
+use stillpoint_context::{Failure, JobId, RunId};
 use stillpoint_model::group::Selector;
-use stillpoint_model::id::{CopyId, DatabaseId, PointId, SetToken, VolumeRef};
+use stillpoint_model::id::{PointId, SetToken};
 use stillpoint_model::job::{Job, JobKind, JobMember, JobRun, MemberEnd};
 use stillpoint_model::kind::BackupKind;
-use stillpoint_model::planning::{BackupPlan, Decision, Inputs, LeftWhy, SetPlan, plan_backup};
+use stillpoint_model::planning::{BackupPlan, Inputs, SetPlan, plan_backup};
 use stillpoint_model::point::{PointFact, PointState, RestorePoint, Truncation};
 use stillpoint_model::policy::{OnMiss, Verification};
 use stillpoint_model::request::{BackupRequest, Target};
@@ -37,29 +34,14 @@ use stillpoint_workflow::{Plan, RunReport};
 use uuid::Uuid;
 
 use self::compile::{Sources, compile};
+use self::rounds::{Carried, NO_ROOM, Round, Rounds};
 use crate::Stillpoint;
 use crate::bounds::{unless_cancelled, within};
 use crate::brief::{Brief, Concern};
 use crate::error::Error;
 use crate::job::{JobHandle, LiveJob};
-use crate::prune::{Part, PruneScope, PruneTarget};
 use crate::runs::{Ask, Launch};
 use crate::survey::Survey;
-
-/// A volume can have no more snapshots.
-const NO_ROOM: &str = "storage.snapshot_limit";
-
-/// A database cannot be backed up as it is, such as one that is dismounted.
-const NOT_AVAILABLE: &str = "resource.not_available";
-
-/// How often it is looked whether a restore is over.
-const WHILE_RESTORED: Duration = Duration::from_secs(5);
-
-/// How many restores that are over are looked through for one that has just ended.
-const NEWEST_RESTORES: u32 = 64;
-
-/// How often a job plans again because its plan went out of date.
-const ROUNDS: u32 = 3;
 
 impl Stillpoint {
     /// What a backup would do: every copy taken or left with its reason, the sets, snapshots and claims, and whether it
@@ -70,7 +52,7 @@ impl Stillpoint {
     /// catalogue that cannot be read. What concerns one database is in the plan.
     pub async fn plan(&self, request: &BackupRequest) -> Result<BackupPlan, Error> {
         let survey = Survey::take(self, &self.cx(), request).await?;
-        self.plan_round(request, &survey, self.new_job_id(), &Round::first())
+        self.plan_round(request, &survey, self.new_job_id(), &Round::first(&Rounds::default()))
     }
 
     /// The plans that the engine would be given, one for each set of [`plan`](Self::plan): every step with its retries, its
@@ -80,7 +62,12 @@ impl Stillpoint {
     /// As [`plan`](Self::plan).
     pub async fn engine_plans(&self, request: &BackupRequest) -> Result<Vec<Plan>, Error> {
         let survey = Survey::take(self, &self.cx(), request).await?;
-        let plan = self.plan_round(request, &survey, self.new_job_id(), &Round::first())?;
+        let plan = self.plan_round(
+            request,
+            &survey,
+            self.new_job_id(),
+            &Round::first(&Rounds::default()),
+        )?;
         let compiled = plan.sets.iter().map(|set| compile(&self.sources(&survey, &plan, set)));
         Ok(compiled.collect::<Result<_, Failure>>()?)
     }
@@ -110,6 +97,7 @@ impl Stillpoint {
     /// The same request with the same key is the same job.
     pub async fn backup(&self, request: BackupRequest) -> Result<JobHandle, Error> {
         let (policy, group) = crate::survey::subjects(self, &request).await?;
+        let coalesced = request.coalesced.clone();
         let ask = Ask {
             kind: JobKind::Backup,
             key: request.key.clone(),
@@ -123,6 +111,7 @@ impl Stillpoint {
                 job.title = group.map_or_else(|| "backup".to_owned(), |group| group.name);
                 job.policy = Some(policy.reference());
                 job.on_partial = policy.on_partial;
+                job.coalesced = coalesced;
             },
             move |this, live| Box::pin(async move { this.carry_out(&request, &live).await }),
         )
@@ -137,10 +126,11 @@ impl Stillpoint {
         round: &Round,
     ) -> Result<BackupPlan, Error> {
         let group = survey.group.as_ref();
-        let again: Vec<Selector> = round.databases().map(Selector::Database).collect();
-        let members = match &request.target {
-            _ if round.number > 0 => again.as_slice(),
-            Target::Selected(selectors) => selectors.as_slice(),
+        let again: Option<Vec<Selector>> =
+            round.again().map(|again| again.iter().copied().map(Selector::Database).collect());
+        let members = match (&again, &request.target) {
+            (Some(again), _) => again.as_slice(),
+            (None, Target::Selected(selectors)) => selectors.as_slice(),
             _ => group.map_or(&[][..], |group| group.members.as_slice()),
         };
         let inputs = Inputs {
@@ -159,125 +149,35 @@ impl Stillpoint {
             providers: &survey.providers,
             volumes: &survey.volumes,
             fulls: &survey.fulls,
+            coalesced: &request.coalesced,
             reserve: 0,
             state: &survey.state,
         };
         Ok(plan_backup(&inputs)?)
     }
 
-    /// Carries a job out to its end: runs the hooks before it, plans, runs every set, plans again what went out of date.
+    /// Carries a job out to its end: runs the hooks before it, plans, runs every set, plans again what went out of date, then does
+    /// what follows on a backup.
     pub(crate) async fn carry_out(
         &self,
         request: &BackupRequest,
         live: &Arc<LiveJob>,
     ) -> Result<(), Error> {
         self.before_job(live).await?;
-        let job = live.snapshot().id;
-        let mut round = Round::first();
-        loop {
-            let looked_at = self.seams().clock.now();
-            let (survey, plan) = self.planned(request, live, job, &mut round).await?;
-            let held = self.held_by_restores(&plan, looked_at).await?;
-            round.waited = std::mem::replace(&mut round.held, held);
-            let sets: Vec<SetPlan> =
-                plan.sets.iter().filter_map(|set| set.without(&round.done)).collect();
-            note_plan(live, &plan, &sets, &round);
-            let outcomes = join_all(sets.iter().map(|set| {
-                self.carry_out_set(&survey, &plan, set, live, round.superseded_by(set))
-            }))
-            .await;
-            round.conclude(&sets, &outcomes);
-            self.wait_for_restores(live, &mut round).await?;
-            if round.is_last() || live.cancel_token().is_cancelled() {
-                let left_out = !round.is_last() || outcomes.contains(&SetOutcome::Stopped);
-                if left_out {
-                    live.stop_short();
-                }
-                if survey.policy.verification == Verification::AfterCompletion {
-                    self.verify_after(live).await;
-                }
-                if request.confirm_truncation && !live.cancel_token().is_cancelled() {
-                    self.confirm_after(live).await;
-                }
-                if request.prune {
-                    self.prune_after(live, survey.policy.id).await;
-                }
-                return Ok(());
-            }
+        let rounds = Rounds::default();
+        let Carried { is_short, policy } =
+            self.round(request, live, &rounds, Round::first(&rounds)).await?;
+        if is_short {
+            live.stop_short();
         }
-    }
-
-    /// Looks and plans. Where a volume has no room for another snapshot, what may go of it goes first, once.
-    async fn planned(
-        &self,
-        request: &BackupRequest,
-        live: &Arc<LiveJob>,
-        job: JobId,
-        round: &mut Round,
-    ) -> Result<(Survey, BackupPlan), Error> {
-        let survey = self.survey(request, live).await?;
-        let plan = self.plan_round(request, &survey, job, round)?;
-        let full = full(&plan);
-        if full.is_empty() || std::mem::replace(&mut round.has_made_room, true) {
-            return Ok((survey, plan));
+        if policy.verification == Verification::AfterCompletion {
+            self.verify_after(live).await;
         }
-        self.make_room(live, &survey, &full).await;
-        let survey = self.survey(request, live).await?;
-        let plan = self.plan_round(request, &survey, job, round)?;
-        Ok((survey, plan))
-    }
-
-    /// Deletes what retention lets go of the databases that lie on some volumes (rule V49 of the model). That nothing could be
-    /// deleted shows in the plan that is made afterwards.
-    async fn make_room(&self, live: &Arc<LiveJob>, survey: &Survey, full: &BTreeSet<VolumeRef>) {
-        let lies_there = |files: &Vec<(HostPath, VolumeRef)>| {
-            files.iter().any(|(_, volume)| full.contains(volume))
-        };
-        let there = survey.places.iter().filter(|(_, files)| lies_there(files));
-        let scope = PruneScope::Databases(there.map(|(copy, _)| copy.database).collect());
-        if let Err(error) = self.prune_for(live, &PruneTarget::of(scope), Part::Before).await {
-            tracing::warn!(%error, "no room could be made for snapshots");
+        if request.confirm_truncation && !live.cancel_token().is_cancelled() {
+            self.confirm_after(live).await;
         }
-    }
-
-    /// The databases that are refused while a restore of ours has them, or had them when they were looked at (rule V17 of the
-    /// model): a backup of them waits.
-    async fn held_by_restores(
-        &self,
-        plan: &BackupPlan,
-        since: DateTime<Utc>,
-    ) -> Result<BTreeSet<DatabaseId>, Error> {
-        let away = plan.refused().filter(|(_, failure)| failure.code == NOT_AVAILABLE);
-        let refused: BTreeSet<DatabaseId> =
-            away.filter_map(|(database, _)| database.database).collect();
-        if refused.is_empty() {
-            return Ok(refused);
-        }
-        let restored = self.restored(Some(since)).await?;
-        Ok(refused.intersection(&restored).copied().collect())
-    }
-
-    /// The databases that are being restored, or whose restore was not over at an instant.
-    async fn restored(&self, since: Option<DateTime<Utc>>) -> Result<BTreeSet<DatabaseId>, Error> {
-        let catalog = &self.services().catalog;
-        let mut restores = JobQuery::open();
-        restores.kind = Some(JobKind::Restore);
-        let mut jobs = catalog.all_jobs(&restores).await?;
-        if let Some(since) = since {
-            restores.ended = Some(true);
-            let newest = catalog.jobs(&restores, &Page::first(NEWEST_RESTORES)).await?.items;
-            jobs.extend(newest.into_iter().filter(|job| job.ended_at >= Some(since)));
-        }
-        Ok(jobs.iter().flat_map(Job::members).map(|member| member.database).collect())
-    }
-
-    /// Waits until no restore has what this job still has to back up. A parked one is waited for as well: it keeps the database.
-    async fn wait_for_restores(&self, live: &Arc<LiveJob>, round: &mut Round) -> Result<(), Error> {
-        let cx = self.cx_of(live);
-        while !round.held.is_disjoint(&self.restored(None).await?) {
-            if cx.sleep(WHILE_RESTORED).await.is_err() || live.cancel_token().is_cancelled() {
-                break;
-            }
+        if request.prune {
+            self.prune_after(live, policy.id).await;
         }
         Ok(())
     }
@@ -433,46 +333,6 @@ impl Stillpoint {
     }
 }
 
-/// Notes in the job what a plan leaves out.
-fn note_plan(live: &LiveJob, plan: &BackupPlan, sets: &[SetPlan], round: &Round) {
-    live.change(|job| {
-        if round.number == 0 {
-            job.skipped = skipped(plan, &round.held);
-            job.warnings.clone_from(&plan.warnings);
-            if plan.is_empty() && round.held.is_empty() {
-                job.failure = Some(nothing(plan));
-            }
-            return;
-        }
-        // What is planned otherwise than before is told.
-        for warning in &plan.warnings {
-            if !job.warnings.contains(warning) {
-                job.warnings.push(warning.clone());
-            }
-        }
-        // What waited for a restore and cannot be backed up all the same is left out.
-        let refused = skipped(plan, &round.held).into_iter();
-        job.skipped.extend(refused.filter(|member| round.waited.contains(&member.database)));
-        if job.runs.is_empty() && plan.is_empty() && round.held.is_empty() {
-            job.failure = Some(nothing(plan));
-        }
-        // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
-        for stale in &round.stale {
-            let taken = |database: &DatabaseId| sets.iter().any(|set| has(set, *database));
-            if !stale.databases.iter().any(taken) {
-                continue;
-            }
-            for (database, failure) in plan.refused() {
-                let Some(id) = database.database else { continue };
-                if stale.databases.contains(&id) && !taken(&id) {
-                    let member = JobMember::skipped(id, database.name.clone(), failure.clone());
-                    job.skipped.push(member);
-                }
-            }
-        }
-    });
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SetOutcome {
     Over,
@@ -480,82 +340,6 @@ enum SetOutcome {
     Stopped,
     /// The plan of this run went out of date.
     Stale(RunId),
-}
-
-/// A run whose plan went out of date, and the databases of it.
-#[derive(Debug)]
-struct Stale {
-    run: RunId,
-    databases: BTreeSet<DatabaseId>,
-}
-
-/// One planning of a job: the first, or that of what went out of date since the one before.
-#[derive(Debug)]
-struct Round {
-    number: u32,
-    /// What is planned again, wherever its copies are now.
-    stale: Vec<Stale>,
-    /// What must not be backed up again.
-    done: BTreeSet<CopyId>,
-    /// What may go was deleted for it.
-    has_made_room: bool,
-    /// What a restore has: it is planned when that is over.
-    held: BTreeSet<DatabaseId>,
-    /// What a restore had when it was planned before.
-    waited: BTreeSet<DatabaseId>,
-    /// How often something went out of date.
-    again: u32,
-}
-
-impl Round {
-    fn first() -> Self {
-        Self {
-            number: 0,
-            stale: Vec::new(),
-            done: BTreeSet::new(),
-            has_made_room: false,
-            held: BTreeSet::new(),
-            waited: BTreeSet::new(),
-            again: 0,
-        }
-    }
-
-    fn databases(&self) -> impl Iterator<Item = DatabaseId> {
-        let stale = self.stale.iter().flat_map(|stale| stale.databases.iter().copied());
-        stale.chain(self.held.iter().copied()).collect::<BTreeSet<_>>().into_iter()
-    }
-
-    /// The runs that a set takes the place of.
-    fn superseded_by(&self, set: &SetPlan) -> Vec<RunId> {
-        let of_set = |stale: &&Stale| stale.databases.iter().any(|database| has(set, *database));
-        self.stale.iter().filter(of_set).map(|stale| stale.run).collect()
-    }
-
-    /// Goes on to the next one.
-    fn conclude(&mut self, sets: &[SetPlan], outcomes: &[SetOutcome]) {
-        self.number += 1;
-        self.stale.clear();
-        for (set, outcome) in sets.iter().zip(outcomes) {
-            let copies = set.members.iter().map(|member| &member.copy);
-            match outcome {
-                SetOutcome::Stale(run) => {
-                    let databases = copies.map(|copy| copy.database).collect();
-                    self.stale.push(Stale { run: *run, databases });
-                }
-                SetOutcome::Over | SetOutcome::Stopped => self.done.extend(copies.cloned()),
-            }
-        }
-        self.again += u32::from(!self.stale.is_empty());
-    }
-
-    /// Whether none follows.
-    fn is_last(&self) -> bool {
-        self.held.is_empty() && (self.stale.is_empty() || self.again == ROUNDS)
-    }
-}
-
-fn has(set: &SetPlan, database: DatabaseId) -> bool {
-    set.members.iter().any(|member| member.copy.database == database)
 }
 
 /// The same set as another run, with restore points and a token of its own.
@@ -574,36 +358,4 @@ fn next_attempt(set: &SetPlan, attempt: u32) -> SetPlan {
         snapshot.name = snapshot.name.replace(&set.run.short(), &next.run.short());
     }
     next
-}
-
-/// The volumes for whose sake something is not backed up, as they can have no more snapshots.
-fn full(plan: &BackupPlan) -> BTreeSet<VolumeRef> {
-    let of_copies = plan.copies().filter_map(|choice| match &choice.decision {
-        Decision::Left(LeftWhy::Refused { failure }) => Some(&**failure),
-        _ => None,
-    });
-    let no_room = of_copies.filter(|failure| failure.code == NO_ROOM);
-    let subjects = no_room.flat_map(|failure| &failure.subjects);
-    subjects.filter_map(|subject| subject.id.parse().ok()).collect()
-}
-
-fn skipped(plan: &BackupPlan, held: &BTreeSet<DatabaseId>) -> Vec<JobMember> {
-    plan.refused()
-        .filter(|(database, _)| !database.database.is_some_and(|id| held.contains(&id)))
-        .map(|(database, failure)| {
-            let id = database.database.unwrap_or(DatabaseId(Uuid::nil()));
-            JobMember::skipped(id, database.name.clone(), failure.clone())
-        })
-        .collect()
-}
-
-fn nothing(plan: &BackupPlan) -> Failure {
-    let failure = Failure::new(
-        "backup.nothing_to_do",
-        ErrorClass::Conflict,
-        "no database of the request can be backed up",
-    )
-    .with_effect(Effect::None)
-    .with_remedy("Look at the reason of each database.");
-    plan.refused().fold(failure, |failure, (_, why)| failure.with_cause(&why.message))
 }

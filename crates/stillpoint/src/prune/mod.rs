@@ -32,6 +32,7 @@ use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
 use crate::error::{Error, plan_defect};
 use crate::job::{JobHandle, LiveJob};
+use crate::pools::OnStorage as _;
 use crate::retention::DatabaseRetention;
 use crate::runs::{Ask, Launch};
 
@@ -195,6 +196,9 @@ impl Stillpoint {
         let follows = job.runs.iter().filter(|run| run.follow_up).flat_map(|run| &run.members);
         let left_out = if live.cancel_token().is_cancelled() {
             Some("the job was cancelled".to_owned())
+        } else if all == 0 && !job.coalesced.is_empty() {
+            // All that it is about is with other jobs.
+            None
         } else if good < all || all == 0 {
             Some(format!("{good} of {all} databases came out well"))
         } else if follows.into_iter().any(is_bad) {
@@ -268,6 +272,7 @@ impl Stillpoint {
                 step = step.after(*before);
             }
             let deleted = step
+                .on_storage()
                 .timeout(timeouts.delete)
                 .retry(timeouts.retry())
                 .undo_timeout(timeouts.delete)

@@ -38,6 +38,7 @@ use crate::brief::{Brief, Concern};
 use crate::debris::Leaves;
 use crate::error::{Error, plan_defect};
 use crate::job::{JobHandle, LiveJob};
+use crate::pools::OnStorage as _;
 use crate::runs::{Ask, Launch};
 
 /// The most sets that one run claims: while it waits for one, others must not wait for it for long.
@@ -212,6 +213,7 @@ impl Stillpoint {
             let params = TendParams { set, acts, options: options.clone(), late: timeouts.late };
             let _done = plan
                 .step(format!("tend:{}", number + 1), Tend::with(params))
+                .on_storage()
                 .timeout(timeouts.delete)
                 .retry(timeouts.retry())
                 .undo_timeout(timeouts.delete)

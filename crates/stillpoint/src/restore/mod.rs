@@ -41,6 +41,7 @@ use crate::hooks::HookCall;
 use crate::hooks::jobs::call_of;
 use crate::hooks::steps::HookSteps;
 use crate::job::{JobHandle, LiveJob};
+use crate::pools::OnStorage as _;
 use crate::runs::{Ask, Launch};
 use crate::verify::Load;
 
@@ -174,6 +175,7 @@ impl Stillpoint {
                     }),
                 )
                 .bind(loaded)
+                .on_storage()
                 .timeout(timeouts.restore)
                 .undo_timeout(timeouts.prepare)
                 .add()
@@ -194,6 +196,7 @@ impl Stillpoint {
             .map(|place| {
                 plan.step(format!("place:{}", place.provider), Place::with(place.clone()))
                     .after(checked)
+                    .on_storage()
                     .timeout(timeouts.prepare)
                     .undo_timeout(timeouts.prepare)
                     .add()
@@ -216,7 +219,8 @@ impl Stillpoint {
         if let Some(forked) = forked {
             release = release.after(forked);
         }
-        let _released = release.timeout(timeouts.prepare).retry(timeouts.retry()).no_return().add();
+        let release = release.on_storage().timeout(timeouts.prepare).retry(timeouts.retry());
+        let _released = release.no_return().add();
         if let Some((policy, call)) = hooks {
             let mut steps = HookSteps::new(&mut plan, call, Some("release"));
             steps.add(policy.hooks_of(HookPhase::AfterRestore), None);

@@ -2,10 +2,11 @@
 
 use stillpoint_catalog::{CatalogError, Settlement};
 use stillpoint_context::{ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId};
-use stillpoint_model::request::{BackupRequest, Target, Trigger};
-use stillpoint_model::schedule::{AttachmentId, Lapse, OpenDue, RecordedLapse, Why};
+use stillpoint_model::request::{BackupRequest, Trigger};
+use stillpoint_model::schedule::{AttachmentId, Lapse, OpenDue, Overrun, RecordedLapse, Why};
 
 use super::SchedulerEvent;
+use super::standing::Standings;
 use super::turn::Turns;
 use crate::error::Error;
 
@@ -53,13 +54,14 @@ impl Turns {
         let (mut ledger, mut events, mut lapses) = (entry.ledger, Vec::new(), Vec::new());
         let (mut failed, mut kept) = (None, Vec::new());
         let now = self.this.seams().clock.now();
+        let standings = self.this.standings(&ledger).await?;
         for mut open in std::mem::take(&mut ledger.open) {
             let stops = failed.is_some() || self.shared.wants_stop();
             if open.job.is_some() || stops {
                 kept.push(open);
                 continue;
             }
-            match self.begin_one(attachment, &open).await {
+            match self.begin_one(attachment, &open, &standings).await {
                 Ok(Begun::Job(job)) => {
                     events.push(SchedulerEvent::Began {
                         attachment,
@@ -91,15 +93,24 @@ impl Turns {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn begin_one(&self, attachment: AttachmentId, due: &OpenDue) -> Result<Begun, Error> {
+    async fn begin_one(
+        &self,
+        attachment: AttachmentId,
+        due: &OpenDue,
+        standings: &Standings,
+    ) -> Result<Begun, Error> {
         let key = key(attachment, due)?;
-        let target = Target::Group(attachment.group);
-        let mut request = BackupRequest::new(key, target, attachment.policy);
-        request.trigger = Trigger::Schedule {
+        let mut coalesced = standings.waiting_before(due);
+        if !coalesced.is_empty() && !self.coalesces(attachment, due).await? {
+            coalesced.clear();
+        }
+        let trigger = Trigger::Schedule {
             schedule: due.schedule.clone(),
             version: Some(due.version),
             due: due.due,
         };
+        let AttachmentId { group, policy, .. } = attachment;
+        let request = BackupRequest::scheduled(key, group, policy, trigger, coalesced);
         match self.this.backup(request).await {
             Ok(handle) => Ok(Begun::Job(handle.id())),
             Err(Error::Catalog(CatalogError::KeyReused { job, .. })) => Ok(Begun::Job(job)),
@@ -108,5 +119,10 @@ impl Turns {
             }
             Err(error) => Err(error),
         }
+    }
+    /// Whether a schedule wants what waits to be one with what comes due.
+    async fn coalesces(&self, attachment: AttachmentId, due: &OpenDue) -> Result<bool, Error> {
+        let stored = self.catalog().schedule(attachment.schedule, Some(due.version)).await?;
+        Ok(stored.is_some_and(|stored| stored.schedule.overrun == Overrun::Coalesce))
     }
 }

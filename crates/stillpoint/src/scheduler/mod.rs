@@ -13,10 +13,13 @@
 //! - **One of many.** Each ledger is changed by compare and swap, so that of several processes on one store one settles a due
 //!   time, and the others see that it is settled.
 //! - **Nothing in silence.** What becomes no job is a lapse with its reason, in the same commit.
+//! - **Nothing twice.** Where due times are coalesced, a job leaves to an earlier one of its schedule the databases that still wait
+//!   there; the others of its group do not wait with them.
 //! - **Beside the turns**, if it is to, it looks whether catalogue and storages still agree: see [`Reconciling`].
 
 mod begin;
 mod book;
+mod standing;
 mod turn;
 mod watch;
 

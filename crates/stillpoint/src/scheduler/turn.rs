@@ -1,14 +1,12 @@
 //! One turn of the scheduler: what is new, what is due, what becomes of it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_catalog::{Catalog, Entry, Settlement, Settling};
 use stillpoint_context::Failure;
-use stillpoint_model::job::JobState;
-use stillpoint_model::schedule::{AttachmentId, Ledger, OpenDue, Progress, RecordedLapse, Regress};
+use stillpoint_model::schedule::{AttachmentId, OpenDue, RecordedLapse, Regress};
 
 use super::book::{Batch, Book};
 use super::{SchedulerEvent, Shared};
@@ -141,8 +139,8 @@ impl Turns {
     async fn decide(&self, batch: Batch, now: DateTime<Utc>) -> Result<Settlement, Error> {
         let Batch { stored, entry, considered, due, mut lapses } = batch;
         let Entry { revision, mut ledger } = entry;
-        let progress = self.progress(&ledger).await?;
-        let of = |open: &OpenDue| progress.get(&open.due).copied().unwrap_or(Progress::Waiting);
+        let standings = self.this.standings(&ledger).await?;
+        let of = |open: &OpenDue| standings.progress(open);
         ledger.forget_over(of);
         lapses.extend(ledger.admit(stored.schedule.overrun, due, of));
         lapses.sort_by_key(|lapse| lapse.from);
@@ -183,40 +181,5 @@ impl Turns {
             }
         }
         Ok(unbegun)
-    }
-
-    /// How far the jobs of a ledger have come.
-    async fn progress(&self, ledger: &Ledger) -> Result<HashMap<DateTime<Utc>, Progress>, Error> {
-        let mut progress = HashMap::new();
-        for open in &ledger.open {
-            let Some(id) = open.job else { continue };
-            let job = self.this.job(id).await?;
-            let come = match job.as_ref().map(stillpoint_model::job::Job::state) {
-                // Removed with all that is old.
-                None => Progress::Over,
-                Some(state) if state.is_final() => Progress::Over,
-                Some(JobState::Queued) => Progress::Waiting,
-                Some(_) => Progress::AtWork,
-            };
-            let elsewhere = come == Progress::Waiting && self.this.live().find(id).is_none();
-            let at_work = elsewhere && self.is_at_work_elsewhere(job.as_ref()).await?;
-            progress.insert(open.due, if at_work { Progress::AtWork } else { come });
-        }
-        Ok(progress)
-    }
-
-    /// Whether a job of another process, which is stored as waiting, is at work by now.
-    async fn is_at_work_elsewhere(
-        &self,
-        job: Option<&stillpoint_model::job::Job>,
-    ) -> Result<bool, Error> {
-        for run in job.iter().flat_map(|job| &job.runs) {
-            if let Some(account) = self.this.engine().account(run.run).await?
-                && account.started_at.is_some()
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }

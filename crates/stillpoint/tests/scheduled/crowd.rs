@@ -1,24 +1,44 @@
 //! Scenarios 2 and 40: many at once, and what is left out of a group.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use stillpoint::context::HostId;
 use stillpoint::model::group::Selector;
 use stillpoint::model::job::{JobState, MemberEnd};
-use stillpoint_testkit::Change;
+use stillpoint_testkit::{Change, Side, World};
 
 use crate::outside::{
     Outside, attach, daily, due_jobs, everything_by, finish, idle, put_group, put_policy, sim_at,
     start, until,
 };
 
-/// Scenario 2: **Many at once.** Given 40 groups on 10 servers all due at 01:00 with a freeze slot of 1 for each host, when the time
-/// comes, then never two freezes on one host overlap, and all finish; no group waits while what it needs is free.
+/// What counts as a storage operation.
+const OPERATIONS: [&str; 4] = ["prepare", "commit", "settle", "delete"];
+
+/// Scenario 2: **Many at once.** Given 40 groups on 10 servers all due at 01:00 with limits storage=8 and freeze slot=1 per host, when
+/// the time comes, then never more than 8 storage operations and never two freezes on one host overlap, and all finish; no group waits
+/// while an unrelated slot is free.
 #[test]
 fn s02_many_at_once() {
+    assert_eq!(many_at_once(NonZeroU32::new(8)), 8);
+    // And without a limit there are as many as servers.
+    assert_eq!(many_at_once(None), 10);
+}
+
+/// How many storage operations there were at once.
+fn many_at_once(limit: Option<NonZeroU32>) -> usize {
     let (sim, outside) = (sim_at(1, "2026-01-05 00:30"), Outside::new(idle(10, 4)));
+    for volume in outside.world.volumes() {
+        outside.world.slow_volume(&volume, Duration::from_millis(500));
+    }
     sim.run(async {
-        let this = outside.process(&sim);
+        let mut builder = outside.builder(&sim);
+        if let Some(most) = limit {
+            builder = builder.storage_operations(most);
+        }
+        let this = builder.build().unwrap();
         put_policy(&this).await;
         let mut schedule = None;
         for number in 1..=40 {
@@ -57,9 +77,26 @@ fn s02_many_at_once() {
         };
         for host in outside.world.hosts() {
             let after = soon(&host).mono.saturating_since(first.mono);
-            assert!(after < std::time::Duration::from_secs(40), "{host} waits {after:?}");
+            assert!(after < Duration::from_secs(40), "{host} waits {after:?}");
         }
     });
+    at_once(&outside.world)
+}
+
+/// How many storage operations of runs overlapped at most.
+fn at_once(world: &World) -> usize {
+    let calls = world.calls().filtered(|call| {
+        call.side == Side::Storage && OPERATIONS.contains(&call.name) && call.left.is_some()
+    });
+    let ends = calls.iter().flat_map(|call| [(call.entered, 1), (call.left.unwrap(), -1)]);
+    let mut ends: Vec<(u64, isize)> = ends.collect();
+    ends.sort_unstable();
+    let mut now = 0;
+    let counts = ends.into_iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    usize::try_from(counts.max().unwrap()).unwrap()
 }
 
 /// Scenario 40: **Maintenance.** Given host H in maintenance, when a group over H and I is due, then only H's members are

@@ -1,30 +1,47 @@
 //! Scenario 35, as far as the coalescing, and jobs of a schedule that are not over when it is due again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stillpoint::context::{HostPath, PathFlavor};
 use stillpoint::model::group::Selector;
-use stillpoint::model::job::JobState;
+use stillpoint::model::job::{Elsewhere, Job, JobState, MemberEnd};
+use stillpoint::model::policy::{LogRetention, Retention};
+use stillpoint::model::request::{BackupRequest, Trigger};
 use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::model::schedule::{Overrun, Why};
+use stillpoint::workflow::testing::Sim;
 use stillpoint_testkit::Fault;
 
 use crate::common::{key, request_for};
 use crate::outside::{
-    Outside, attach, due_jobs, due_times, everything_by, finish, hourly, idle, in_words, lapses,
-    put_group, put_policy, sim_at, start, until, utc,
+    Outside, attach, daily, due_jobs, due_times, everything_by, finish, hourly, idle, in_words,
+    lapses, put_group, put_policy, sim_at, start, until, utc,
 };
 
 /// Scenario 35: **Backup behind restore.** Given a restore of DB1 runs, when its hourly backup fires 3 times, then one run is queued
-/// (coalesced), released after the restore; DB2 is not delayed, be it on another server or on the same.
+/// (coalesced), released after the restore; DB2 is not delayed, be it on another server or on the same, in a group of its own or with
+/// DB1.
 #[test]
 fn s35_backup_behind_restore() {
     for (servers, databases) in [(2, 1), (1, 2)] {
-        behind_restore(servers, databases);
+        for groups in [Groups::OfOne, Groups::OfBoth] {
+            behind_restore(servers, databases, groups, false);
+            behind_restore(servers, databases, groups, true);
+        }
     }
 }
 
-fn behind_restore(servers: u32, databases: u32) {
+#[derive(Clone, Copy, PartialEq)]
+enum Groups {
+    /// Each database has a group and a schedule of its own.
+    OfOne,
+    /// Both are in one group.
+    OfBoth,
+}
+
+/// DB01 is restored from 00:45 to 03:45, and backed up by the hour, as DB02 is.
+fn behind_restore(servers: u32, databases: u32, groups: Groups, in_place: bool) {
     let sim = sim_at(1, "2026-01-05 00:30");
     let outside = Outside::new(idle(servers, databases));
     sim.run(async {
@@ -34,40 +51,170 @@ fn behind_restore(servers: u32, databases: u32) {
         let first = this.backup(request_for("first", world, &["DB01"])).await.unwrap().wait().await;
         assert_eq!(first.state(), JobState::Succeeded, "{first:#?}");
         let point = this.topology().await.unwrap().databases[0].points[0].point;
+        let member = |name: &str| Selector::Database(world.database(name));
         let mut ids = Vec::new();
-        for (number, name) in [(1, "DB01"), (2, "DB02")] {
-            let members = vec![Selector::Database(world.database(name))];
-            let group = put_group(&this, number, members).await;
-            ids.push(attach(&this, &group, hourly(name)).await);
+        if groups == Groups::OfBoth {
+            let group = put_group(&this, 1, vec![member("DB01"), member("DB02")]).await;
+            ids.push(attach(&this, &group, hourly("both")).await);
+        } else {
+            for (number, name) in [(1, "DB01"), (2, "DB02")] {
+                let group = put_group(&this, number, vec![member(name)]).await;
+                ids.push(attach(&this, &group, hourly(name)).await);
+            }
         }
         let scheduler = start(&this);
         until(&this, "2026-01-05 00:45").await;
-        world.faults().on("restore.stage").inject(Fault::Slow(Duration::from_mins(195)));
+        world.faults().on("restore.stage").inject(Fault::Slow(Duration::from_hours(3)));
         let folder = HostPath::new(world.hosts()[0].clone(), PathFlavor::Windows, r"R:\back");
-        let target = RestoreTarget::AlternatePath(folder.unwrap());
+        let target = if in_place {
+            RestoreTarget::InPlace
+        } else {
+            RestoreTarget::AlternatePath(folder.unwrap())
+        };
         let restore = this.restore(RestoreRequest::new(key("back"), point, target)).await.unwrap();
         until(&this, "2026-01-05 03:30").await;
         assert_eq!(restore.job().state(), JobState::Running, "{:#?}", restore.job());
+        // DB02 was backed up at each time, DB01 waits in one job.
         let jobs = due_jobs(&this).await;
-        let of = |group: usize| {
-            let jobs = jobs.iter().filter(|(_, job)| job.group == Some(ids[group].group));
-            jobs.map(|(due, job)| (due.format("%H:%M").to_string(), job.state()))
-                .collect::<Vec<_>>()
+        let at = |due: &chrono::DateTime<chrono::Utc>| due.format("%H:%M").to_string();
+        let has = |job: &Job, name: &str| {
+            let runs = job.runs.iter().filter(|run| !run.follow_up);
+            let mut members = runs.flat_map(|run| &run.members);
+            members.find(|member| member.name == name).map(|member| member.end.is_some())
         };
-        assert_eq!(of(0), [("01:00".to_owned(), JobState::Queued)], "one, which waits");
-        let done = ["01:00", "02:00", "03:00"].map(|at| (at.to_owned(), JobState::Succeeded));
-        assert_eq!(of(1), done, "the other database is not delayed");
-        let found = lapses(&this, ids[0]).await;
-        assert_eq!(found.len(), 2, "{found:?}");
-        for lapse in &found {
-            assert_eq!(lapse.why, Why::Coalesced { into: utc("2026-01-05 01:00") });
+        let of = |name: &str| {
+            let jobs = jobs.iter().filter_map(|(due, job)| Some((at(due), has(job, name)?)));
+            jobs.collect::<Vec<_>>()
+        };
+        let done = ["01:00", "02:00", "03:00"].map(|at| (at.to_owned(), true));
+        assert_eq!(of("DB02"), done, "the other database is not delayed: {jobs:#?}");
+        let first = &jobs[0].1;
+        assert!(!first.state().is_final(), "{first:#?}");
+        if groups == Groups::OfBoth {
+            assert_eq!(lapses(&this, ids[0]).await, [], "each time has a job");
+            for (due, job) in &jobs[1..] {
+                assert_eq!(job.state(), JobState::Succeeded, "{due}: {job:#?}");
+                let left: Vec<_> = job.coalesced.iter().map(|db| (&*db.name, db.job)).collect();
+                assert_eq!(left, [("DB01", first.id)], "{due}");
+            }
+        } else {
+            assert_eq!(first.state(), JobState::Queued);
+            let found = lapses(&this, ids[0]).await;
+            assert_eq!(found.len(), 2, "{found:?}");
+            for lapse in &found {
+                assert_eq!(lapse.why, Why::Coalesced { into: utc("2026-01-05 01:00") });
+            }
+        }
+        // What is dismounted cannot be planned, and what would be in one set with others is left out of it. Else it waits in line.
+        let held: Vec<_> = first.held.iter().map(|db| (&*db.name, db.job)).collect();
+        if in_place || (servers == 1 && groups == Groups::OfBoth) {
+            assert_eq!((held.as_slice(), of("DB01")), (&[("DB01", restore.id())][..], vec![]));
+        } else {
+            assert_eq!((held.len(), of("DB01")), (0, vec![("01:00".to_owned(), false)]));
         }
         until(&this, "2026-01-05 04:30").await;
         assert_eq!(restore.wait().await.state(), JobState::Succeeded);
         finish(&this, &scheduler).await;
+        let mut points = BTreeMap::new();
         for (due, job) in due_jobs(&this).await {
             assert_eq!(job.state(), JobState::Succeeded, "{due}: {job:#?}");
+            assert_eq!(job.held, [], "{due}");
+            for member in job.members() {
+                points.entry(member.name.clone()).or_insert_with(Vec::new).push(at(&due));
+            }
         }
+        assert_eq!(points["DB01"], ["01:00", "04:00"], "once behind the restore");
+        assert_eq!(points["DB02"], ["01:00", "02:00", "03:00", "04:00"]);
+    });
+}
+
+/// The process of a job dies while one of its databases waits for a restore: what was done is done, and that one is said to be
+/// left out.
+#[test]
+fn what_waited_for_a_restore_is_told_when_its_process_died() {
+    let (first, outside) = (sim_at(3, "2026-01-05 00:30"), Outside::new(idle(1, 2)));
+    let restore = first.run(async {
+        let this = outside.process(&first);
+        let world = &outside.world;
+        everything_by(&this, daily("nightly", 1, 0, "UTC")).await;
+        this.backup(request_for("first", world, &["DB01"])).await.unwrap().wait().await;
+        let point = this.topology().await.unwrap().databases[0].points[0].point;
+        let _scheduler = start(&this);
+        until(&this, "2026-01-05 00:45").await;
+        world.faults().on("restore.stage").inject(Fault::Slow(Duration::from_hours(3)));
+        let restore = RestoreRequest::new(key("back"), point, RestoreTarget::InPlace);
+        let restore = this.restore(restore).await.unwrap();
+        until(&this, "2026-01-05 01:30").await;
+        restore.id()
+    });
+    // What others see of it meanwhile.
+    let second = Sim::starting_at(4, first.seams().clock.mono().0);
+    second.run(async {
+        let this = outside.process(&second);
+        let (_, job) = due_jobs(&this).await.remove(0);
+        assert_eq!(job.held.iter().map(|db| db.job).collect::<Vec<_>>(), [restore], "{job:#?}");
+        until(&this, "2026-01-05 02:00").await;
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 06:00").await;
+        finish(&this, &scheduler).await;
+        let (_, job) = due_jobs(&this).await.remove(0);
+        assert_eq!((job.state(), job.tally()), (JobState::SucceededWithWarnings, (1, 2)));
+        assert_eq!((job.held.len(), job.skipped.len()), (0, 1), "{job:#?}");
+        let Some(MemberEnd::Skipped { failure }) = &job.skipped[0].end else {
+            panic!("{job:#?}");
+        };
+        assert_eq!((&*job.skipped[0].name, failure.code.as_str()), ("DB01", "job.interrupted"));
+    });
+}
+
+/// A job of which other jobs have everything has nothing to do, and nothing to warn of.
+#[test]
+fn a_job_that_leaves_all_to_others_succeeds() {
+    let (sim, outside) = (sim_at(1, "2026-01-05 00:30"), Outside::new(idle(1, 1)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        put_policy(&this).await;
+        let database = outside.world.database("DB01");
+        let group = put_group(&this, 1, vec![Selector::Database(database)]).await;
+        let other = stillpoint::context::JobId(uuid::Uuid::from_u128(9));
+        let left = vec![Elsewhere::new(database, "DB01", other)];
+        let (policy, trigger) = (crate::common::policy().id, Trigger::Api);
+        let request = BackupRequest::scheduled(key("all"), group.id, policy, trigger, left.clone());
+        assert!(this.plan(&request).await.unwrap().is_empty());
+        let job = this.backup(request).await.unwrap().wait().await;
+        assert_eq!(
+            (job.state(), job.tally(), &job.coalesced),
+            (JobState::Succeeded, (0, 0), &left)
+        );
+        assert!(job.runs.is_empty() && job.warnings.is_empty(), "{job:#?}");
+    });
+}
+
+/// What comes due by itself is deleted by itself: nobody is there to ask for it.
+#[test]
+fn a_scheduled_backup_prunes_what_its_policy_lets_go() {
+    let (sim, outside) = (sim_at(1, "2026-01-05 00:30"), Outside::new(idle(1, 2)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        put_policy(&this).await;
+        let mut policy = this.policy(crate::common::policy().id).await.unwrap().unwrap();
+        policy.retention = Retention::count(2);
+        policy.log_retention = LogRetention::None;
+        this.save_policy(&policy.edit(policy.clone()).unwrap()).await.unwrap();
+        let group = put_group(&this, 1, vec![Selector::Everything]).await;
+        attach(&this, &group, daily("nightly", 1, 0, "UTC")).await;
+        let scheduler = start(&this);
+        until(&this, "2026-01-10 02:00").await;
+        finish(&this, &scheduler).await;
+        let jobs = due_jobs(&this).await;
+        assert_eq!(jobs.len(), 6);
+        for (due, job) in &jobs {
+            assert_eq!(job.state(), JobState::Succeeded, "{due}: {job:#?}");
+        }
+        for database in &this.topology().await.unwrap().databases {
+            assert_eq!(database.points.len(), 2, "{database:#?}");
+        }
+        assert_eq!(outside.world.snapshots().len(), 4);
     });
 }
 

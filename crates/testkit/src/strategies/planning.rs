@@ -71,6 +71,7 @@ impl Planning {
             providers: &self.organisation.providers,
             volumes: &self.organisation.volumes,
             fulls: &self.fulls,
+            coalesced: &[],
             reserve: 0,
             state: &[],
         }
