@@ -32,13 +32,13 @@ struct Walk {
     n: i64,
     head: i64,
     open: bool,
-    /// The records so far.
+    /// Up to where the records are there, or forgotten.
     count: i64,
     ended: bool,
 }
 
 impl Walk {
-    /// Every stream begins at 0, has no holes, and ends where its head says.
+    /// Every stream has no holes from its first record on, and ends where its head says.
     fn step(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
         let seq: i64 = row.get("seq").map_err(rolled_back)?;
         let count: i64 = row.get("count").map_err(rolled_back)?;
@@ -81,7 +81,7 @@ impl Walk {
 
 fn streams(connection: &Connection) -> Result<(), CatalogError> {
     let mut all = connection
-        .prepare("SELECT n, id, head, open FROM stream ORDER BY n")
+        .prepare("SELECT n, id, head, open, first FROM stream ORDER BY n")
         .map_err(rolled_back)?;
     let mut appends = connection
         .prepare(
@@ -97,7 +97,11 @@ fn streams(connection: &Connection) -> Result<(), CatalogError> {
         let (n, head, open) = (row.get(0), row.get(2), row.get(3));
         let (n, head) = (n.map_err(rolled_back)?, head.map_err(rolled_back)?);
         let open = open.map_err(rolled_back)?;
-        let mut walk = Walk { id, n, head, open, count: 0, ended: false };
+        let first: i64 = row.get(4).map_err(rolled_back)?;
+        if first > 0 && id != StreamId::Arbiter {
+            return Err(corrupt(format!("stream {id} begins at {first}")));
+        }
+        let mut walk = Walk { id, n, head, open, count: first, ended: false };
         while let Some(row) = append {
             let stream: i64 = row.get(0).map_err(rolled_back)?;
             if stream != walk.n {

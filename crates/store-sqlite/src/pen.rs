@@ -64,7 +64,7 @@ struct Stream {
 #[derive(Debug)]
 pub(crate) struct Pen<'c> {
     db: &'c Connection,
-    /// The numbers of streams. They never change, and streams never go.
+    /// The numbers of streams. They never change and are never given again; a stream may have been forgotten, by any process.
     numbers: HashMap<StreamId, i64>,
     /// Who has been found to hold a lease in this transaction.
     holders: Vec<(ProcessId, u64)>,
@@ -301,8 +301,10 @@ impl<'c> Pen<'c> {
 
     fn stream(&mut self, id: StreamId) -> rusqlite::Result<Option<Stream>> {
         if let Some(&n) = self.numbers.get(&id) {
-            let head = self.look.query_row([n], |row| row.get(0))?;
-            return Ok(Some(Stream { n, head }));
+            if let Some(head) = self.look.query_row([n], |row| row.get(0)).optional()? {
+                return Ok(Some(Stream { n, head }));
+            }
+            self.numbers.remove(&id);
         }
         let found = self
             .find

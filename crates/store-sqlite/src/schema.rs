@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub const APPLICATION_ID: i64 = 0x5374_696c;
 
 /// The format that this version writes, and the newest that it reads: SQLite's `user_version`.
-pub const FORMAT: i64 = 4;
+pub const FORMAT: i64 = 5;
 
 /// What format 1 has: the catalogue. Instants are microseconds since 1970, ids are 16 bytes, bodies are JSON in the
 /// stored form of the model; the other columns repeat what listings choose and order by.
@@ -157,6 +157,13 @@ CREATE TABLE fork (
 CREATE INDEX fork_by_database ON fork (database, at, run);
 ";
 
+/// What format 5 adds: what of a stream was forgotten. `first` is the place of the first record that is left of the arbiter's, and 0
+/// for every other one. Readers of older formats would take its absence for damage.
+const FORGETTING: &str = "
+ALTER TABLE stream ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX fact_by_run ON fact (run);
+";
+
 /// Brings a file from the format that it has to this version's: an empty one has 0.
 ///
 /// One transaction, so that a crash leaves the old or the new.
@@ -187,6 +194,9 @@ fn steps(connection: &Connection) -> rusqlite::Result<()> {
     }
     if format < 4 {
         connection.execute_batch(FORKS)?;
+    }
+    if format < 5 {
+        connection.execute_batch(FORGETTING)?;
     }
     if format < FORMAT {
         connection.pragma_update(None, "user_version", FORMAT)?;

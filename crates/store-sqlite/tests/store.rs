@@ -221,7 +221,8 @@ fn dump(path: &Path) -> String {
 const GOLDEN_1: &str = include_str!("golden/state-1.sql");
 const GOLDEN_2: &str = include_str!("golden/state-2.sql");
 const GOLDEN_3: &str = include_str!("golden/state-3.sql");
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-4.sql");
+const GOLDEN_4: &str = include_str!("golden/state-4.sql");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-5.sql");
 
 #[tokio::test]
 async fn the_stored_form_is_what_it_always_was() {
@@ -325,7 +326,24 @@ async fn a_file_of_format_3_is_brought_up() {
 }
 
 #[tokio::test]
-async fn a_file_of_format_4_can_be_read() {
+async fn a_file_of_format_4_is_brought_up() {
+    let (_folder, path) = folder();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(GOLDEN_4).unwrap();
+    drop(db);
+    let store = SqliteStore::open(&path).unwrap();
+    let (_fresh, other) = folder();
+    let fresh = SqliteStore::open(&other).unwrap();
+    fill(&fresh).await;
+    fill_schedules(&fresh).await;
+    assert_eq!(everything(&store).await, everything(&fresh).await);
+    store.check().await.unwrap();
+    drop((store, fresh));
+    assert_eq!(dump(&path), dump(&other));
+}
+
+#[tokio::test]
+async fn a_file_of_format_5_can_be_read() {
     let (_folder, path) = folder();
     let db = Connection::open(&path).unwrap();
     db.execute_batch(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();

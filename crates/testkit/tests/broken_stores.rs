@@ -28,6 +28,7 @@ fn broken_journals_are_caught() {
     let try_out = |fault| run(async || run_all(&Broken(fault) as &dyn StoreFactory).await);
     passes(&try_out(Fault::None), &["a_shared_journal_refuses_epoch_0"]);
     passes(&try_out(Fault::Shared), &["a_private_journal_takes_epoch_0"]);
+    passes(&try_out(Fault::NeverForgets), &["a_shared_journal_refuses_epoch_0"]);
     each_is_caught(cases(), try_out, WANTED);
 }
 

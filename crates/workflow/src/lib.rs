@@ -92,7 +92,7 @@ pub use engine::{
     Subscription, WaitingForSlots,
 };
 pub use journal::{
-    Append, Batch, Fact, FactDraft, Journal, JournalError, MemoryJournal, Now, OpenStream,
+    Append, Batch, Fact, FactDraft, Forget, Journal, JournalError, MemoryJournal, Now, OpenStream,
     Position, RECORD_FORMAT, Seq, Stored, StreamId, Topic, decode_records, encode_records,
 };
 pub use lane::{LaneThread, Lanes, ThreadLanes};

@@ -217,3 +217,106 @@ fn a_pool_has_all_its_slots_after_a_journal_that_failed() {
         });
     });
 }
+
+#[test]
+fn what_is_forgotten_is_gone_and_its_key_is_free() {
+    for_seeds(10, |sim| {
+        let (store, world) = (Arc::new(MemoryJournal::new()), Site::default());
+        let engine = process(&sim, &store, &world, true);
+        let other = process(&sim, &store, &world, true);
+        let keyed = || backup().key("tonight".parse().unwrap());
+        sim.run(async {
+            let first = engine.submit(keyed()).await.unwrap();
+            first.wait().await.unwrap();
+            let kept = engine.submit(backup()).await.unwrap();
+            kept.wait().await.unwrap();
+            let open = engine.submit(backup()).await.unwrap();
+            let unknown = stillpoint_context::RunId(uuid::Uuid::from_u128(7));
+            let these = [first.id(), open.id(), unknown];
+            assert_eq!(engine.forget(&these).await.unwrap(), 2, "the run and its key");
+            assert_eq!(engine.forget(&these).await.unwrap(), 0);
+            let gone = other.watch(first.id()).await.unwrap_err();
+            assert!(matches!(gone, EngineError::Gone), "{gone}");
+            assert!(engine.run(first.id()).is_none());
+            assert_eq!(open.wait().await.unwrap().end(), End::Succeeded);
+            assert_eq!(
+                other.watch(kept.id()).await.unwrap().wait().await.unwrap().end(),
+                End::Succeeded
+            );
+            // Its key is as new, here and in another process.
+            let again = other.submit(keyed()).await.unwrap();
+            assert_ne!(again.id(), first.id());
+            assert_eq!(engine.submit(keyed()).await.unwrap().id(), again.id());
+            assert_eq!(again.wait().await.unwrap().end(), End::Succeeded);
+        });
+    });
+}
+
+#[test]
+fn claims_exclude_and_tokens_rise_however_much_is_forgotten() {
+    for_seeds(2, |sim| {
+        let store = Arc::new(MemoryJournal::new());
+        let one = || {
+            let (journal, lanes) = (Arc::clone(&store), sim.lanes());
+            let shared = HookJournal::jitter(journal, &sim, Duration::from_millis(2)).shared();
+            let builder =
+                Engine::builder(ActionRegistry::new(), Arc::new(shared), sim.seams(), lanes);
+            builder.leases(Arc::clone(&store) as _).build()
+        };
+        let engines = [(); 3].map(|()| one());
+        // The tokens in the order in which the runs had the claim, and whether one has it now.
+        let seen: Arc<Mutex<(Vec<u64>, bool)>> = Arc::default();
+        let plan = || {
+            let mut plan = PlanBuilder::new("one at a time");
+            plan.claim(Claim::exclusive(key("db/1/live")));
+            let seen = Arc::clone(&seen);
+            let step = step_fn(move |cx: Cx, ()| {
+                let seen = Arc::clone(&seen);
+                async move {
+                    {
+                        let (tokens, is_inside) = &mut *seen.lock().unwrap();
+                        assert!(!std::mem::replace(is_inside, true), "two at a time");
+                        tokens.push(cx.fence().0);
+                    }
+                    cx.sleep(Duration::from_millis(1)).await.map_err(|e| Failure::of(&e))?;
+                    seen.lock().unwrap().1 = false;
+                    Ok(Done::new(()))
+                }
+            });
+            plan.step("inside", step).add();
+            Submission::new(plan.build().unwrap())
+        };
+        sim.run(async {
+            let first = async |engine: &Engine| {
+                let records = engine.journal().read(&StreamId::Arbiter, Seq(0), 1).await.unwrap();
+                records[0].seq.0
+            };
+            let mut begins = Vec::new();
+            for round in 0..12 {
+                // One of them sleeps through most of it.
+                let awake = if round % 6 == 5 { 3 } else { 2 };
+                let mut runs = Vec::new();
+                for at in 0..90 {
+                    runs.push(engines[at % awake].submit(plan()).await.unwrap());
+                }
+                for run in &runs {
+                    assert_eq!(run.wait().await.unwrap().end(), End::Succeeded);
+                }
+                let ids: Vec<_> = runs.iter().map(RunHandle::id).collect();
+                engines[round % awake].forget(&ids).await.unwrap();
+                begins.push(first(&engines[0]).await);
+            }
+            assert!(begins.is_sorted() && begins[11] > 2000, "{begins:?}");
+            let tokens = seen.lock().unwrap().0.clone();
+            assert_eq!(tokens.len(), 12 * 90);
+            assert!(tokens.is_sorted_by(|a, b| a < b), "tokens rise");
+            // Whoever comes now reads what is left.
+            let late = one();
+            assert_eq!(
+                late.submit(plan()).await.unwrap().wait().await.unwrap().end(),
+                End::Succeeded
+            );
+            assert!(store.ends().len() <= 12, "{}", store.ends().len());
+        });
+    });
+}

@@ -1,14 +1,15 @@
 //! The journal in tables.
 
 mod commit;
+mod forget;
 mod read;
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 use stillpoint_context::{ProcessId, RunId};
 use stillpoint_workflow::{
-    Append, Batch, Fact, FactDraft, Journal, JournalError, OpenStream, Position, Record, Seq,
-    Stored, StreamId, Topic,
+    Append, Batch, Fact, FactDraft, Forget, Journal, JournalError, OpenStream, Position, Record,
+    Seq, Stored, StreamId, Topic,
 };
 use uuid::Uuid;
 
@@ -123,6 +124,11 @@ impl Journal for SqliteStore {
         })
         .await
     }
+
+    async fn forget(&self, what: &Forget) -> Result<u64, JournalError> {
+        let what = what.clone();
+        self.write(move |db| forget::forget(db, &what).map_err(unwritten)).await
+    }
 }
 
 impl SqliteStore {
@@ -151,7 +157,9 @@ impl SqliteStore {
             let there =
                 Journal::read(self, &append.stream, append.expected, append.records.len()).await?;
             let stored: Vec<&Record> = there.iter().map(|stored| &stored.record).collect();
-            let is_there = append.expected < head && stored.iter().copied().eq(&append.records);
+            let begins = there.first().is_none_or(|first| first.seq == append.expected);
+            let is_there =
+                append.expected < head && begins && stored.iter().copied().eq(&append.records);
             if !is_there || !self.wrote(epoch, append).await? {
                 return Err(conflict);
             }

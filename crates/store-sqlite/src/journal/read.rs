@@ -25,16 +25,16 @@ pub(super) fn rows(
     from: Seq,
     max: usize,
 ) -> Result<Vec<Row>, JournalError> {
-    let from = signed(from.0);
-    let end = from.saturating_add(i64::try_from(max).unwrap_or(i64::MAX));
     let mut find =
-        db.prepare_cached("SELECT n, head FROM stream WHERE id = ?1").map_err(unwritten)?;
+        db.prepare_cached("SELECT n, first, head FROM stream WHERE id = ?1").map_err(unwritten)?;
     let found = find
-        .query_row([Key::of(stream)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([Key::of(stream)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()
         .map_err(unwritten)?;
-    let Some((n, head)): Option<(i64, i64)> = found else { return Ok(Vec::new()) };
-    let end = end.min(head);
+    let Some((n, first, head)): Option<(i64, i64, i64)> = found else { return Ok(Vec::new()) };
+    // What was before is forgotten.
+    let from = signed(from.0).max(first);
+    let end = from.saturating_add(i64::try_from(max).unwrap_or(i64::MAX)).min(head);
     if from >= end {
         return Ok(Vec::new());
     }

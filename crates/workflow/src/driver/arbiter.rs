@@ -292,8 +292,11 @@ impl ArbiterTask {
             let from = Seq(self.machine.state().head());
             let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
             let stored = self.core.journal.read(&StreamId::Arbiter, from, page).await?;
-            if stored.is_empty() {
-                break;
+            let Some(first) = stored.first() else { break };
+            if first.seq != from {
+                // What came in between is forgotten: a snapshot that came later has it.
+                self.tell(granted);
+                return Box::pin(self.read_all()).await;
             }
             for stored in stored {
                 let Record::Arbiter(record) = stored.record else { continue };
@@ -323,7 +326,7 @@ impl ArbiterTask {
 
     /// From the last snapshot on, which is looked for from the end.
     async fn read_all(&mut self) -> Result<(), JournalError> {
-        let state = read_snapshot(&*self.core.journal, self.policy).await?;
+        let (state, _) = read_snapshot(&*self.core.journal, self.policy).await?;
         // Who holds a grant that the snapshot holds was told when it came, by this process or by its recovery.
         let told: Vec<_> = state
             .claimants_with_token()
@@ -378,27 +381,25 @@ impl Asked {
     }
 }
 
-/// The arbiter's state as its last snapshot has it, which is looked for from the end; what came after it is still to be applied.
+/// The arbiter's state as its last snapshot has it, which is looked for from the end, and the place of that; what came after it is
+/// still to be applied.
 pub(crate) async fn read_snapshot(
     journal: &dyn Journal,
     policy: GrantPolicy,
-) -> Result<ArbiterState, JournalError> {
+) -> Result<(ArbiterState, Seq), JournalError> {
     let mut end = journal.head(&StreamId::Arbiter).await?.0;
     while end > 0 {
         let from = end.saturating_sub(PAGE);
         let count = usize::try_from(end - from).unwrap_or(usize::MAX);
         let stored = journal.read(&StreamId::Arbiter, Seq(from), count).await?;
-        let records: Vec<_> = stored
-            .into_iter()
-            .filter_map(|stored| match stored.record {
-                Record::Arbiter(record) => Some(record),
-                _ => None,
-            })
-            .collect();
-        if let Some((at, snapshot)) = ArbiterState::last_snapshot(&records) {
-            return Ok(ArbiterState::restore(from + at as u64 + 1, snapshot, policy));
+        // What was forgotten is left out at the beginning.
+        for stored in stored.into_iter().rev() {
+            if let Record::Arbiter(ArbiterRecord::Snapshot(snapshot)) = stored.record {
+                let state = ArbiterState::restore(stored.seq.0 + 1, &snapshot, policy);
+                return Ok((state, stored.seq));
+            }
         }
         end = from;
     }
-    Ok(ArbiterState::default())
+    Ok((ArbiterState::default(), Seq(0)))
 }

@@ -11,6 +11,7 @@ mod builder;
 mod closing;
 mod error;
 mod follow;
+mod forget;
 mod handle;
 mod recovery;
 mod report;

@@ -54,6 +54,25 @@ impl Runs {
         self.by_id.len() - self.ended.len() >= limit
     }
 
+    /// Forgets those of these that have ended.
+    pub(super) fn forget(&mut self, runs: &[RunId]) {
+        for run in runs {
+            let is_over = self.by_id.get(run).is_some_and(|link| link.is_over());
+            if let Some(link) = is_over.then(|| self.by_id.remove(run)).flatten() {
+                self.ended.retain(|ended| ended != run);
+                self.forget_key(&link);
+            }
+        }
+    }
+
+    fn forget_key(&mut self, link: &RunLink) {
+        if let Some(key) = &link.key
+            && self.by_key.get(key).is_some_and(|(run, _)| *run == link.run)
+        {
+            self.by_key.remove(key);
+        }
+    }
+
     /// Looks who has ended, and forgets the oldest ended runs beyond what is kept.
     fn trim(&mut self) {
         let known: HashSet<_> = self.ended.iter().copied().collect();
@@ -70,11 +89,7 @@ impl Runs {
             let Some(link) = self.ended.pop_front().and_then(|run| self.by_id.remove(&run)) else {
                 continue;
             };
-            if let Some(key) = &link.key
-                && self.by_key.get(key).is_some_and(|(run, _)| *run == link.run)
-            {
-                self.by_key.remove(key);
-            }
+            self.forget_key(&link);
         }
         self.look_at = 2 * self.by_id.len();
     }

@@ -197,14 +197,20 @@ impl Engine {
     /// The arbiter's state, read from its last snapshot on.
     async fn arbiter(&self) -> Result<ArbiterMachine, JournalError> {
         let journal = &self.0.shared.core.journal;
-        let state = read_snapshot(&**journal, GrantPolicy::Strict).await?;
-        let mut machine = ArbiterMachine::of(state, GrantPolicy::Strict);
+        let anew = async || {
+            let (state, _) = read_snapshot(&**journal, GrantPolicy::Strict).await?;
+            Ok::<_, JournalError>(ArbiterMachine::of(state, GrantPolicy::Strict))
+        };
+        let mut machine = anew().await?;
         loop {
             let from = Seq(machine.state().head());
             let max = usize::try_from(PAGE).unwrap_or(usize::MAX);
             let stored = journal.read(&StreamId::Arbiter, from, max).await?;
-            if stored.is_empty() {
-                return Ok(machine);
+            let Some(first) = stored.first() else { return Ok(machine) };
+            if first.seq != from {
+                // What came in between was forgotten meanwhile: a later snapshot has it.
+                machine = anew().await?;
+                continue;
             }
             for stored in stored {
                 if let Record::Arbiter(record) = stored.record {

@@ -1,6 +1,6 @@
 //! A journal that forgets when the process ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use stillpoint_context::{Mono, ProcessId};
 
 use super::{
-    Append, Batch, Fact, Journal, JournalError, Now, OpenStream, Position, Seq, Stored, StreamId,
-    Topic,
+    Append, Batch, Fact, Forget, Journal, JournalError, Now, OpenStream, Position, Seq, Stored,
+    StreamId, Topic,
 };
 use crate::lease::{Fencing, Lease, Leases};
 use crate::machine::Record;
@@ -40,6 +40,12 @@ struct Kept {
     owner: ProcessId,
     len: u64,
     appends: Vec<KeptAppend>,
+}
+
+impl Kept {
+    fn is_open_run(&self, stream: StreamId) -> bool {
+        matches!(stream, StreamId::Run(_)) && self.last().is_some_and(|last| !last.ends_run())
+    }
 }
 
 #[derive(Debug)]
@@ -201,10 +207,8 @@ impl Journal for MemoryJournal {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let streams = state.streams.range((from, Bound::Unbounded));
         let open = streams.filter_map(|(stream, kept)| {
-            let open = matches!(stream, StreamId::Run(_))
-                && kept.last().is_some_and(|last| !last.ends_run());
             let (stream, owner, head) = (*stream, kept.owner, Seq(kept.len));
-            open.then_some(OpenStream { stream, owner, head })
+            kept.is_open_run(stream).then_some(OpenStream { stream, owner, head })
         });
         Ok(open.take(max).collect())
     }
@@ -224,6 +228,34 @@ impl Journal for MemoryJournal {
             end += 1;
         }
         Ok(new[..end].to_vec())
+    }
+
+    async fn forget(&self, what: &Forget) -> Result<u64, JournalError> {
+        let mut state = self.lock();
+        let mut gone = 0;
+        let mut runs = BTreeSet::new();
+        for stream in &what.streams {
+            let is_ended = state.streams.get(stream).is_some_and(|kept| !kept.is_open_run(*stream));
+            if *stream == StreamId::Arbiter || !is_ended {
+                continue;
+            }
+            state.streams.remove(stream);
+            gone += 1;
+            if let StreamId::Run(run) = stream {
+                runs.insert(*run);
+            }
+        }
+        if !runs.is_empty() {
+            for facts in state.facts.values_mut() {
+                facts.retain(|fact| !runs.contains(&fact.run));
+            }
+        }
+        if let Some(kept) = state.streams.get_mut(&StreamId::Arbiter) {
+            // An append goes as a whole; what is left of the last begins before.
+            let after = kept.appends.partition_point(|append| append.from <= what.arbiter.0);
+            kept.appends.drain(..after.saturating_sub(1));
+        }
+        Ok(gone)
     }
 }
 

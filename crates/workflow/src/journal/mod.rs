@@ -197,6 +197,28 @@ pub struct OpenStream {
     pub head: Seq,
 }
 
+/// What nobody needs any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Forget {
+    /// Streams of runs that have ended, and of keys. That of a run goes with the facts that the run has stated.
+    pub streams: Vec<StreamId>,
+    /// Of the arbiter's stream, the records before this one.
+    pub arbiter: Seq,
+}
+
+impl Forget {
+    /// These streams.
+    pub const fn streams(streams: Vec<StreamId>) -> Self {
+        Self { streams, arbiter: Seq(0) }
+    }
+
+    /// The arbiter's records before this one.
+    pub const fn arbiter(before: Seq) -> Self {
+        Self { streams: Vec::new(), arbiter: before }
+    }
+}
+
 /// Why the journal did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -327,6 +349,10 @@ impl ErrorFacts for JournalError {
 /// # Cancel safety
 /// A dropped `commit` may or may not be written, as after [`JournalError::Io`].
 ///
+/// # Forgetting
+/// What is [forgotten](Self::forget) is as if it had never been: the stream of a run or of a key has no records, and may be begun
+/// anew; of the arbiter's stream reading gives what is left, and its records keep their places. Positions rise all the same.
+///
 /// # Stored form
 /// A journal that stores bytes keeps records as [`encode_records`] writes them, and gives what [`decode_records`] reads.
 ///
@@ -377,6 +403,17 @@ pub trait Journal: Debug + Send + Sync + 'static {
         after: Position,
         max: usize,
     ) -> Result<Vec<Fact>, JournalError>;
+
+    /// Forgets what nobody needs any more, and says how many streams went. Streams of runs that have not ended stay, whoever asks;
+    /// so may some others, for the next time: such as the one that holds the last commit. One that keeps everything, as by
+    /// default, forgets nothing.
+    ///
+    /// # Idempotence
+    /// May be repeated.
+    async fn forget(&self, what: &Forget) -> Result<u64, JournalError> {
+        let _kept = what;
+        Ok(0)
+    }
 }
 
 #[async_trait]
@@ -421,6 +458,10 @@ impl<J: Journal + ?Sized> Journal for Arc<J> {
         max: usize,
     ) -> Result<Vec<Fact>, JournalError> {
         (**self).facts(topic, after, max).await
+    }
+
+    async fn forget(&self, what: &Forget) -> Result<u64, JournalError> {
+        (**self).forget(what).await
     }
 }
 

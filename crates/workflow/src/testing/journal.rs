@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::Sim;
 use crate::journal::{
-    Batch, Fact, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
+    Batch, Fact, Forget, Journal, JournalError, OpenStream, Position, Seq, Stored, StreamId, Topic,
 };
 
 type Commit<J> =
@@ -188,5 +188,9 @@ impl<J: Journal> Journal for HookJournal<J> {
         max: usize,
     ) -> Result<Vec<Fact>, JournalError> {
         self.inner.facts(topic, after, max).await
+    }
+
+    async fn forget(&self, what: &Forget) -> Result<u64, JournalError> {
+        self.inner.forget(what).await
     }
 }

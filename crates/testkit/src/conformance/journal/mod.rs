@@ -4,6 +4,7 @@
 
 mod append;
 mod facts;
+mod forget;
 mod owner;
 mod race;
 mod read;
@@ -29,6 +30,10 @@ use append::{
 use facts::{
     a_follower_of_facts_misses_nothing, facts_are_read_by_topic_in_order,
     the_facts_of_a_commit_are_never_split,
+};
+use forget::{
+    an_open_run_is_never_forgotten, positions_rise_over_what_is_forgotten,
+    what_is_forgotten_is_gone_whole, what_is_left_of_the_arbiter_keeps_its_place,
 };
 use owner::{
     a_fenced_owner_learns_that_first, a_private_journal_takes_epoch_0,
@@ -90,6 +95,12 @@ pub fn cases() -> &'static [Case] {
         a_fenced_owner_learns_that_first: "Whether the owner is fenced is looked at before anything else." [Leases];
         a_shared_journal_refuses_epoch_0: "A journal that several processes may share refuses epoch 0." [Shared];
         a_private_journal_takes_epoch_0: "Epoch 0 is that of an engine without leases." [Private];
+        what_is_forgotten_is_gone_whole:
+            "What is forgotten is as if it had never been, with the facts that its runs stated; the rest is as it was.";
+        an_open_run_is_never_forgotten: "Streams of runs that have not ended stay, whoever asks.";
+        positions_rise_over_what_is_forgotten: "Positions rise, whatever is forgotten." [Reopen];
+        what_is_left_of_the_arbiter_keeps_its_place:
+            "Of the arbiter's stream what is left keeps its places." [Reopen];
         everything_is_there_after_opening_again: "A commit is durable when it returns." [Reopen];
     }
 }

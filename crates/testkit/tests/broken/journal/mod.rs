@@ -3,7 +3,7 @@
 mod commit;
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use stillpoint_context::{Mono, ProcessId};
 use stillpoint_testkit::conformance::{BoxError, Place, Store, StoreFactory};
 use stillpoint_workflow::{
-    Batch, Fact, Fencing, Journal, JournalError, Lease, Leases, MemoryJournal, Now, OpenStream,
-    Position, Seq, Stored, StreamId, Topic,
+    Batch, Fact, Fencing, Forget, Journal, JournalError, Lease, Leases, MemoryJournal, Now,
+    OpenStream, Position, Seq, Stored, StreamId, Topic,
 };
 
 pub(crate) use wanted::WANTED;
@@ -89,6 +89,16 @@ pub(crate) enum Fault {
     ForgetsOwners,
     ForgetsPositions,
     ForgetsTheLastRecord,
+    /// Not a fault: it keeps everything.
+    NeverForgets,
+    ForgetsOpenRuns,
+    ForgetsButCounts,
+    KeepsFactsOfTheForgotten,
+    ForgetsAllFacts,
+    KeepsKeys,
+    ForgetsTheWholeArbiter,
+    NumbersTheArbiterAnew,
+    CountsPositionsAnew,
 }
 
 #[derive(Debug)]
@@ -100,9 +110,23 @@ struct Faulty {
     /// Who wrote first, and who tried last.
     writers: Mutex<BTreeMap<StreamId, (ProcessId, ProcessId)>>,
     reopened: bool,
+    forgotten: Arc<Mutex<Forgotten>>,
+}
+
+/// What a faulty journal was asked to forget.
+#[derive(Debug, Default)]
+struct Forgotten {
+    /// Hidden as if they had never been.
+    hidden: BTreeSet<StreamId>,
+    arbiter: u64,
+    any: bool,
 }
 
 impl Faulty {
+    fn forgotten(&self) -> std::sync::MutexGuard<'_, Forgotten> {
+        self.forgotten.lock().unwrap()
+    }
+
     fn is(&self, fault: Fault) -> bool {
         self.fault == fault
     }
@@ -156,6 +180,7 @@ impl Journal for Faulty {
             }
             (Fault::AnswersWithAnotherPosition, Ok(position)) => Ok(Position(position.0 + 1)),
             (Fault::PositionsStandStill, Ok(_)) => Ok(Position(1)),
+            (Fault::CountsPositionsAnew, Ok(_)) if self.forgotten().any => Ok(Position(1)),
             (Fault::ForgetsPositions, Ok(position)) if self.reopened => {
                 Ok(Position(position.0 % 2 + 1))
             }
@@ -175,6 +200,9 @@ impl Journal for Faulty {
     ) -> Result<Vec<Stored>, JournalError> {
         let at = self.stream(*stream);
         let (mut from, mut max) = (from, max);
+        if self.forgotten().hidden.contains(&at) {
+            return Ok(Vec::new());
+        }
         match self.fault {
             Fault::ReadsOneMore => max = max.saturating_add(1),
             Fault::ReadsFromTheCommit if from.0 > 0 => {
@@ -188,8 +216,13 @@ impl Journal for Faulty {
             _ => {}
         }
         let mut found = self.inner.read(&at, from, max).await?;
+        let anew = match (self.fault, at) {
+            (Fault::NumbersTheArbiterAnew, StreamId::Arbiter) => self.forgotten().arbiter,
+            _ => 0,
+        };
         for stored in &mut found {
             stored.stream = *stream;
+            stored.seq.0 = stored.seq.0.saturating_sub(anew);
             if self.is(Fault::PositionsStandStill) {
                 stored.position = Position(1);
             }
@@ -203,6 +236,9 @@ impl Journal for Faulty {
 
     async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
         let stream = self.stream(*stream);
+        if self.forgotten().hidden.contains(&stream) {
+            return Ok(Seq(0));
+        }
         let head = self.inner.head(&stream).await?;
         let last = self.inner.read(&stream, Seq(head.0.saturating_sub(1)), 1).await?;
         let ended = last.first().is_some_and(|stored| stored.record.ends_run());
@@ -284,7 +320,8 @@ impl Journal for Faulty {
         after: Position,
         max: usize,
     ) -> Result<Vec<Fact>, JournalError> {
-        if self.is(Fault::ForgetsFacts) && self.reopened {
+        let are_forgotten = self.is(Fault::ForgetsAllFacts) && self.forgotten().any;
+        if are_forgotten || self.is(Fault::ForgetsFacts) && self.reopened {
             return Ok(Vec::new());
         }
         let latest = self.latest.load(Ordering::SeqCst);
@@ -347,6 +384,33 @@ impl Journal for Faulty {
         }
         Ok(found)
     }
+
+    async fn forget(&self, what: &Forget) -> Result<u64, JournalError> {
+        let asked = what.streams.len() as u64;
+        let mut what = what.clone();
+        {
+            let mut forgotten = self.forgotten();
+            forgotten.any = true;
+            forgotten.arbiter = forgotten.arbiter.max(what.arbiter.0);
+            match self.fault {
+                Fault::NeverForgets => return Ok(0),
+                Fault::ForgetsButCounts => return Ok(asked),
+                Fault::ForgetsOpenRuns | Fault::KeepsFactsOfTheForgotten => {
+                    forgotten.hidden.extend(what.streams);
+                    return Ok(asked);
+                }
+                Fault::ForgetsTheWholeArbiter if what.arbiter.0 > 0 => {
+                    forgotten.hidden.insert(StreamId::Arbiter);
+                }
+                Fault::KeepsKeys => {
+                    what.streams.retain(|stream| matches!(stream, StreamId::Run(_)));
+                }
+                _ => {}
+            }
+        }
+        let gone = self.inner.forget(&what).await?;
+        Ok(if self.is(Fault::KeepsKeys) { asked } else { gone })
+    }
 }
 
 /// The leases are those of the journal in memory: they have broken stores of their own.
@@ -395,18 +459,18 @@ impl StoreFactory for Broken {
     }
 }
 
-struct Kept(Fault, Mutex<Option<Arc<MemoryJournal>>>);
+struct Kept(Fault, Mutex<Option<(Arc<MemoryJournal>, Arc<Mutex<Forgotten>>)>>);
 
 #[async_trait]
 impl Place for Kept {
     async fn open(&self) -> Result<Store, BoxError> {
         let mut kept = self.1.lock().unwrap();
         let reopened = kept.is_some();
-        let inner = match kept.take() {
-            Some(inner) if self.0 != Fault::ForgetsEverything => inner,
-            _ => Arc::new(MemoryJournal::new()),
+        let (inner, forgotten) = match kept.take() {
+            Some(kept) if self.0 != Fault::ForgetsEverything => kept,
+            _ => Default::default(),
         };
-        *kept = Some(Arc::clone(&inner));
+        *kept = Some((Arc::clone(&inner), Arc::clone(&forgotten)));
         let store = Arc::new(Faulty {
             fault: self.0,
             inner,
@@ -414,6 +478,7 @@ impl Place for Kept {
             latest: AtomicU64::new(0),
             writers: Mutex::default(),
             reopened,
+            forgotten,
         });
         Ok(Store::new().with_journal(Arc::clone(&store) as _).with_leases(store))
     }

@@ -96,13 +96,16 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_dropped_commit_is_there_whole_or_not_at_all",
             "a_follower_of_facts_misses_nothing",
             "a_repeated_commit_answers_with_its_position",
+            "an_open_run_is_never_forgotten",
             "big_records_and_big_commits_arrive",
             "commits_to_different_streams_all_land",
             "everything_is_there_after_opening_again",
             "facts_are_read_by_topic_in_order",
             "one_of_many_commits_to_one_place_lands",
             "positions_rise",
+            "positions_rise_over_what_is_forgotten",
             "the_facts_of_a_commit_are_never_split",
+            "what_is_forgotten_is_gone_whole",
         ],
     ),
     (Fault::TakesRepeatsOfOthers, &["a_repeat_by_another_owner_is_a_conflict"]),
@@ -156,13 +159,15 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     ),
     (Fault::TakesLongerRepeats, &["a_repeat_of_other_content_is_a_conflict"]),
     (Fault::CompletesParts, &["a_commit_that_is_there_in_part_is_a_conflict"]),
-    (Fault::ReadsFromTheCommit, &["records_are_read_from_any_place"]),
+    (
+        Fault::ReadsFromTheCommit,
+        &["records_are_read_from_any_place", "what_is_left_of_the_arbiter_keeps_its_place"],
+    ),
     (Fault::ReadsOneMore, &["records_are_read_from_any_place"]),
     (Fault::ForgetsInstants, &["records_are_read_from_any_place"]),
     (
         Fault::CountsOneLess,
         &[
-            "a_repeat_by_another_owner_is_a_conflict",
             "a_batch_of_facts_alone_is_a_commit",
             "a_commit_is_all_or_nothing",
             "a_commit_that_is_there_in_part_is_a_conflict",
@@ -170,6 +175,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_payload_that_is_no_text_is_kept_or_refused",
             "a_private_journal_takes_epoch_0",
             "a_reader_never_sees_half_a_commit",
+            "a_repeat_by_another_owner_is_a_conflict",
             "a_repeat_of_other_content_is_a_conflict",
             "a_repeated_commit_answers_with_its_position",
             "an_append_ahead_of_the_head_is_a_conflict",
@@ -182,6 +188,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "positions_rise",
             "streams_of_one_number_are_apart",
             "the_head_counts_the_records",
+            "what_is_left_of_the_arbiter_keeps_its_place",
         ],
     ),
     (
@@ -191,9 +198,12 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (
         Fault::MixesKeysAndRuns,
         &[
+            "an_open_run_is_never_forgotten",
             "everything_is_there_after_opening_again",
             "keys_and_the_arbiter_are_never_open",
+            "positions_rise_over_what_is_forgotten",
             "streams_of_one_number_are_apart",
+            "what_is_forgotten_is_gone_whole",
         ],
     ),
     (
@@ -214,6 +224,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "open_is_paged",
             "open_lists_runs_that_have_not_ended",
             "open_names_the_last_writer",
+            "what_is_forgotten_is_gone_whole",
         ],
     ),
     (Fault::SortsAsSigned, &["open_lists_runs_that_have_not_ended"]),
@@ -223,7 +234,11 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::NeedsAfterToBeOpen, &["open_is_paged"]),
     (
         Fault::ListsKeys,
-        &["everything_is_there_after_opening_again", "keys_and_the_arbiter_are_never_open"],
+        &[
+            "everything_is_there_after_opening_again",
+            "keys_and_the_arbiter_are_never_open",
+            "what_is_forgotten_is_gone_whole",
+        ],
     ),
     (
         Fault::ListsTheArbiter,
@@ -249,6 +264,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_follower_of_facts_misses_nothing",
             "a_payload_that_is_no_text_is_kept_or_refused",
             "a_repeated_commit_answers_with_its_position",
+            "an_open_run_is_never_forgotten",
             "big_records_and_big_commits_arrive",
             "commits_to_different_streams_all_land",
             "everything_is_there_after_opening_again",
@@ -256,6 +272,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "one_of_many_commits_to_one_place_lands",
             "positions_rise",
             "the_facts_of_a_commit_are_never_split",
+            "what_is_forgotten_is_gone_whole",
         ],
     ),
     (
@@ -278,6 +295,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "a_follower_of_facts_misses_nothing",
             "big_records_and_big_commits_arrive",
             "facts_are_read_by_topic_in_order",
+            "what_is_forgotten_is_gone_whole",
         ],
     ),
     (
@@ -328,9 +346,46 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::RepeatFirst, &["a_fenced_owner_learns_that_first"]),
     (Fault::SharedTakesEpochZero, &["a_shared_journal_refuses_epoch_0"]),
     (Fault::PrivateRefusesEpochZero, &["a_private_journal_takes_epoch_0"]),
-    (Fault::ForgetsEverything, &["everything_is_there_after_opening_again"]),
+    (
+        Fault::ForgetsEverything,
+        &[
+            "everything_is_there_after_opening_again",
+            "positions_rise_over_what_is_forgotten",
+            "what_is_left_of_the_arbiter_keeps_its_place",
+        ],
+    ),
     (Fault::ForgetsFacts, &["everything_is_there_after_opening_again"]),
     (Fault::ForgetsOwners, &["everything_is_there_after_opening_again"]),
-    (Fault::ForgetsPositions, &["everything_is_there_after_opening_again"]),
-    (Fault::ForgetsTheLastRecord, &["everything_is_there_after_opening_again"]),
+    (
+        Fault::ForgetsPositions,
+        &["everything_is_there_after_opening_again", "positions_rise_over_what_is_forgotten"],
+    ),
+    (
+        Fault::ForgetsTheLastRecord,
+        &[
+            "everything_is_there_after_opening_again",
+            "positions_rise_over_what_is_forgotten",
+            "what_is_left_of_the_arbiter_keeps_its_place",
+        ],
+    ),
+    (
+        Fault::ForgetsOpenRuns,
+        &["an_open_run_is_never_forgotten", "what_is_forgotten_is_gone_whole"],
+    ),
+    (
+        Fault::ForgetsButCounts,
+        &["an_open_run_is_never_forgotten", "what_is_forgotten_is_gone_whole"],
+    ),
+    (
+        Fault::KeepsFactsOfTheForgotten,
+        &["an_open_run_is_never_forgotten", "what_is_forgotten_is_gone_whole"],
+    ),
+    (
+        Fault::ForgetsAllFacts,
+        &["an_open_run_is_never_forgotten", "what_is_forgotten_is_gone_whole"],
+    ),
+    (Fault::KeepsKeys, &["an_open_run_is_never_forgotten", "what_is_forgotten_is_gone_whole"]),
+    (Fault::ForgetsTheWholeArbiter, &["what_is_left_of_the_arbiter_keeps_its_place"]),
+    (Fault::NumbersTheArbiterAnew, &["what_is_left_of_the_arbiter_keeps_its_place"]),
+    (Fault::CountsPositionsAnew, &["positions_rise_over_what_is_forgotten"]),
 ];

@@ -1,7 +1,7 @@
 //! Snapshots: the state of the arbiter as a record, so that its stream need not be read from the start.
 
 use super::state::ArbiterState;
-use super::{ArbiterRecord, GrantPolicy, Snapshot};
+use super::{GrantPolicy, Snapshot};
 
 /// A snapshot is worth its size after this many records at least.
 const EVERY: u64 = 1024;
@@ -24,13 +24,5 @@ impl ArbiterState {
         }
         state.watch_all(policy);
         state
-    }
-
-    /// The last snapshot among records, and its place.
-    pub(crate) fn last_snapshot(records: &[ArbiterRecord]) -> Option<(usize, &Snapshot)> {
-        records.iter().enumerate().rev().find_map(|(at, record)| match record {
-            ArbiterRecord::Snapshot(snapshot) => Some((at, &**snapshot)),
-            _ => None,
-        })
     }
 }
