@@ -218,6 +218,16 @@ pub trait Catalog: ScheduleCatalog + Debug + Send + Sync + 'static {
         self.put_job(job).await
     }
 
+    /// Forgets jobs that are over, with their keys: what is asked for under one of them is a new job. Says how many went; others stay,
+    /// whoever asks. One that keeps every job, as by default, forgets none.
+    ///
+    /// # Idempotence
+    /// May be repeated.
+    async fn forget_jobs(&self, jobs: &[JobId]) -> Result<u64, CatalogError> {
+        let _kept = jobs;
+        Ok(0)
+    }
+
     /// A job.
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError>;
 

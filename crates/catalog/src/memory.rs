@@ -154,6 +154,20 @@ impl Catalog for MemoryCatalog {
         }
     }
 
+    async fn forget_jobs(&self, jobs: &[JobId]) -> Result<u64, CatalogError> {
+        let mut state = self.state();
+        let mut gone = 0;
+        for id in jobs {
+            if state.jobs.get(id).is_some_and(|job| job.state().is_final())
+                && let Some(job) = state.jobs.remove(id)
+            {
+                state.keys.remove(&job.key);
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError> {
         Ok(self.state().jobs.get(&id).cloned())
     }

@@ -446,6 +446,21 @@ impl Catalog for SqliteStore {
         .await
     }
 
+    async fn forget_jobs(&self, jobs: &[JobId]) -> Result<u64, CatalogError> {
+        let jobs = jobs.to_vec();
+        self.write(move |db| {
+            let mut forget = db
+                .prepare_cached("DELETE FROM job WHERE id = ? AND ended = 1")
+                .map_err(rolled_back)?;
+            let mut gone = 0;
+            for id in jobs {
+                gone += forget.execute([blob(id.0)]).map_err(rolled_back)? as u64;
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError> {
         self.read(move |db| one(db, "SELECT body FROM job WHERE id = ?", [blob(id.0)])).await
     }

@@ -82,6 +82,9 @@ impl Catalog for Hooked {
     async fn put_job(&self, job: &Job) -> Answer<()> {
         self.around("put_job", self.inner.put_job(job)).await
     }
+    async fn forget_jobs(&self, jobs: &[JobId]) -> Answer<u64> {
+        self.around("forget_jobs", self.inner.forget_jobs(jobs)).await
+    }
     async fn job(&self, id: JobId) -> Answer<Option<Job>> {
         self.around("job", self.inner.job(id)).await
     }

@@ -77,6 +77,9 @@ pub(crate) enum Fault {
     ScheduleClockGoesBack,
     BelievesNoClock,
     ForgetsLedgers,
+    ForgetsOpenJobs,
+    ForgetsNoKeys,
+    CountsUnforgottenJobs,
 }
 
 /// Which cases see it.
@@ -98,6 +101,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
         Fault::TwoJobsOfAKey,
         &[
             "a_request_is_one_job",
+            "jobs_are_forgotten_once_they_are_over",
             "jobs_are_listed_newest_first",
             "one_of_many_requests_of_a_key_begins",
         ],
@@ -108,11 +112,12 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
         &[
             "a_request_is_one_job",
             "everything_is_there_after_opening_again",
+            "jobs_are_forgotten_once_they_are_over",
             "jobs_are_listed_newest_first",
             "who_was_taken_over_stores_no_job",
         ],
     ),
-    (Fault::PutsWhatNeverBegan, &["a_request_is_one_job"]),
+    (Fault::PutsWhatNeverBegan, &["a_request_is_one_job", "jobs_are_forgotten_once_they_are_over"]),
     (
         Fault::OverwritesVersions,
         &["one_of_many_versions_is_stored", "policies_keep_their_versions"],
@@ -201,6 +206,9 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::ScheduleClockGoesBack, &["the_clock_goes_back_only_if_it_is_believed"]),
     (Fault::BelievesNoClock, &["the_clock_goes_back_only_if_it_is_believed"]),
     (Fault::ForgetsLedgers, &["schedules_are_there_after_opening_again"]),
+    (Fault::ForgetsOpenJobs, &["jobs_are_forgotten_once_they_are_over"]),
+    (Fault::ForgetsNoKeys, &["jobs_are_forgotten_once_they_are_over"]),
+    (Fault::CountsUnforgottenJobs, &["jobs_are_forgotten_once_they_are_over"]),
 ];
 
 mod schedules;
@@ -347,6 +355,33 @@ impl Catalog for Faulty {
             pause().await;
         }
         self.put_job(job).await
+    }
+    async fn forget_jobs(&self, jobs: &[JobId]) -> Result<u64, CatalogError> {
+        match self.0 {
+            Fault::CountsUnforgottenJobs => Ok(jobs.len() as u64),
+            Fault::ForgetsOpenJobs => {
+                for id in jobs {
+                    if let Some(mut job) = self.1.job(*id).await? {
+                        (job.runs, job.planned_at) = (Vec::new(), Some(job.created_at));
+                        self.1.put_job(&job).await?;
+                    }
+                }
+                self.1.forget_jobs(jobs).await
+            }
+            Fault::ForgetsNoKeys => {
+                let mut kept = Vec::new();
+                for id in jobs {
+                    kept.extend(self.1.job(*id).await?.filter(|job| job.state().is_final()));
+                }
+                let gone = self.1.forget_jobs(jobs).await?;
+                for mut job in kept {
+                    job.id = JobId(uuid::Uuid::from_u128(1000 + job.id.0.as_u128()));
+                    self.1.begin_job(&job).await?;
+                }
+                Ok(gone)
+            }
+            _ => self.1.forget_jobs(jobs).await,
+        }
     }
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError> {
         self.1.job(id).await

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use stillpoint_catalog::{
     Begun, CatalogExt, Cursor, Debris, DebrisKind, JobQuery, Page, PointQuery,
 };
-use stillpoint_context::{JobId, RunId};
+use stillpoint_context::{ErrorClass, Failure, JobId, RunId};
 use stillpoint_model::id::{DatabaseId, GroupId, PointId, PolicyId};
 use stillpoint_model::job::{JobKind, JobRun, RunEnd, RunState};
 use stillpoint_model::kind::BackupKind;
@@ -205,6 +205,41 @@ pub(super) async fn a_request_is_one_job(subject: Subject) -> Result<(), Flaw> {
     catalog.put_job(&known).await?;
     same("the job", &catalog.job(known.id).await?, &Some(known))?;
     refused("a job that never began", catalog.put_job(&job(9, 0)?).await, "catalog.not_found")
+}
+
+pub(super) async fn jobs_are_forgotten_once_they_are_over(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let mut jobs = Vec::new();
+    for number in 1..=3 {
+        let mut job = job(number, 0)?;
+        catalog.begin_job(&job).await?;
+        if number < 3 {
+            job.planned_at = Some(at(1));
+            job.failure = Some(Failure::new("x", ErrorClass::Internal, "it could not be"));
+            catalog.put_job(&job).await?;
+        }
+        jobs.push(job);
+    }
+    let unknown = JobId(Uuid::from_u128(99));
+    let these = [jobs[0].id, jobs[2].id, unknown];
+    match catalog.forget_jobs(&these).await? {
+        0 => {
+            same("what is kept", &catalog.job(jobs[0].id).await?, &Some(jobs[0].clone()))?;
+            return Ok(());
+        }
+        gone => same("how many went", &gone, &1)?,
+    }
+    same("what is forgotten", &catalog.job(jobs[0].id).await?, &None)?;
+    same("the open one", &catalog.job(jobs[2].id).await?, &Some(jobs[2].clone()))?;
+    let left = catalog.all_jobs(&JobQuery::all()).await?;
+    same("the others", &left.iter().map(|job| job.id).collect(), &vec![jobs[1].id, jobs[2].id])?;
+    refused("a job that is gone", catalog.put_job(&jobs[0]).await, "catalog.not_found")?;
+    same("how many went again", &catalog.forget_jobs(&these).await?, &0)?;
+    // Its key is free, for whatever.
+    let mut other = job(1, 5)?;
+    other.id = JobId(Uuid::from_u128(4));
+    other.request_digest = "something else".into();
+    same("the key", &catalog.begin_job(&other).await?, &Begun::New)
 }
 
 pub(super) async fn jobs_are_listed_newest_first(subject: Subject) -> Result<(), Flaw> {

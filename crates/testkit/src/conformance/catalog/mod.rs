@@ -27,9 +27,10 @@ use super::frame::{self, Flaw, cases};
 use super::{Case, Report, StoreFactory};
 use calls::{
     a_policy_in_use_stays, a_request_is_one_job, debris_is_kept_until_removed,
-    facts_are_all_or_nothing, jobs_are_listed_newest_first, names_are_unique,
-    pages_show_everything_once, points_follow_their_facts, policies_keep_their_versions,
-    queries_choose, removed_points_stay_removed, the_cursor_never_goes_back,
+    facts_are_all_or_nothing, jobs_are_forgotten_once_they_are_over, jobs_are_listed_newest_first,
+    names_are_unique, pages_show_everything_once, points_follow_their_facts,
+    policies_keep_their_versions, queries_choose, removed_points_stay_removed,
+    the_cursor_never_goes_back,
 };
 use deletion::{
     a_hold_is_known_to_who_sees_the_intent, forks_are_kept_until_taken_back,
@@ -60,6 +61,7 @@ pub fn cases() -> &'static [Case] {
         queries_choose: "A query chooses the entries of which all its conditions hold.";
         a_request_is_one_job: "The same request is one job; another request under its key is refused.";
         jobs_are_listed_newest_first: "Jobs are listed as they were last put, newest first.";
+        jobs_are_forgotten_once_they_are_over: "What is forgotten is a job that is over, and its key with it; others stay.";
         policies_keep_their_versions: "Versions of a policy are never changed, and follow each other.";
         names_are_unique: "A name belongs to one policy, and to one group, case ignored.";
         a_policy_in_use_stays: "A policy cannot be removed while a group has it.";
