@@ -96,6 +96,28 @@ fn a_lost_catalogue_comes_back_and_what_is_deleted_by_hand_is_missing() {
 }
 
 #[test]
+fn old_jobs_are_forgotten_and_restore_points_stay() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    for _ in 0..2 {
+        assert_eq!(lab.run(["backup"]).code, 0);
+    }
+    let (_, topology) = lab.json(["topology"]);
+    let jobs = || lab.json(["jobs"]).1["jobs"].as_array().unwrap().len() as u64;
+    let before = jobs();
+    let forget = ["catalogue", "forget", "--older-than", "0s", "--newest", "1"];
+    let (code, plan) = lab.json([&forget[..], &["--dry-run"]].concat());
+    assert_eq!((code, text(&plan, "schema")), (0, "stillpoint.forget/1"), "{plan:#}");
+    assert_eq!((plan["jobs"].as_u64(), jobs()), (Some(before - 1), before), "{plan:#}");
+    let (code, done) = lab.json(forget);
+    assert_eq!((code, done["jobs"].as_u64(), jobs()), (0, Some(before - 1), 1), "{done:#}");
+    assert_eq!(lab.json(["topology"]).1, topology);
+    let (code, ages) = lab.json(["catalogue", "forget", "--older-than", "300000000d"]);
+    assert_eq!((code, text(&ages["error"], "code")), (1, "forget.too_long_ago"), "{ages:#}");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let lab = Lab::new();
     assert_eq!(lab.json(["reconcile"]).1["error"]["code"], "state.not_found");
@@ -105,6 +127,9 @@ fn what_makes_no_sense_is_refused() {
         &["reconcile", "--apply", "--delete-orphans-after", "soon"],
         &["reconcile", "everything"],
         &["catalogue", "backup"],
+        &["catalogue", "forget"],
+        &["catalogue", "forget", "--older-than", "long"],
+        &["catalogue", "forget", "--older-than", "1d", "--newest", "0"],
     ] {
         assert_eq!(lab.run(wrong).code, 2, "{wrong:?}");
     }

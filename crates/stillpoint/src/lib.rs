@@ -121,6 +121,7 @@ mod debris;
 mod doctor;
 mod error;
 mod exposure;
+mod history;
 mod holds;
 mod hooks;
 mod inventory;
@@ -161,6 +162,7 @@ pub use account::{JobAccount, RunSteps, StepAccount};
 pub use builder::Builder;
 pub use doctor::{DoctorFinding, Gravity};
 pub use error::Error;
+pub use history::ForgetOptions;
 pub use hooks::{ENVIRONMENT_VERSION, HookCall, HookRunner};
 #[cfg(unix)]
 pub use hooks::{INHERITED, ProgramRunner};

@@ -22,7 +22,7 @@ use stillpoint::model::policy::{CopySelection, OnMiss, Verification};
 use stillpoint::model::topology::Protection;
 use stillpoint::workflow::testing::{Part, Sim};
 use stillpoint::workflow::{Payload, Resolution};
-use stillpoint::{JobHandle, Stillpoint, Timeouts, VerifyRequest};
+use stillpoint::{ForgetOptions, JobHandle, Stillpoint, Timeouts, VerifyRequest};
 use stillpoint_testkit::{
     Change, CopySpec, DatabaseSpec, Fault, RandomFaults, Trouble, VolumeSpec, World,
 };
@@ -244,6 +244,39 @@ fn a_catalogue_that_hangs_at_the_end_of_a_job_does_not_keep_it_open() {
         let job = this.backup(request("unstored")).await.unwrap();
         let job = within(this.seams(), Duration::from_hours(1), job.wait()).await;
         assert_eq!(job.expect("it ends").state(), JobState::Succeeded);
+    });
+}
+
+/// The process ends between the records of a job and the job: the job can be shown, and goes the next time.
+#[test]
+fn a_job_whose_records_are_forgotten_goes_the_next_time() {
+    let (sim, world) = (Sim::new(3), two_arrays(1));
+    let hangs = Arc::new(AtomicU32::new(1));
+    let once = Arc::clone(&hangs);
+    let catalog = Hooked::new(move |name, when| {
+        let hit = name == "forget_jobs" && when == When::Before;
+        (hit && once.swap(0, Ordering::SeqCst) == 1)
+            .then(|| -> BoxFuture<'static, ()> { Box::pin(std::future::pending()) })
+    });
+    sim.run(async {
+        let this = builder(&sim, &world, Coordination::Engine, |engine| engine);
+        let this = this.catalog(catalog).build().unwrap();
+        this.save_policy(&policy()).await.unwrap();
+        let job = this.backup(request("old")).await.unwrap().wait().await;
+        this.backup(request("new")).await.unwrap().wait().await;
+        let now = this.seams().clock.now();
+        let mut options = ForgetOptions::before(now);
+        options.newest = 1;
+        let hanging = this.forget(&options);
+        assert!(within(this.seams(), Duration::from_hours(1), hanging).await.is_none());
+        let account = this.account(job.id).await.unwrap().unwrap();
+        assert_eq!((&account.job, account.runs.len()), (&job, 0));
+        assert_eq!(this.forget(&options).await.unwrap(), 1);
+        assert!(this.job(job.id).await.unwrap().is_none());
+        // Its key is free.
+        let again = this.backup(request("old")).await.unwrap();
+        assert_ne!(again.id(), job.id);
+        assert_eq!(again.wait().await.state(), JobState::Succeeded);
     });
 }
 

@@ -15,8 +15,8 @@ use stillpoint_model::point::{PointFact, Truncation};
 use stillpoint_store_sqlite::SqliteStore;
 use stillpoint_testkit::conformance::catalog::point;
 use stillpoint_workflow::{
-    Append, Batch, Journal, JournalError, Leases, MemoryJournal, Now, Payload, Position, Record,
-    RunRecord, Seq, Stored, StreamId,
+    Append, Batch, Forget, Journal, JournalError, Leases, MemoryJournal, Now, Payload, Position,
+    Record, RunRecord, Seq, Stored, StreamId,
 };
 use support::{
     MARGIN, TERM, append, at, batch, ended, fact, folder, leased, one, process, record, run, topic,
@@ -453,4 +453,57 @@ async fn damage_to_one_stream_keeps_no_other_from_going_on() {
     let answers = join_all(commits).await;
     assert!(matches!(answers[0], Err(JournalError::Corrupt(_))), "{:?}", answers[0]);
     assert!(answers[1..].iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn what_another_process_has_forgotten_may_be_begun_anew() {
+    let (_folder, path) = folder();
+    let (store, epoch) = leased(&path).await;
+    let other = SqliteStore::open(&path).unwrap();
+    let key = StreamId::Key(Uuid::from_u128(1));
+    let life =
+        || vec![append(key, 0, vec![record(1)]), append(stream(1), 0, vec![record(1), ended()])];
+    store.commit(batch(process(1), epoch, life())).await.unwrap();
+    // The newest stream and the last commit stay, as their numbers must not be given again.
+    let all = Forget::streams(vec![key, stream(1)]);
+    assert_eq!(other.forget(&all).await.unwrap(), 1, "the key");
+    assert_eq!(records(&store, stream(1)).await.len(), 2);
+    let last = batch(process(1), epoch, vec![append(stream(2), 0, vec![record(1), ended()])]);
+    let last = store.commit(last).await.unwrap();
+    assert_eq!(other.forget(&all).await.unwrap(), 1);
+    assert_eq!(records(&store, stream(1)).await, []);
+    // This process still has their numbers in mind.
+    let again = store.commit(batch(process(1), epoch, life())).await.unwrap();
+    assert!(again > last);
+    assert_eq!(records(&other, stream(1)).await.len(), 2);
+    assert_eq!(records(&other, key).await.len(), 1);
+    // And once more, with one append by itself.
+    let next = batch(process(1), epoch, vec![append(stream(3), 0, vec![record(1)])]);
+    store.commit(next).await.unwrap();
+    assert_eq!(other.forget(&all).await.unwrap(), 2);
+    let alone = vec![append(stream(1), 0, vec![record(7)])];
+    store.commit(batch(process(1), epoch, alone)).await.unwrap();
+    assert_eq!(records(&other, stream(1)).await[0].record, record(7));
+    store.check().await.unwrap();
+}
+
+/// Beginnings of the arbiter's stream that are forgotten are no damage; a hole still is.
+#[tokio::test]
+async fn a_check_tells_what_is_forgotten_from_what_is_lost() {
+    let (_folder, path) = folder();
+    let (store, epoch) = leased(&path).await;
+    for from in 0..5 {
+        let append = append(StreamId::Arbiter, from, vec![record(1)]);
+        store.commit(batch(process(1), epoch, vec![append])).await.unwrap();
+    }
+    store.forget(&Forget::arbiter(Seq(3))).await.unwrap();
+    store.check().await.unwrap();
+    let left: Vec<Seq> = records(&store, StreamId::Arbiter).await.iter().map(|r| r.seq).collect();
+    assert_eq!(left, [Seq(3), Seq(4)]);
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute("UPDATE stream SET first = 2", []).unwrap();
+    let error = store.check().await.unwrap_err();
+    assert_eq!(error.code(), "state.corrupt", "{error}");
+    let error = Journal::read(&store, &StreamId::Arbiter, Seq(0), 9).await.unwrap_err();
+    assert!(matches!(error, JournalError::Corrupt(_)), "{error}");
 }

@@ -34,6 +34,24 @@ pub(crate) enum CatalogueCommand {
         /// The copy. It must not be there.
         file: PathBuf,
     },
+    /// Forget jobs that were over long ago, with the records of their runs. Restore points stay.
+    ///
+    /// The room that they had in the file is used again; the file does not become smaller. Jobs that left something behind stay.
+    Forget(ForgetArgs),
+}
+
+/// Arguments of `catalogue forget`.
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// How long ago they were over.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) older_than: Duration,
+    /// So many of the newest jobs stay in any case, at most 1000.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) newest: u32,
+    /// Show how many would go, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Arguments of `reconcile`.

@@ -217,6 +217,10 @@ pub(crate) struct RunArgs {
     /// store: its restore points look like nobody's.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) delete_orphans_after: Option<Duration>,
+    /// For how long jobs that are over are kept, with the records of their runs; `forever` for all of them. See `stillpoint catalogue
+    /// forget`.
+    #[arg(long, value_name = "TIME", value_parser = keeping, default_value = "400d")]
+    pub(crate) keep_jobs: Keeping,
     /// How many operations of the storage (snapshots, deletions, restores) are under way at once; what is more waits in line.
     #[arg(long, value_name = "N")]
     pub(crate) storage_operations: Option<NonZeroU32>,
@@ -236,6 +240,17 @@ fn rhythm(text: &str) -> Result<Rhythm, String> {
             Duration::ZERO => Err("write never, if that is meant".to_owned()),
             every => Ok(Rhythm(Some(every))),
         },
+    }
+}
+
+/// How long something is kept, if it ever goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keeping(pub(crate) Option<Duration>);
+
+fn keeping(text: &str) -> Result<Keeping, String> {
+    match text {
+        "forever" => Ok(Keeping(None)),
+        _ => duration(text).map(Some).map(Keeping),
     }
 }
 

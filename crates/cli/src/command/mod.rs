@@ -1,6 +1,7 @@
 //! The commands, one file for each family.
 
 mod backup;
+mod catalogue;
 mod check;
 mod discover;
 mod doctor;
@@ -59,7 +60,10 @@ pub(crate) async fn run(cli: Cli, talk: &Talk) -> Outcome<Exit> {
         Command::Prune(args) => prune::run(&args, &places()?, talk).await,
         Command::Reconcile(args) => reconcile::run(&args, &places()?, talk).await,
         Command::Catalogue(CatalogueCommand::Backup { file }) => {
-            reconcile::back_up(&file, &places()?, out)
+            catalogue::back_up(&file, &places()?, out)
+        }
+        Command::Catalogue(CatalogueCommand::Forget(args)) => {
+            catalogue::forget(&args, &places()?, out).await
         }
         Command::Rebuild => reconcile::rebuild(&places()?, out).await,
         Command::Notify(command) => notify::run(command, &places()?, out).await,

@@ -1,9 +1,6 @@
-//! `reconcile`, `rebuild` and `catalogue`: whether the catalogue tells the truth, and how it comes back.
-
-use std::path::Path;
+//! `reconcile` and `rebuild`: whether the catalogue tells the truth, and how it comes back.
 
 use stillpoint::storage_fs::is_store;
-use stillpoint::store_sqlite::SqliteStore;
 use stillpoint::{ReconcileOptions, RepairRequest};
 
 use super::tell;
@@ -14,7 +11,7 @@ use crate::follow::{failure_of, follow};
 use crate::out::{Out, Talk};
 use crate::place::Places;
 use crate::site::{Absent, Site};
-use crate::view::{BackedUpView, RebuildView, ReconcileView};
+use crate::view::{RebuildView, ReconcileView};
 
 /// Compares catalogue and storage, and does what is to be done if that is wanted.
 pub(super) async fn run(args: &ReconcileArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
@@ -56,12 +53,4 @@ pub(super) async fn rebuild(places: &Places, out: Out) -> Outcome<Exit> {
     let rebuilt = site.stillpoint.rebuild().await?;
     let exit = if rebuilt.skipped.is_empty() { Exit::Done } else { Exit::Warnings };
     tell(out, &RebuildView::of(&rebuilt), exit, None)
-}
-
-/// Writes a copy of the state file. Nothing else of the site is looked at: the storage may be what is lost.
-pub(super) fn back_up(file: &Path, places: &Places, out: Out) -> Outcome<Exit> {
-    places.require_state()?;
-    SqliteStore::open(&places.state)?.back_up(file)?;
-    let bytes = std::fs::metadata(file).map_or(0, |copy| copy.len());
-    tell(out, &BackedUpView::of(file, bytes), Exit::Done, None)
 }

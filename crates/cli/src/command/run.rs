@@ -50,6 +50,7 @@ pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome
         reconciling.grace = args.delete_orphans_after;
         reconciling
     });
+    options.keep_jobs = args.keep_jobs.0;
     let scheduler = this.start_scheduler(options);
     work(this, &scheduler, talk.out, &notify, &interrupts, options.beat).await;
 
@@ -156,6 +157,10 @@ fn say(out: Out, event: &SchedulerEvent) {
         SchedulerEvent::ClockRight => out.note("the clock is right again"),
         SchedulerEvent::Reconciled { job: Some(job) } => {
             out.note(&format!("reconciled, and what was found has changed: job {job}"));
+        }
+        SchedulerEvent::Forgot { jobs } => {
+            let jobs = usize::try_from(*jobs).unwrap_or(usize::MAX);
+            out.note(&format!("{} forgotten that were over long ago", text::count(jobs, "job")));
         }
         SchedulerEvent::Failed(failure) => {
             Out::alarm(&format!("error: {} [{}]", failure.message, failure.code));

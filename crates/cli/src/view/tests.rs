@@ -8,7 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use stillpoint::catalog::{Debris, DebrisKind};
 use stillpoint::workflow::{Claim, ClaimKey, NodeProgress};
-use stillpoint::{DatabaseRetention, LintReport, Rebuilt, ReconcileReport, RetentionTable};
+use stillpoint::{
+    DatabaseRetention, ForgetOptions, LintReport, Rebuilt, ReconcileReport, RetentionTable,
+};
 use stillpoint::{JobAccount, Lock, ParkedRun, ParkedStep, RunSteps, StepAccount, Stuck, Waiter};
 use uuid::Uuid;
 
@@ -499,6 +501,10 @@ fn rebuild() {
     rebuilt.skipped = vec!["the manifest of 63: it ends too early".to_owned()];
     check("rebuild", &RebuildView::of(&rebuilt));
     check("catalogue", &BackedUpView::of(Path::new("/srv/copy.db"), 4096));
+    let mut options = ForgetOptions::before(time(10));
+    check("forget", &ForgottenView::of(1, &options));
+    options.dry_run = true;
+    check("forget_plan", &ForgottenView::of(20, &options));
 }
 
 #[test]

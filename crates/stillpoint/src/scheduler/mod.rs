@@ -15,10 +15,12 @@
 //! - **Nothing in silence.** What becomes no job is a lapse with its reason, in the same commit.
 //! - **Nothing twice.** Where due times are coalesced, a job leaves to an earlier one of its schedule the databases that still wait
 //!   there; the others of its group do not wait with them.
-//! - **Beside the turns**, if it is to, it looks whether catalogue and storages still agree: see [`Reconciling`].
+//! - **Beside the turns**, if it is to, it looks whether catalogue and storages still agree (see [`Reconciling`]), and has jobs
+//!   forgotten that were over long ago.
 
 mod begin;
 mod book;
+mod history;
 mod standing;
 mod turn;
 mod watch;
@@ -34,6 +36,7 @@ use stillpoint_model::schedule::{AttachmentId, RecordedLapse, Regress};
 use tokio::sync::broadcast;
 
 use crate::Stillpoint;
+use crate::history::NEWEST;
 use turn::Turns;
 pub use watch::Reconciling;
 
@@ -54,10 +57,15 @@ pub struct SchedulerOptions {
     pub recover: Duration,
     /// How it reconciles by itself; it does not, if none is given.
     pub reconciling: Option<Reconciling>,
+    /// For how long jobs that are over are kept: once a day it has those forgotten that are older, as by
+    /// [`Stillpoint::forget`]. None are, if this is not given.
+    pub keep_jobs: Option<Duration>,
+    /// How many of the newest jobs are kept, however old they are.
+    pub keep_newest: u32,
 }
 
 impl Default for SchedulerOptions {
-    /// Five minutes, a minute, half a minute, five minutes; it does not reconcile.
+    /// Five minutes, a minute, half a minute, five minutes; it does not reconcile, and keeps all jobs.
     fn default() -> Self {
         Self {
             grace: Duration::from_mins(5),
@@ -65,6 +73,8 @@ impl Default for SchedulerOptions {
             beat: Duration::from_secs(30),
             recover: Duration::from_mins(5),
             reconciling: None,
+            keep_jobs: None,
+            keep_newest: NEWEST,
         }
     }
 }
@@ -96,6 +106,11 @@ pub enum SchedulerEvent {
     Reconciled {
         /// The job that tells what was found, and does what is to be done; none if that is as it was, and nothing is to be done.
         job: Option<JobId>,
+    },
+    /// Jobs that were over long ago were forgotten.
+    Forgot {
+        /// How many.
+        jobs: u64,
     },
     /// Something failed, and is tried again.
     Failed(Failure),
@@ -179,6 +194,7 @@ impl Shared {
             SchedulerEvent::Reconciled { job: None } => {
                 tracing::debug!("a reconcile has found nothing new");
             }
+            SchedulerEvent::Forgot { jobs } => tracing::info!(jobs, "old jobs are forgotten"),
             SchedulerEvent::Failed(failure) => tracing::warn!(%failure, "the scheduler failed"),
             SchedulerEvent::Stopped => tracing::info!("the scheduler has stopped"),
         }
@@ -271,7 +287,8 @@ async fn turns(this: Stillpoint, shared: Arc<Shared>) {
             shared.rest(&this, rest).await;
         }
     };
-    Box::pin(join(turning, watch::watch(&this, &shared))).await;
+    let beside = join(watch::watch(&this, &shared), history::forget(&this, &shared));
+    Box::pin(join(turning, beside)).await;
     // Told first: who sees that it has stopped has nothing more to hear.
     shared.tell(SchedulerEvent::Stopped);
     shared.state().status.is_stopped = true;

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use stillpoint_context::Failure;
+use stillpoint_context::{BoxFuture, Failure};
 
 use super::{SchedulerEvent, Shared};
 use crate::Stillpoint;
@@ -54,13 +54,17 @@ fn up_to(this: &Stillpoint, limit: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(by_chance).unwrap_or(u64::MAX))
 }
 
+/// A sleep of this time, and of a part of another one.
+pub(super) fn after(this: &Stillpoint, time: Duration, chance: Duration) -> BoxFuture<'static, ()> {
+    let clock = &this.seams().clock;
+    clock.sleep_until(clock.mono() + time + up_to(this, chance))
+}
+
 /// Looks at intervals until the scheduler is to end. A look that is under way then is dropped, and its job cancelled.
 pub(super) async fn watch(this: &Stillpoint, shared: &Shared) {
     let Some(Reconciling { every, first, grace }) = shared.options.reconciling else { return };
     let (every, options) = (every.max(SHORTEST), ReconcileOptions { grace });
-    let after = |time: Duration, chance: Duration| {
-        this.seams().clock.sleep_until(this.seams().clock.mono() + time + up_to(this, chance))
-    };
+    let after = |time: Duration, chance: Duration| after(this, time, chance);
     let mut rest = after(first, first);
     loop {
         let stop = pin!(shared.stop_wanted());

@@ -8,6 +8,7 @@ mod changes;
 mod common;
 mod crowd;
 mod doors;
+mod history;
 mod outside;
 mod processes;
 mod queue;

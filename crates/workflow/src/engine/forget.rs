@@ -2,7 +2,7 @@
 
 use stillpoint_context::RunId;
 
-use super::Engine;
+use super::{Engine, EngineError};
 use crate::driver::read_snapshot;
 use crate::journal::{Forget, JournalError, Seq, StreamId};
 use crate::machine::{GrantPolicy, Record, RunRecord};
@@ -16,11 +16,15 @@ impl Engine {
     /// run.
     ///
     /// # Errors
-    /// Of the journal. What was forgotten by then is.
+    /// [`EngineError::Journal`]. What was forgotten by then is.
     ///
     /// # Idempotence
     /// May be repeated.
-    pub async fn forget(&self, runs: &[RunId]) -> Result<u64, JournalError> {
+    pub async fn forget(&self, runs: &[RunId]) -> Result<u64, EngineError> {
+        self.forget_in_journal(runs).await.map_err(EngineError::Journal)
+    }
+
+    async fn forget_in_journal(&self, runs: &[RunId]) -> Result<u64, JournalError> {
         let journal = &self.0.shared.core.journal;
         let mut streams = Vec::with_capacity(2 * runs.len());
         for run in runs {

@@ -459,7 +459,10 @@ impl StoreFactory for Broken {
     }
 }
 
-struct Kept(Fault, Mutex<Option<(Arc<MemoryJournal>, Arc<Mutex<Forgotten>>)>>);
+/// What is there when a store is opened again.
+type Lasting = (Arc<MemoryJournal>, Arc<Mutex<Forgotten>>);
+
+struct Kept(Fault, Mutex<Option<Lasting>>);
 
 #[async_trait]
 impl Place for Kept {
