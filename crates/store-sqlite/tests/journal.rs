@@ -507,3 +507,33 @@ async fn a_check_tells_what_is_forgotten_from_what_is_lost() {
     let error = Journal::read(&store, &StreamId::Arbiter, Seq(0), 9).await.unwrap_err();
     assert!(matches!(error, JournalError::Corrupt(_)), "{error}");
 }
+
+/// The room of what is forgotten is used again: a file whose runs come and go has a size.
+#[tokio::test]
+async fn a_file_that_forgets_does_not_grow() {
+    let (_folder, path) = folder();
+    let (store, epoch) = leased(&path).await;
+    let pages = || -> i64 {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
+    };
+    let (mut from, mut sizes) = (0, Vec::new());
+    for round in 0..6_u128 {
+        let runs: Vec<StreamId> = (1..=60).map(|number| stream(1000 * round + number)).collect();
+        for of in &runs {
+            let StreamId::Run(run) = of else { panic!("{of}") };
+            let lives = append(*of, 0, vec![large(10_000, 'x'), record(1), ended()]);
+            let grants = append(StreamId::Arbiter, from, vec![record(1), record(2)]);
+            from += 2;
+            let mut batch = batch(process(1), epoch, vec![lives, grants]);
+            batch.facts = vec![(*run, fact("a", "key", &[7; 2000]).1)];
+            store.commit(batch).await.unwrap();
+        }
+        sizes.push(pages());
+        store.forget(&Forget::streams(runs)).await.unwrap();
+        store.forget(&Forget::arbiter(Seq(from))).await.unwrap();
+    }
+    store.check().await.unwrap();
+    assert!(sizes[0] > 150, "{sizes:?}");
+    assert!(sizes[5] <= sizes[1] + sizes[1] / 10, "{sizes:?}");
+}

@@ -187,6 +187,9 @@ fn s24_a_full_whose_verification_failed_does_not_count() {
         let bad = before.last().unwrap();
         let Trust::Suspect { findings, .. } = &bad.trust else { panic!("{bad:#?}") };
         assert!(findings[0].file.contains("DB01"), "the damaged file is named: {findings:#?}");
+        let warnings = job.runs.iter().flat_map(|run| &run.warnings);
+        let alarms: Vec<_> = warnings.filter(|warning| warning.message.contains("DB01")).collect();
+        assert!(!alarms.is_empty(), "and an alarm names it: {job:#?}");
         assert_eq!(bad.truncation, Truncation::NotRequested);
         site.pruned("prune").await;
         // Three good ones, of which the newest is the last good one, and the bad one, which is the newest of its chain.

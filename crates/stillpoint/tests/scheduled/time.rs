@@ -1,9 +1,11 @@
 //! Scenarios 41 to 44: what clocks do, and what becomes of the time in which nobody was there.
 
 use chrono::TimeDelta;
+use stillpoint::model::group::Selector;
 use stillpoint::model::job::JobState;
+use stillpoint::model::policy::{LogRetention, Retention};
 use stillpoint::model::schedule::{Fate, Gap, Missed, Overlap};
-use stillpoint::{SchedulerEvent, Stillpoint};
+use stillpoint::{PruneTarget, SchedulerEvent, Stillpoint};
 
 use crate::outside::{
     Outside, daily, due_jobs, due_times, everything_by, finish, hourly, idle, in_words, lapses,
@@ -127,6 +129,39 @@ fn s43_clock_jumps_back() {
             }
         }
         assert_eq!(told, ["regressed", "right"]);
+    });
+}
+
+/// Its part of retention: by age nothing goes until the clock has passed what it has shown before.
+#[test]
+fn s43_retention_by_age_waits_for_the_clock() {
+    let (sim, outside) = (sim_at(7, "2026-01-05 00:30"), Outside::new(idle(1, 1)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        crate::outside::put_policy(&this).await;
+        let mut policy = this.policy(crate::common::policy().id).await.unwrap().unwrap();
+        let mut retention = Retention::default();
+        retention.within_days = Some(1);
+        policy.retention = retention;
+        policy.log_retention = LogRetention::None;
+        this.save_policy(&policy.edit(policy.clone()).unwrap()).await.unwrap();
+        let group = crate::outside::put_group(&this, 1, vec![Selector::Everything]).await;
+        crate::outside::attach(&this, &group, hourly("often")).await;
+        let scheduler = start(&this);
+        let count = async || this.topology().await.unwrap().databases[0].points.len();
+        until(&this, "2026-01-07 06:01").await;
+        let before = count().await;
+        assert!((24..=26).contains(&before), "a day of hours: {before}");
+        *outside.wrong.lock().unwrap() = TimeDelta::hours(-3);
+        for at in ["06:30", "07:30", "08:30", "08:59"] {
+            until(&this, &format!("2026-01-07 {at}")).await;
+            assert!(this.retention(&PruneTarget::everything()).await.unwrap().is_empty(), "{at}");
+            assert_eq!(count().await, before, "{at}");
+        }
+        // Once it is right again, one comes and one goes.
+        until(&this, "2026-01-07 12:30").await;
+        assert_eq!(count().await, before);
+        finish(&this, &scheduler).await;
     });
 }
 

@@ -134,7 +134,7 @@ impl ExchangePlugin for SimExchange {
     async fn thaw(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {
         let call = self.world.enter(cx, Side::Exchange, "thaw", id.to_string());
         // Asking counts from the moment of asking, whatever comes of it.
-        call.see(|state| state.note_asked(id, Moment::of(cx)));
+        call.see(|state| state.note_asked(id, self.world.at(Moment::of(cx))));
         let caps = Arc::clone(&self.caps);
         let effect = move |state: &mut State, entry: &Entry| state.thaw(entry, id, &caps);
         let result = call.run(effect).await.map(|done| done.value);
@@ -233,7 +233,7 @@ impl ExchangePlugin for SimExchange {
 
     async fn abort(&self, cx: &Cx, id: SessionId) -> PluginResult<()> {
         let call = self.world.enter(cx, Side::Exchange, "abort", id.to_string());
-        call.see(|state| state.note_asked(id, Moment::of(cx)));
+        call.see(|state| state.note_asked(id, self.world.at(Moment::of(cx))));
         let effect = move |state: &mut State, entry: &Entry| {
             state.abort(entry, id);
             Ok(())

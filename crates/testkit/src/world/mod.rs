@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use stillpoint_context::{Clock, Cx, Interrupted};
 
 use crate::call::{Calls, Side, Ticket};
@@ -28,6 +29,8 @@ struct Shared {
     clock: Mutex<Option<Arc<dyn Clock>>>,
     calls: Calls,
     faults: Faults,
+    /// By how much its civil clocks are ahead of the callers'.
+    ahead: Mutex<TimeDelta>,
 }
 
 /// A small Exchange organisation and the storage it lies on. Cheap to clone; all clones are one world.
@@ -134,7 +137,7 @@ impl Entered<'_> {
     /// Looks at the state as it is now.
     pub(crate) fn see<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.world.lock();
-        state.advance(Moment::of(self.cx));
+        state.advance(self.world.at(Moment::of(self.cx)));
         look(&mut state)
     }
 
@@ -152,6 +155,18 @@ impl World {
 
     pub(crate) fn of_state(state: State) -> Self {
         Self(Arc::new(Shared { state: Mutex::new(state), ..Shared::default() }))
+    }
+
+    /// What the clocks of the world show then.
+    pub(crate) fn at(&self, moment: Moment) -> Moment {
+        let ahead = *self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        Moment { at: moment.at.checked_add_signed(ahead).unwrap_or(moment.at), ..moment }
+    }
+
+    /// From now on civil clocks of servers and storage are so far ahead of the callers', or behind if it is negative. Limits go by
+    /// monotonic clocks, and are as they were.
+    pub fn set_clocks_ahead(&self, by: TimeDelta) {
+        *self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
     fn meet(&self, cx: &Cx) {
@@ -194,7 +209,7 @@ impl World {
 
     fn entry(&self, cx: &Cx, extra: Duration) -> Entry {
         let order = self.0.calls.tick();
-        Entry { at: Moment::of(cx), order, extra, run: cx.run(), fence: cx.fence() }
+        Entry { at: self.at(Moment::of(cx)), order, extra, run: cx.run(), fence: cx.fence() }
     }
 
     fn act<T, E>(
@@ -245,7 +260,7 @@ impl World {
         let clock = self.0.clock.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut state = self.lock();
         if let Some(clock) = clock {
-            state.advance(Moment::read(clock.as_ref()));
+            state.advance(self.at(Moment::read(clock.as_ref())));
         }
         state
     }
