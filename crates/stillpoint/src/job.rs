@@ -175,7 +175,11 @@ impl LiveJob {
             matches!(run.state, RunState::Queued | RunState::Running | RunState::Cancelling)
         });
         let parked = job.runs.iter().filter(|run| run.state == RunState::Parked).count();
-        open || job.state() != JobState::Parked || self.sets.load(Ordering::SeqCst) > parked
+        // What waits for a restore goes on once that is over.
+        let waits = !job.held.is_empty();
+        open || waits
+            || job.state() != JobState::Parked
+            || self.sets.load(Ordering::SeqCst) > parked
     }
 
     async fn wait(&self) {

@@ -21,6 +21,7 @@
 mod begin;
 mod book;
 mod history;
+mod quiet;
 mod standing;
 mod turn;
 mod watch;
@@ -257,25 +258,6 @@ impl Stillpoint {
         let (this, loops) = (self.clone(), Arc::clone(&shared));
         self.seams().spawner.spawn("scheduler", Box::pin(turns(this, loops)));
         Scheduler(shared)
-    }
-
-    /// Waits until no job of this process goes on by itself: those that were under way are over, or are parked and need a person.
-    ///
-    /// # Cancel safety
-    /// May be dropped and called again.
-    pub async fn quiet(&self) {
-        loop {
-            let mut waited = false;
-            for job in self.live().open() {
-                if let Some(live) = self.live().find(job.id) {
-                    let settled = crate::job::JobHandle::new(live).settled().await;
-                    waited |= settled.state().is_final();
-                }
-            }
-            if !waited {
-                return;
-            }
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use stillpoint::model::request::{BackupRequest, Trigger};
 use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::model::schedule::{Overrun, Why};
 use stillpoint::workflow::testing::Sim;
-use stillpoint_testkit::Fault;
+use stillpoint_testkit::{Fault, Trouble};
 
 use crate::common::{key, request_for};
 use crate::outside::{
@@ -164,6 +164,32 @@ fn what_waited_for_a_restore_is_told_when_its_process_died() {
             panic!("{job:#?}");
         };
         assert_eq!((&*job.skipped[0].name, failure.code.as_str()), ("DB01", "job.interrupted"));
+    });
+}
+
+/// A job that waits for a restore that needs a person is not waited for when the daemon ends.
+#[test]
+fn what_waits_for_a_parked_restore_keeps_no_daemon_from_ending() {
+    let (sim, outside) = (sim_at(5, "2026-01-05 00:30"), Outside::new(idle(1, 2)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        let world = &outside.world;
+        everything_by(&this, daily("nightly", 1, 0, "UTC")).await;
+        this.backup(request_for("first", world, &["DB01"])).await.unwrap().wait().await;
+        let point = this.topology().await.unwrap().databases[0].points[0].point;
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 00:45").await;
+        // Past its point of no return.
+        world.faults().on("restore.settle").inject(Fault::fail(Trouble::timed_out()));
+        let restore = RestoreRequest::new(key("back"), point, RestoreTarget::InPlace);
+        let restore = this.restore(restore).await.unwrap();
+        until(&this, "2026-01-05 03:00").await;
+        assert_eq!(restore.job().state(), JobState::Parked, "{:#?}", restore.job());
+        let (_, job) = due_jobs(&this).await.remove(0);
+        assert_eq!((job.state(), job.held.len()), (JobState::Running, 1), "{job:#?}");
+        scheduler.stop().await;
+        let ends = crate::common::within(this.seams(), Duration::from_mins(1), this.quiet()).await;
+        assert!(ends.is_some());
     });
 }
 
