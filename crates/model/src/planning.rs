@@ -108,6 +108,8 @@ pub struct Inputs<'a> {
     pub fulls: &'a BTreeMap<DatabaseId, BaseFull>,
     /// Databases that are left to other jobs.
     pub coalesced: &'a [Elsewhere],
+    /// Databases that a run of ours has now: that Exchange says so as well is no news.
+    pub under_way: &'a [DatabaseId],
     /// How many snapshots are kept free on each volume.
     pub reserve: u32,
     /// The volumes that hold the state of whoever carries the plan out. A freeze that blocks the writes of others to one of

@@ -483,6 +483,17 @@ fn what_another_job_waits_for_is_left_to_it() {
 }
 
 #[test]
+fn a_backup_of_another_product_is_told_and_one_of_ours_is_not() {
+    let mut world = World::new();
+    world.copy(1, "ex1", Active, "sim:d1", "sim:l1");
+    world.inventory.databases.get_mut(&db(1)).unwrap().backup_in_progress = true;
+    assert!(codes(&world.plan()).contains("resource.backup_in_progress"));
+    world.under_way = vec![db(1)];
+    let plan = world.plan();
+    assert_eq!((codes(&plan).len(), plan.sets.len()), (0, 1), "{plan}");
+}
+
+#[test]
 fn a_plan_holds_for_its_inventory_only() {
     let mut world = World::new();
     world.copy(1, "ex1", Active, "sim:a", "sim:a");

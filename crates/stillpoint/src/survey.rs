@@ -1,6 +1,6 @@
 //! What has to be known before a backup is planned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stillpoint_catalog::{CatalogExt, PointQuery};
 use stillpoint_context::{Cx, HostPath};
@@ -8,11 +8,11 @@ use stillpoint_exchange::Scope;
 use stillpoint_model::capability::{PluginCaps, ProviderCaps, VolumeFacts};
 use stillpoint_model::chain::Chains;
 use stillpoint_model::fork::{ChainFork, branch_after};
-use stillpoint_model::group::ResourceGroup;
+use stillpoint_model::group::{Members, ResourceGroup};
 use stillpoint_model::id::{CopyId, DatabaseId, ProviderId, VolumeRef};
 use stillpoint_model::inventory::{FileRole, Inventory};
 use stillpoint_model::placement::{CopyPlacement, PlacementMap};
-use stillpoint_model::planning::BaseFull;
+use stillpoint_model::planning::{BaseFull, Claim};
 use stillpoint_model::point::{PointLogs, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_model::request::{BackupRequest, Target};
@@ -33,6 +33,8 @@ pub(crate) struct Survey {
     pub(crate) providers: BTreeMap<ProviderId, ProviderCaps>,
     pub(crate) volumes: BTreeMap<VolumeRef, VolumeFacts>,
     pub(crate) fulls: BTreeMap<DatabaseId, BaseFull>,
+    /// The databases that a run of ours has.
+    pub(crate) under_way: Vec<DatabaseId>,
     /// The volumes that hold the state.
     pub(crate) state: Vec<VolumeRef>,
 }
@@ -81,14 +83,17 @@ impl Survey {
         let (policy, group) = subjects(this, request).await?;
         let (Discovery { inventory, placement, volumes }, places) = discover(this, cx).await?;
         let services = this.services();
+        // Of no other database: a catalogue may have many restore points of each.
+        let wanted = wanted(request, group.as_ref(), &inventory);
         let mut fulls = BTreeMap::new();
-        for database in inventory.databases.keys() {
+        for database in &wanted {
             let points = services.catalog.all_points(&PointQuery::of(*database)).await?;
             let forks = services.catalog.forks(*database).await?;
             if let Some(base) = base(*database, &points, &forks) {
                 let _none = fulls.insert(*database, base);
             }
         }
+        let under_way = under_way(this, &wanted, &inventory).await?;
         let state = state_volumes(this, cx).await?;
         Ok(Self {
             policy,
@@ -104,9 +109,45 @@ impl Survey {
                 .collect(),
             volumes,
             fulls,
+            under_way,
             state,
         })
     }
+}
+
+/// The databases that a request is about.
+fn wanted(
+    request: &BackupRequest,
+    group: Option<&ResourceGroup>,
+    inventory: &Inventory,
+) -> BTreeSet<DatabaseId> {
+    let members = match &request.target {
+        Target::Selected(selectors) => selectors.as_slice(),
+        _ => group.map_or(&[][..], |group| group.members.as_slice()),
+    };
+    Members::of(members, inventory).databases.into_keys().collect()
+}
+
+/// Those of the databases of which Exchange says that they are being backed up, and a run of ours, in whatever process, has them.
+async fn under_way(
+    this: &Stillpoint,
+    wanted: &BTreeSet<DatabaseId>,
+    inventory: &Inventory,
+) -> Result<Vec<DatabaseId>, Error> {
+    let in_progress = |id: &&DatabaseId| {
+        inventory.databases.get(id).is_some_and(|database| database.backup_in_progress)
+    };
+    let mut busy: Vec<DatabaseId> = wanted.iter().filter(in_progress).copied().collect();
+    if !busy.is_empty() {
+        let holders = this.engine().claims().await?.holders;
+        let held: BTreeSet<String> = holders
+            .iter()
+            .flat_map(|(_, claims)| claims)
+            .map(|claim| claim.key.to_string())
+            .collect();
+        busy.retain(|id| held.contains(&Claim::live(*id).key));
+    }
+    Ok(busy)
 }
 
 /// What logs of a database can be built on.

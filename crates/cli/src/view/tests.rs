@@ -567,6 +567,7 @@ fn backup() {
         )]),
         fulls: &BTreeMap::new(),
         coalesced: &[],
+        under_way: &[],
         reserve: 0,
         state: &[],
     })

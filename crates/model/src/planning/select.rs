@@ -291,7 +291,7 @@ fn kind(
         let plugin = inputs.plugin.name.clone();
         return Err(Box::new(PlanError::KindUnsupported { plugin, kind }));
     }
-    if database.backup_in_progress {
+    if database.backup_in_progress && !inputs.under_way.contains(&id) {
         let warning = Warning::new(
             "resource.backup_in_progress",
             format!("Exchange says that a backup of {name} is in progress"),

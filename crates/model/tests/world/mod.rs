@@ -55,6 +55,7 @@ pub struct World {
     pub volumes: BTreeMap<VolumeRef, VolumeFacts>,
     pub fulls: BTreeMap<DatabaseId, BaseFull>,
     pub coalesced: Vec<Elsewhere>,
+    pub under_way: Vec<DatabaseId>,
     pub reserve: u32,
     pub state: Vec<VolumeRef>,
 }
@@ -81,6 +82,7 @@ impl World {
             volumes: BTreeMap::new(),
             fulls: BTreeMap::new(),
             coalesced: Vec::new(),
+            under_way: Vec::new(),
             reserve: 0,
             state: Vec::new(),
         };
@@ -165,6 +167,7 @@ impl World {
             volumes: &self.volumes,
             fulls: &self.fulls,
             coalesced: &self.coalesced,
+            under_way: &self.under_way,
             reserve: self.reserve,
             state: &self.state,
         })

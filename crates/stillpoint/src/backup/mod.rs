@@ -150,6 +150,7 @@ impl Stillpoint {
             volumes: &survey.volumes,
             fulls: &survey.fulls,
             coalesced: &request.coalesced,
+            under_way: &survey.under_way,
             reserve: 0,
             state: &survey.state,
         };

@@ -216,6 +216,25 @@ fn a_job_that_leaves_all_to_others_succeeds() {
     });
 }
 
+/// That Exchange says that a database is being backed up is a warning only if it is not by us.
+#[test]
+fn a_backup_of_ours_is_no_warning_of_the_next_one() {
+    let (sim, outside) = (sim_at(1, "2026-01-05 00:30"), Outside::new(idle(1, 1)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        everything_by(&this, hourly("often")).await;
+        outside.world.faults().on("settle").nth(1).inject(Fault::Slow(Duration::from_mins(20)));
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 01:05").await;
+        let seen = this.discover().await.unwrap().inventory;
+        assert!(seen.databases.values().all(|database| database.backup_in_progress));
+        let next = this.backup(request_for("next", &outside.world, &["DB01"])).await.unwrap();
+        let next = next.wait().await;
+        assert_eq!((next.state(), next.warnings.len()), (JobState::Succeeded, 0), "{next:#?}");
+        finish(&this, &scheduler).await;
+    });
+}
+
 /// What comes due by itself is deleted by itself: nobody is there to ask for it.
 #[test]
 fn a_scheduled_backup_prunes_what_its_policy_lets_go() {

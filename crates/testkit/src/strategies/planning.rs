@@ -72,6 +72,7 @@ impl Planning {
             volumes: &self.organisation.volumes,
             fulls: &self.fulls,
             coalesced: &[],
+            under_way: &[],
             reserve: 0,
             state: &[],
         }
