@@ -94,7 +94,8 @@
 //!   [`topology`](Stillpoint::topology), [`recovery_window`](Stillpoint::recovery_window), [`lint`](Stillpoint::lint),
 //!   [`doctor`](Stillpoint::doctor).
 //! - What runs by itself: schedules are [made](Stillpoint::create_schedule) and [attached](Stillpoint::attach) to the policies of
-//!   groups, and a [`Scheduler`] makes one job of each time at which one is due.
+//!   groups, and a [`Scheduler`] makes one job of each time at which one is due, prunes after it, and has old jobs
+//!   [forgotten](Stillpoint::forget).
 //! - [`JobHandle`]: a job that is under way: wait, watch, cancel.
 //! - Who is told what became of a job: [`Notifier`]s.
 //! - Programs of the operator's that run before and after: [hooks](HookRunner) of policies.

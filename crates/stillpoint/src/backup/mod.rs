@@ -174,11 +174,12 @@ impl Stillpoint {
         if policy.verification == Verification::AfterCompletion {
             self.verify_after(live).await;
         }
-        if request.confirm_truncation && !live.cancel_token().is_cancelled() {
-            self.confirm_after(live).await;
-        }
         if request.prune {
             self.prune_after(live, policy.id).await;
+        }
+        // Last, as Exchange may take its time.
+        if request.confirm_truncation && !live.cancel_token().is_cancelled() {
+            self.confirm_after(live).await;
         }
         Ok(())
     }
