@@ -18,11 +18,11 @@ use criterion::Criterion;
 use stillpoint_benches::floor::{Asked, Bare};
 use stillpoint_benches::shapes::{Nothing, actions, chain, fan_out, layered, layers};
 use stillpoint_benches::table::{is_wanted, median, micros, micros_each, time, verdict};
-use stillpoint_context::{Cx, Failure};
+use stillpoint_context::{Cx, Failure, RunId};
 use stillpoint_store_sqlite::SqliteStore;
 use stillpoint_workflow::{
-    Action, ActionRegistry, Done, EffectKind, End, Engine, Plan, PlanBuilder, Retry, Submission,
-    ThreadLanes, TokioSeams,
+    Action, ActionRegistry, Done, EffectKind, End, Engine, Plan, PlanBuilder, Retry, RunHandle,
+    Submission, ThreadLanes, TokioSeams,
 };
 use tokio::runtime::Runtime;
 
@@ -52,7 +52,7 @@ fn open(folder: &Path) -> SqliteStore {
 }
 
 /// So many runs at once.
-async fn run_all(engine: &Engine, plan: &Plan, runs: usize) {
+async fn run_these(engine: &Engine, plan: &Plan, runs: usize) -> Vec<RunId> {
     let mut handles = Vec::with_capacity(runs);
     let submissions = (0..runs).map(|_| {
         let (engine, plan) = (engine.clone(), plan.clone());
@@ -61,9 +61,15 @@ async fn run_all(engine: &Engine, plan: &Plan, runs: usize) {
     for submission in submissions.collect::<Vec<_>>() {
         handles.push(submission.await.unwrap());
     }
+    let ids = handles.iter().map(RunHandle::id).collect();
     for handle in handles {
         assert_eq!(handle.wait().await.unwrap().end(), End::Succeeded);
     }
+    ids
+}
+
+async fn run_all(engine: &Engine, plan: &Plan, runs: usize) {
+    drop(run_these(engine, plan, runs).await);
 }
 
 /// A step that never ends in the process that leaves runs open, and ends at once in the one that carries them on.
@@ -235,6 +241,33 @@ fn table(runtime: &Runtime) {
     let (seconds, met) = (carried_on.as_secs_f64(), verdict(carried_on <= RECOVERY));
     println!("{:<58} {seconds:>10.2} {met:>8}", "until all are carried on");
     println!("{:<58} {:>10.2}", "until all have ended", ended.as_secs_f64());
+    forgetting(runtime);
+}
+
+/// Runs that come and go in one file: what it takes to forget one, beside what it took to run it, and how the file grows.
+fn forgetting(runtime: &Runtime) {
+    const RUNS: usize = 2_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let engine = engine(runtime, &store, actions());
+    let plan = fan_out(20);
+    let size = || std::fs::metadata(folder.path().join("stillpoint.db")).unwrap().len() >> 10;
+    println!(
+        "{:<58} {:>10} {:>8} {:>8}",
+        "2,000 runs of 20 steps, forgotten", "µs a run", "of it", "KiB"
+    );
+    for round in 1..=4 {
+        let mut ids = Vec::new();
+        let ran = time(|| ids = runtime.block_on(run_these(&engine, &plan, RUNS)));
+        let forgot = time(|| {
+            for some in ids.chunks(64) {
+                runtime.block_on(engine.forget(some)).unwrap();
+            }
+        });
+        let ratio = forgot.as_secs_f64() / ran.as_secs_f64();
+        let name = format!("round {round}");
+        println!("{name:<58} {:>10.1} {ratio:>8.2} {:>8}", micros_each(forgot, RUNS), size());
+    }
 }
 
 fn main() {
