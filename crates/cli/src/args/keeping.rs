@@ -43,8 +43,8 @@ pub(crate) struct ReconcileArgs {
     /// the catalogue lacks are adopted from their manifests, other snapshots of nobody are noted as debris.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Delete snapshots of nobody that were noted so long ago. Not where another state file shares the store: its restore points
-    /// look like nobody's.
+    /// Delete snapshots of nobody, and what came back of deleted restore points, that were noted so long ago. Not where another state
+    /// file shares the store: its restore points look like nobody's.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "apply")]
     pub(crate) delete_orphans_after: Option<Duration>,
 }

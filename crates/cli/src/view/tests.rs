@@ -467,8 +467,13 @@ fn reconcile() {
         (at("sp-65"), Some(set(65))),
         (at("theirs"), None),
     ];
+    let mut removed = KnownPoint::of(&point(67, 60, Trust::Unverified));
+    removed.members = [at("sp-67")].into();
+    sight.snapshots.push((at("sp-67"), Some(removed.set.clone())));
+    sight.removed = [removed.point].into();
     sight.manifests = vec![
         FoundManifest::new(found.point, Ok(found)),
+        FoundManifest::new(removed.point, Ok(removed)),
         FoundManifest::new(PointId(uuid(66)), Err("it ends too early".to_owned())),
     ];
     sight.noted = [(set(65), time(100))].into();
