@@ -531,6 +531,7 @@ fn holds() {
     };
     let holds = [hold("audit", &[61]).until(time(10)), hold("case-7", &[61, 62]).until(time(1000))];
     check("hold", &HoldsView::of(&holds, time(100)));
+    check("hold_dry_run", &HoldsView::of_dry_run(&holds[1], time(100)));
 }
 
 #[test]
