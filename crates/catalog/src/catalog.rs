@@ -52,7 +52,8 @@ pub enum DebrisKind {
     Manifest(PointId),
     /// Files that a restore staged beside their targets, by the key of the restore.
     Staged(String),
-    /// Snapshots of a set that no restore point lies on and no run is known to have left, since when they were noted first.
+    /// Snapshots of a set that no restore point lies on and no run is known to have left, since when they were noted first; or what
+    /// is left of points that were removed.
     Orphan(SetToken),
     /// Something else, in words.
     Other(String),
@@ -188,6 +189,9 @@ pub trait Catalog: ScheduleCatalog + Debug + Send + Sync + 'static {
         query: &PointQuery,
         page: &Page,
     ) -> Result<Listing<RestorePoint>, CatalogError>;
+
+    /// Those of these points that were [removed](PointFact::Removed), however long ago. A point that was never told of is none.
+    async fn removed(&self, points: &[PointId]) -> Result<BTreeSet<PointId>, CatalogError>;
 
     /// Stores a new job, unless one with its key exists.
     ///

@@ -127,6 +127,11 @@ impl Catalog for MemoryCatalog {
         Ok(page(points, wanted, |point| (order_key(point.taken_at), point.id.0)))
     }
 
+    async fn removed(&self, points: &[PointId]) -> Result<BTreeSet<PointId>, CatalogError> {
+        let state = self.state();
+        Ok(points.iter().filter(|id| state.removed.contains(id)).copied().collect())
+    }
+
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {
         let mut state = self.state();
         let known = state.keys.get(&job.key).and_then(|id| state.jobs.get(id));

@@ -9,11 +9,12 @@
 //! | | the storage shows it | the storage does not | the storage cannot be asked |
 //! |---|---|---|---|
 //! | **in a point** | whole | missing | unknown |
-//! | **ours, in no point** | adoptable, or an orphan | | unknown |
+//! | **ours, in no point** | adoptable, a leftover, or an orphan | | unknown |
 //! | **not ours** | foreign: in no act, ever | | |
 //!
 //! What a run that is open or a deletion that was begun has in hand is *owned*: it is that one's affair whether it is there. What
-//! runs are known to have left behind is debris, and owned too.
+//! runs are known to have left behind is debris, and owned too. What comes back of a point that the catalogue knows to be removed
+//! is a *leftover*: it is never adopted.
 //!
 //! The comparison is pure. It does not matter in what order things come, and once its acts are carried out it finds none.
 
@@ -102,15 +103,17 @@ pub struct Sight {
     pub unread: Option<String>,
     /// The manifests whose points the catalogue does not have.
     pub manifests: Vec<FoundManifest>,
+    /// Those of their points that the catalogue knows to be removed.
+    pub removed: BTreeSet<PointId>,
     /// The runs that had not ended while it was looked, or that ended meanwhile.
     pub open: BTreeSet<RunId>,
     /// Sets of which something may still appear.
     pub pending: BTreeSet<SetToken>,
     /// Sets that runs are known to have left behind.
     pub debris: BTreeSet<SetToken>,
-    /// When orphans were noted first.
+    /// When orphans and leftovers were noted first.
     pub noted: BTreeMap<SetToken, DateTime<Utc>>,
-    /// How long an orphan is left alone once it is noted; without it, for ever.
+    /// How long an orphan or a leftover is left alone once it is noted; without it, for ever.
     pub grace: Option<TimeDelta>,
 }
 
@@ -212,7 +215,18 @@ pub enum Verdict {
         /// Why they are not to be deleted now; none if they are.
         stays: Option<String>,
     },
-    /// What was noted as an orphan is none any more.
+    /// It is what is left, or has come back, of points that the catalogue knows to be removed.
+    Leftover {
+        /// The points, each of which there is a manifest of.
+        points: BTreeSet<PointId>,
+        /// The snapshots; none where there is nothing but the manifests.
+        snapshots: BTreeSet<SnapshotRef>,
+        /// When it was noted first, if it was.
+        since: Option<DateTime<Utc>>,
+        /// Why it is not to be deleted now; none if it is.
+        stays: Option<String>,
+    },
+    /// What was noted as an orphan or a leftover is none any more.
     Settled,
     /// Nothing of what the manifest tells of is there.
     Stray,
@@ -236,6 +250,7 @@ impl Verdict {
             Self::Owned(_) => "owned",
             Self::Adoptable { .. } => "adoptable",
             Self::Orphan { .. } => "orphan",
+            Self::Leftover { .. } => "leftover",
             Self::Settled => "settled",
             Self::Stray => "stray",
             Self::Unreadable { .. } => "unreadable",
@@ -250,6 +265,7 @@ impl Verdict {
             Self::Missing { .. }
                 | Self::Unknown { .. }
                 | Self::Orphan { .. }
+                | Self::Leftover { .. }
                 | Self::Adoptable { .. }
                 | Self::Stray
                 | Self::Unreadable { .. }
@@ -272,16 +288,28 @@ impl fmt::Display for Verdict {
             }
             Self::Orphan { snapshots, why, stays, .. } => {
                 write!(f, "{}: {why}", listed(snapshots))?;
-                match stays {
-                    Some(stays) => write!(f, "; {stays}"),
-                    None => f.write_str("; to be deleted"),
-                }
+                write_stays(f, stays.as_deref())
             }
-            Self::Settled => f.write_str("it was noted as an orphan, and is none any more"),
+            Self::Leftover { points, snapshots, stays, .. } => {
+                write!(f, "left of {}, known to be removed", listed(points))?;
+                if snapshots.is_empty() {
+                    f.write_str(": nothing but what tells of it")?;
+                } else {
+                    write!(f, ": {}", listed(snapshots))?;
+                }
+                write_stays(f, stays.as_deref())
+            }
+            Self::Settled => {
+                f.write_str("it was noted as an orphan or a leftover, and is none any more")
+            }
             Self::Stray => f.write_str("nothing of what it tells of is there"),
             Self::Foreign => f.write_str("it is not ours"),
         }
     }
+}
+
+fn write_stays(f: &mut fmt::Formatter<'_>, stays: Option<&str>) -> fmt::Result {
+    write!(f, "; {}", stays.unwrap_or("to be deleted"))
 }
 
 fn listed<T: fmt::Display>(things: &BTreeSet<T>) -> String {
@@ -327,15 +355,22 @@ pub enum Act {
         /// Which.
         points: BTreeSet<PointId>,
     },
-    /// The orphan is noted, so that its grace begins.
+    /// The orphan or leftover is noted, so that its grace begins.
     Note,
-    /// The snapshots are deleted.
+    /// The snapshots are deleted, and every manifest of their set.
     Delete {
         /// Which.
         snapshots: BTreeSet<SnapshotRef>,
     },
-    /// The note of the orphan is taken off.
+    /// The note is taken off.
     Forget,
+    /// The leftover of removed points is deleted.
+    Clear {
+        /// Their manifests.
+        points: BTreeSet<PointId>,
+        /// Their snapshots.
+        snapshots: BTreeSet<SnapshotRef>,
+    },
 }
 
 impl Finding {
@@ -347,9 +382,14 @@ impl Finding {
             }
             (Thing::Point(point), Verdict::Back) => Some(Act::Unmark { point: *point }),
             (_, Verdict::Adoptable { points }) => Some(Act::Adopt { points: points.clone() }),
-            (_, Verdict::Orphan { since: None, .. }) => Some(Act::Note),
+            (_, Verdict::Orphan { since: None, .. } | Verdict::Leftover { since: None, .. }) => {
+                Some(Act::Note)
+            }
             (_, Verdict::Orphan { snapshots, stays: None, .. }) => {
                 Some(Act::Delete { snapshots: snapshots.clone() })
+            }
+            (_, Verdict::Leftover { points, snapshots, stays: None, .. }) => {
+                Some(Act::Clear { points: points.clone(), snapshots: snapshots.clone() })
             }
             (_, Verdict::Settled) => Some(Act::Forget),
             _ => None,

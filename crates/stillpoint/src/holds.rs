@@ -1,13 +1,27 @@
 //! Holds: what is kept whatever the rules say.
 
+use std::collections::BTreeSet;
+
+use stillpoint_catalog::{CatalogExt as _, PointQuery, may_hold};
 use stillpoint_model::hold::{self, Hold};
-use stillpoint_model::id::HoldName;
+use stillpoint_model::id::{HoldName, PointId};
 
 use crate::Stillpoint;
 use crate::beside;
 use crate::error::Error;
 
 impl Stillpoint {
+    /// The restore points of a query that a hold can be put on, as they are now: all but those that are being deleted. A hold is a set
+    /// of points, so what comes to fit afterwards is not in it; what begins to be deleted between the two has the hold refused.
+    ///
+    /// # Errors
+    /// Of the catalogue.
+    pub async fn holdable(&self, query: &PointQuery) -> Result<BTreeSet<PointId>, Error> {
+        let points = self.services().catalog.all_points(query).await?.into_iter();
+        let stays = points.filter(|point| may_hold(point.id, Some(point)).is_ok());
+        Ok(stays.map(|point| point.id).collect())
+    }
+
     /// Puts a hold on restore points, or changes the one of this name: none of them is deleted until it is taken off, or over.
     ///
     /// # Errors

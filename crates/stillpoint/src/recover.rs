@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use stillpoint_catalog::{CatalogExt, JobQuery};
-use stillpoint_context::{ErrorClass, Failure, JobId, RunId};
+use stillpoint_context::{ErrorClass, Failure, JobId, RunId, Subject};
 use stillpoint_model::job::{Job, JobMember, JobRun, RunEnd, RunState};
 use stillpoint_model::request::{BackupRequest, Trigger};
 use stillpoint_model::warning::Warning;
-use stillpoint_workflow::{RunHandle, RunReport};
+use stillpoint_workflow::{JournalError, RunHandle, RunReport};
 
 use crate::Stillpoint;
 use crate::brief::{BRIEF, Brief, Concern, JOB};
@@ -27,6 +27,9 @@ use crate::runs::open_state;
 /// The code of what is said of a job whose process ended before it was over.
 const INTERRUPTED: &str = "job.interrupted";
 
+/// The code of what is said of a run whose records cannot be read.
+const UNREADABLE: &str = "run.unreadable";
+
 impl Stillpoint {
     /// Carries on with what processes left open that are gone: every run goes on to its end or is parked, an open freeze is
     /// ended first of all, and the jobs that they belong to are concluded. What had not begun is not begun: such a job says
@@ -34,7 +37,8 @@ impl Stillpoint {
     /// nobody would ask for it again.
     ///
     /// To be called when a Stillpoint over a durable store is built, and now and then afterwards where several processes
-    /// share the store. Jobs of processes that are alive are left alone.
+    /// share the store. Jobs of processes that are alive are left alone, and so are runs that cannot be read, of which whoever is
+    /// told of jobs is told once.
     ///
     /// # Errors
     /// Of the journal and the catalogue. What was taken by then goes on.
@@ -58,17 +62,23 @@ impl Stillpoint {
             }
         }
         let elsewhere: BTreeSet<RunId> = recovery.elsewhere.iter().map(|(run, _)| *run).collect();
-        let unread: BTreeSet<RunId> = recovery.unreadable.iter().map(|(run, _)| *run).collect();
+        let unread: BTreeMap<RunId, JournalError> = recovery.unreadable.into_iter().collect();
         let alone = self.engine().is_alone().await?;
         let mut open = JobQuery::all();
         open.ended = Some(false);
-        let mut jobs = Vec::new();
+        let (mut jobs, mut stuck) = (Vec::new(), Vec::new());
         for job in self.services().catalog.all_jobs(&open).await? {
             let runs = by_job.remove(&job.id).unwrap_or_default();
             let theirs = job.runs.iter().any(|run| elsewhere.contains(&run.run));
-            let stuck = job.runs.iter().any(|run| unread.contains(&run.run));
             let unknown = runs.is_empty() && !alone;
-            if self.live().find(job.id).is_some() || theirs || stuck || unknown {
+            if self.live().find(job.id).is_some() || theirs {
+                continue;
+            }
+            if job.runs.iter().any(|run| unread.contains_key(&run.run)) {
+                stuck.push(job);
+                continue;
+            }
+            if unknown {
                 continue;
             }
             let is_begun = runs.iter().any(|(run, _)| run.id() != jobs::before(job.id));
@@ -77,7 +87,34 @@ impl Stillpoint {
                 None => self.adopt(job, runs),
             });
         }
+        // Whoever is told may take his time: what goes on is begun before.
+        for job in stuck {
+            self.show_unreadable(job, &unread).await;
+        }
         Ok(jobs)
+    }
+
+    /// Tells of the runs of a job that cannot be read, and has the job show that they wait for a person: that they were told of is
+    /// known by that.
+    async fn show_unreadable(&self, job: Job, unread: &BTreeMap<RunId, JournalError>) {
+        let live = LiveJob::new(job);
+        let mut is_news = false;
+        for known in live.snapshot().runs {
+            let Some(error) = unread.get(&known.run) else { continue };
+            let why = unreadable(known.run, error);
+            if known.state == RunState::Parked && known.failure.as_ref() == Some(&why) {
+                continue;
+            }
+            is_news = true;
+            self.tell_unreadable(&live, known.run, error, why.clone()).await;
+            live.change_run(known.run, |run| {
+                (run.state, run.failure) = (RunState::Parked, Some(why));
+            });
+        }
+        if is_news && let Err(error) = self.store_job(&live).await {
+            let job = live.snapshot().id;
+            tracing::error!(%job, %error, "the job of a run that cannot be read could not be stored");
+        }
     }
 
     /// Does what a job is for, of which nothing had begun but the hooks before it.
@@ -192,11 +229,13 @@ fn take_in(job: &mut Job, runs: &[(RunHandle, Brief)]) {
         if !job.runs.iter().any(|run| run.run == handle.id()) {
             job.runs.push(brief.run.clone());
         }
-        let known = job.runs.iter_mut().find(|run| run.run == handle.id());
-        let state = open_state(handle.status().phase).filter(|state| *state != RunState::Parked);
-        if let (Some(known), Some(state)) = (known, state) {
-            known.state = state;
+        let Some(known) = job.runs.iter_mut().find(|run| run.run == handle.id()) else { continue };
+        if known.failure.take_if(|why| why.code == UNREADABLE).is_some() {
+            // It can be read again. What it is parked for, if it is, need not have been told.
+            known.state = RunState::Running;
         }
+        let state = open_state(handle.status().phase).filter(|state| *state != RunState::Parked);
+        known.state = state.unwrap_or(known.state);
     }
 }
 
@@ -228,6 +267,14 @@ fn interrupt(job: &mut Job) {
     }
     let failure = interrupted();
     job.warnings.push(Warning::new(failure.code, failure.message, failure.remedy));
+}
+
+/// Why a run is left as it is that cannot be read.
+fn unreadable(run: RunId, error: &JournalError) -> Failure {
+    let mut failure = Failure::of(error).with_subject(Subject::new("run", run));
+    failure.message = format!("run {run} cannot be read: {error}");
+    failure.code = UNREADABLE.into();
+    failure
 }
 
 fn interrupted() -> Failure {

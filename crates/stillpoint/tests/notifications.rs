@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::kept::Kept;
 use common::*;
 use stillpoint::catalog::MemoryCatalog;
-use stillpoint::context::{Cx, ErrorClass, Failure};
+use stillpoint::context::{Cx, ErrorClass, Failure, RunId};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::job::{Job, JobState};
 use stillpoint::workflow::testing::Sim;
@@ -221,6 +222,133 @@ fn a_parked_run_is_told_of_by_whoever_carries_on_if_nobody_has() {
             }
         });
     }
+}
+
+/// Processes one after the other over one store, of which some cannot read the run.
+struct Processes {
+    world: World,
+    kept: Kept,
+    catalog: Arc<MemoryCatalog>,
+    at: Duration,
+}
+
+impl Processes {
+    fn new() -> Self {
+        let (kept, catalog) = (Kept::default(), Arc::new(MemoryCatalog::new()));
+        Self { world: two_arrays(1), kept, catalog, at: Duration::ZERO }
+    }
+
+    /// The life of the next one, some hours after the one before, which ends when the work does.
+    fn next<T>(&mut self, teller: &Teller, work: impl AsyncFnOnce(&Stillpoint) -> T) -> T {
+        let sim = Sim::starting_at(6, self.at);
+        let this = impatient(&sim, &self.world, teller)
+            .journal(Arc::new(self.kept.clone()))
+            .leases(Arc::clone(&self.kept.journal) as Arc<dyn Leases>)
+            .catalog(Arc::clone(&self.catalog) as _)
+            .build()
+            .unwrap();
+        let done = sim.run(async {
+            pause(this.seams(), Duration::from_hours(2)).await;
+            work(&this).await
+        });
+        self.at = sim.seams().clock.mono().0;
+        done
+    }
+
+    /// Backs up until this call fails for good, and gives the job with its run, which the next processes cannot read.
+    fn leave_unreadable(&mut self, teller: &Teller, call: &str) -> (Job, RunId) {
+        self.world.faults().on(call).inject(Fault::fail(Trouble::timed_out()));
+        let job = self.next(teller, async |this| backed_up(this).await);
+        let run = job.runs[0].run;
+        *self.kept.newer.lock().unwrap() = Some(run);
+        (job, run)
+    }
+}
+
+#[test]
+fn a_run_that_cannot_be_read_is_told_of_once() {
+    let mut processes = Processes::new();
+    let first = told_by(&processes.world, "good");
+    processes.world.faults().on("settle").inject(Fault::Slow(Duration::from_hours(1)));
+    // The first process dies at its work.
+    let job = processes.next(&first, async |this| {
+        this.save_policy(&policy()).await.unwrap();
+        let job = this.backup(request("night")).await.unwrap();
+        while job.job().runs.is_empty() {
+            pause(this.seams(), Duration::from_millis(50)).await;
+        }
+        pause(this.seams(), Duration::from_secs(30)).await;
+        job.job()
+    });
+    let run = job.runs[0].run;
+    *processes.kept.newer.lock().unwrap() = Some(run);
+    processes.world.faults().clear();
+
+    let second = told_by(&processes.world, "good");
+    processes.next(&second, async |this| {
+        for _ in 0..2 {
+            assert_eq!(this.recover().await.unwrap().len(), 0);
+        }
+        let stored = this.job(job.id).await.unwrap().unwrap();
+        assert_eq!(stored.state(), JobState::Parked, "{stored:#?}");
+    });
+    let told = second.told.lock().unwrap().clone();
+    let [told] = told.as_slice() else { panic!("{told:#?}") };
+    assert_eq!((told.outcome, told.report.job), (Outcome::NeedsAttention, job.id));
+    assert_eq!(told.subject, "backup: parked, 0 of 1 database");
+    let [failure] = told.report.failures.as_slice() else { panic!("{told:#?}") };
+    assert_eq!(failure.code, "run.unreadable");
+    assert!(failure.message.contains(&run.to_string()), "{failure:?}");
+    assert!(failure.message.contains("format 99"), "{failure:?}");
+    assert!(told.text.contains(&failure.message) && told.text.contains(&failure.remedy));
+    let key = format!("notify/{}/unreadable/{run}/journal.format", job.id);
+    assert_eq!(told.key.as_str(), key);
+
+    // Others say nothing more of it; one that can read it carries on, and tells its end.
+    let third = told_by(&processes.world, "good");
+    processes.next(&third, async |this| assert_eq!(this.recover().await.unwrap().len(), 0));
+    assert!(third.told.lock().unwrap().is_empty());
+    *processes.kept.newer.lock().unwrap() = None;
+    processes.next(&third, async |this| {
+        let jobs = this.recover().await.unwrap();
+        assert_eq!(jobs.len(), 1);
+        let ended = jobs[0].wait().await;
+        assert!(ended.state().is_final(), "{ended:#?}");
+        let told = third.told.lock().unwrap().clone();
+        assert!(told.iter().all(|told| told.key.as_str() == format!("notify/{}", job.id)));
+    });
+}
+
+#[test]
+fn that_a_run_cannot_be_read_is_told_by_the_next_if_the_one_before_died_telling() {
+    let mut processes = Processes::new();
+    let (hangs, good) = (told_by(&processes.world, "hangs"), told_by(&processes.world, "good"));
+    let (job, run) = processes.leave_unreadable(&good, "complete");
+    assert_eq!(job.state(), JobState::Parked, "{job:#?}");
+    let parked = good.told.lock().unwrap().remove(0);
+    processes.next(&hangs, async |this| {
+        let recovered = within(this.seams(), Duration::from_millis(10), this.recover()).await;
+        assert!(recovered.is_none(), "it tells");
+    });
+    processes.next(&good, async |this| drop(this.recover().await.unwrap()));
+    let told = std::mem::take(&mut *good.told.lock().unwrap());
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].key, hangs.told.lock().unwrap()[0].key);
+    assert_ne!(told[0].key, parked.key);
+    // What it is parked for is told once more, under its key, when it can be read.
+    *processes.kept.newer.lock().unwrap() = None;
+    processes.next(&good, async |this| {
+        let jobs = this.recover().await.unwrap();
+        let settled = jobs[0].settled().await;
+        assert_eq!((settled.state(), settled.runs[0].run), (JobState::Parked, run));
+        assert_eq!(
+            settled.runs[0].failure.as_ref().unwrap().code,
+            job.runs[0].failure.as_ref().unwrap().code
+        );
+    });
+    let told = good.told.lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].key, parked.key);
 }
 
 #[test]

@@ -6,10 +6,11 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::kept::Kept;
 use common::*;
 use stillpoint::catalog::MemoryCatalog;
 use stillpoint::context::{Cx, ErrorFacts as _, Failure, RunId};
@@ -19,9 +20,8 @@ use stillpoint::model::job::{Job, JobState};
 use stillpoint::model::point::{PointState, Truncation};
 use stillpoint::workflow::testing::Sim;
 use stillpoint::workflow::{
-    Action, ActionRegistry, Batch, Claim, ClaimKey, Done, EffectKind, Engine, Fact, Journal,
-    JournalError, Leases, MemoryJournal, NodeProgress, OpenStream, Payload, PlanBuilder, Position,
-    Seq, Stored, StreamId, Submission, Topic,
+    Action, ActionRegistry, Claim, ClaimKey, Done, EffectKind, Engine, Leases, NodeProgress,
+    Payload, PlanBuilder, Submission,
 };
 use stillpoint::{ByHand, Error, JobHandle, Stillpoint, Stuck};
 use stillpoint_testkit::{Fault, Trouble, World};
@@ -29,50 +29,6 @@ use stillpoint_testkit::{Fault, Trouble, World};
 const TERM: Duration = Duration::from_mins(1);
 const MARGIN: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_hours(200);
-
-/// A journal in memory whose records of some runs are of a newer format.
-#[derive(Debug, Clone, Default)]
-struct Kept {
-    journal: Arc<MemoryJournal>,
-    newer: Arc<Mutex<Option<RunId>>>,
-}
-
-#[async_trait]
-impl Journal for Kept {
-    async fn commit(&self, batch: Batch) -> Result<Position, JournalError> {
-        self.journal.commit(batch).await
-    }
-    async fn read(
-        &self,
-        at: &StreamId,
-        from: Seq,
-        max: usize,
-    ) -> Result<Vec<Stored>, JournalError> {
-        let newer = *self.newer.lock().unwrap();
-        if newer.is_some_and(|run| *at == StreamId::Run(run)) {
-            return Err(JournalError::Format { found: 99, known: 1 });
-        }
-        self.journal.read(at, from, max).await
-    }
-    async fn head(&self, stream: &StreamId) -> Result<Seq, JournalError> {
-        self.journal.head(stream).await
-    }
-    async fn open(
-        &self,
-        after: Option<StreamId>,
-        max: usize,
-    ) -> Result<Vec<OpenStream>, JournalError> {
-        self.journal.open(after, max).await
-    }
-    async fn facts(
-        &self,
-        topic: &Topic,
-        after: Position,
-        max: usize,
-    ) -> Result<Vec<Fact>, JournalError> {
-        self.journal.facts(topic, after, max).await
-    }
-}
 
 /// What outlives a process: the world, and the state.
 #[derive(Clone)]

@@ -5,15 +5,16 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use stillpoint::catalog::MemoryCatalog;
+use stillpoint::catalog::{MemoryCatalog, PointQuery};
 use stillpoint::context::{ErrorFacts, HostPath, PathFlavor};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::hold::Hold;
-use stillpoint::model::id::{HoldName, PointId, SnapshotId, SnapshotRef};
+use stillpoint::model::id::{HoldName, PointId, PolicyId, SnapshotId, SnapshotRef};
 use stillpoint::model::job::{Job, JobKind, JobState};
 use stillpoint::model::point::{PointState, RestorePoint};
 use stillpoint::model::policy::{LogRetention, Retention, Verification};
@@ -30,11 +31,16 @@ async fn backed_up(this: &Stillpoint, count: u32) {
     policy.verification = Verification::None;
     this.save_policy(&policy).await.unwrap();
     for number in 0..count {
-        let job = this.backup(request(&format!("night-{number}"))).await.unwrap();
-        let job = end_of(this, &job).await.unwrap();
-        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
-        pause(this.seams(), Duration::from_hours(1)).await;
+        backed_up_as(this, &format!("night-{number}")).await;
     }
+}
+
+/// One more.
+async fn backed_up_as(this: &Stillpoint, name: &str) {
+    let job = this.backup(request(name)).await.unwrap();
+    let job = end_of(this, &job).await.unwrap();
+    assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+    pause(this.seams(), Duration::from_hours(1)).await;
 }
 
 /// Every point, oldest first.
@@ -122,6 +128,59 @@ fn a_hold_on_what_is_being_deleted_comes_too_late() {
         let gone = this.put_hold(&hold(&this, "late", old)).await.unwrap_err();
         assert_eq!(gone.code(), "catalog.not_found");
         assert!(this.holds().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn what_fits_is_held_as_it_is_when_it_is_asked_for() {
+    let (sim, world) = (Sim::new(7), two_arrays(2));
+    sim.run(async {
+        let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
+        let before = this.seams().clock.now();
+        backed_up(&this, 2).await;
+        let since = this.seams().clock.now();
+        backed_up_as(&this, "later").await;
+        let known = points(&this).await;
+        assert_eq!(known.len(), 6);
+        let fits = async |narrow: &dyn Fn(&mut PointQuery)| {
+            let mut query = PointQuery::all();
+            narrow(&mut query);
+            let found = this.holdable(&query).await.unwrap();
+            let wanted = known.iter().filter(|point| query.wants(point)).map(|point| point.id);
+            assert_eq!(found, wanted.collect(), "{query:?}");
+            found
+        };
+        let database = world.database("DB01");
+        assert_eq!(fits(&|_| ()).await.len(), 6);
+        let of_one = fits(&|query| query.database = Some(database)).await;
+        assert_eq!(of_one.len(), 3);
+        assert_eq!(fits(&|query| query.policy = Some(policy().id)).await.len(), 6);
+        let later = fits(&|query| query.from = Some(since)).await;
+        assert_eq!((later.len(), fits(&|query| query.until = Some(before)).await.len()), (2, 0));
+        let nobody = PolicyId(uuid::Uuid::from_u128(9));
+        let none = fits(&|query| query.policy = Some(nobody)).await;
+        let mut empty = hold(&this, "empty", known[0].id);
+        empty.points = none;
+        assert_eq!(this.put_hold(&empty).await.unwrap_err().code(), "hold.empty");
+
+        // A hold stays a set of points: what is made afterwards is not in it.
+        let mut case = hold(&this, "case-7", known[0].id);
+        case.points = of_one;
+        this.put_hold(&case).await.unwrap();
+        backed_up_as(&this, "last").await;
+        assert_eq!(this.holds().await.unwrap(), [case.clone()]);
+        // What is being deleted fits no more, though it is there still.
+        world.faults().on("delete").inject(Fault::Slow(Duration::from_mins(5)));
+        let job = this.prune(PruneRequest::new(key("p"), PruneTarget::everything())).await.unwrap();
+        pause(this.seams(), Duration::from_mins(1)).await;
+        let all = this.holdable(&PointQuery::all()).await.unwrap();
+        let there = points(&this).await;
+        assert!(there.iter().any(|point| point.state == PointState::Expiring), "{there:#?}");
+        let stays = there.iter().filter(|point| point.state != PointState::Expiring);
+        assert_eq!(all, stays.map(|point| point.id).collect());
+        drop(end_of(&this, &job).await.unwrap());
+        let kept: BTreeSet<PointId> = points(&this).await.iter().map(|point| point.id).collect();
+        assert!(case.points.is_subset(&kept));
     });
 }
 

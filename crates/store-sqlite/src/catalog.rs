@@ -2,6 +2,7 @@
 
 mod schedules;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use async_trait::async_trait;
@@ -145,13 +146,15 @@ fn put_point(db: &Connection, point: &RestorePoint) -> Result<(), CatalogError> 
     )
 }
 
+fn is_removed(db: &Connection, id: PointId) -> Result<bool, CatalogError> {
+    db.prepare_cached("SELECT 1 FROM removed_point WHERE id = ?")
+        .and_then(|mut statement| statement.exists([blob(id.0)]))
+        .map_err(rolled_back)
+}
+
 fn apply(db: &Connection, fact: &PointFact) -> Result<(), CatalogError> {
     let id = fact.point();
-    let gone = db
-        .prepare_cached("SELECT 1 FROM removed_point WHERE id = ?")
-        .and_then(|mut statement| statement.exists([blob(id.0)]))
-        .map_err(rolled_back)?;
-    if gone {
+    if is_removed(db, id)? {
         return Ok(());
     }
     let before = point(db, id)?;
@@ -388,6 +391,20 @@ impl Catalog for SqliteStore {
             Ok(Listing::cut(found, page.size(), |point: &RestorePoint| {
                 PageToken::behind(order_key(point.taken_at), point.id.0)
             }))
+        })
+        .await
+    }
+
+    async fn removed(&self, points: &[PointId]) -> Result<BTreeSet<PointId>, CatalogError> {
+        let points = points.to_vec();
+        self.read(move |db| {
+            let mut removed = BTreeSet::new();
+            for id in points {
+                if is_removed(db, id)? {
+                    removed.insert(id);
+                }
+            }
+            Ok(removed)
         })
         .await
     }

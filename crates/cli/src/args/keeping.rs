@@ -61,8 +61,8 @@ pub(crate) struct ReconcileArgs {
     /// the catalogue lacks are adopted from their manifests, other snapshots of nobody are noted as debris.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Delete snapshots of nobody that were noted so long ago. Not where another state file shares the store: its restore points
-    /// look like nobody's.
+    /// Delete snapshots of nobody, and what came back of deleted restore points, that were noted so long ago. Not where another state
+    /// file shares the store: its restore points look like nobody's.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "apply")]
     pub(crate) delete_orphans_after: Option<Duration>,
 }
@@ -87,15 +87,41 @@ pub(crate) struct HoldArgs {
     /// What it is to be known by, such as the number of a case: letters, digits, `.`, `_` and `-`.
     pub(crate) name: String,
     /// Restore points: the beginning of an id, or latest:NAME.
-    #[arg(value_name = "POINT", required = true)]
+    #[arg(value_name = "POINT", required_unless_present = "fits", conflicts_with = "fits")]
     pub(crate) points: Vec<String>,
+    #[command(flatten)]
+    pub(crate) fits: FitArgs,
     /// What it is for.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
     /// Who puts it on. [default: the operator]
     #[arg(long, value_name = "NAME")]
     pub(crate) by: Option<String>,
-    /// When it is over, such as 2027-01-31 or 2027-01-31T12:00:00Z. [default: never by itself]
+    /// When the hold is over, such as 2027-01-31 or 2027-01-31T12:00:00Z. [default: never by itself]
     #[arg(long, value_name = "TIME", value_parser = instant)]
     pub(crate) until: Option<DateTime<Utc>>,
+    /// Show what would be held, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What restore points are of: those that there are now and of which all of this holds.
+#[derive(Debug, Args)]
+#[group(id = "fits", multiple = true)]
+pub(crate) struct FitArgs {
+    /// Instead of POINT: all of these databases, by name or id.
+    #[arg(long, short, value_name = "NAME", num_args = 1..)]
+    pub(crate) database: Vec<String>,
+    /// All that were made for this group, by name or id.
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// All that were made under this policy, by name or id.
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// All that were taken then or later, such as 2027-01-25 or 2027-01-25T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub(crate) taken_since: Option<DateTime<Utc>>,
+    /// All that were taken then or earlier. A day means its beginning.
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub(crate) taken_until: Option<DateTime<Utc>>,
 }

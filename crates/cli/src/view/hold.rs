@@ -21,9 +21,10 @@ struct HoldView {
     is_over: bool,
 }
 
-/// Every hold.
+/// Every hold; or the one that would be put on.
 #[derive(Debug, Serialize)]
 pub(crate) struct HoldsView {
+    dry_run: bool,
     holds: Vec<HoldView>,
 }
 
@@ -38,7 +39,11 @@ impl HoldsView {
             until: hold.until,
             is_over: !hold.is_on(now),
         };
-        Self { holds: holds.iter().map(view).collect() }
+        Self { dry_run: false, holds: holds.iter().map(view).collect() }
+    }
+
+    pub(crate) fn of_dry_run(hold: &Hold, now: DateTime<Utc>) -> Self {
+        Self { dry_run: true, ..Self::of(std::slice::from_ref(hold), now) }
     }
 }
 
@@ -59,6 +64,9 @@ impl Report for HoldsView {
             for point in &hold.points {
                 let _ = writeln!(text, "  point {point}");
             }
+        }
+        if self.dry_run {
+            text.push_str("nothing was changed\n");
         }
     }
 }

@@ -23,12 +23,12 @@ struct FindingView {
     /// The id of that.
     object: String,
     set: Option<SetToken>,
-    /// `missing`, `unknown`, `owned`, `adoptable`, `orphan`, `stray`, `unreadable`, `back`, `settled`.
+    /// `missing`, `unknown`, `owned`, `adoptable`, `orphan`, `leftover`, `stray`, `unreadable`, `back`, `settled`.
     verdict: &'static str,
     message: String,
     /// The snapshots that it is about.
     snapshots: Vec<String>,
-    /// Since when an orphan is noted.
+    /// Since when an orphan or a leftover is noted.
     since: Option<DateTime<Utc>>,
     /// `reconcile --apply` would do something about it.
     has_act: bool,
@@ -45,7 +45,8 @@ impl FindingView {
         };
         let (snapshots, since) = match &finding.verdict {
             Verdict::Missing { lost, .. } => (lost.iter().map(ToString::to_string).collect(), None),
-            Verdict::Orphan { snapshots, since, .. } => {
+            Verdict::Orphan { snapshots, since, .. }
+            | Verdict::Leftover { snapshots, since, .. } => {
                 (snapshots.iter().map(ToString::to_string).collect(), *since)
             }
             _ => (Vec::new(), None),

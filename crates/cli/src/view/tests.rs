@@ -469,8 +469,13 @@ fn reconcile() {
         (at("sp-65"), Some(set(65))),
         (at("theirs"), None),
     ];
+    let mut removed = KnownPoint::of(&point(67, 60, Trust::Unverified));
+    removed.members = [at("sp-67")].into();
+    sight.snapshots.push((at("sp-67"), Some(removed.set.clone())));
+    sight.removed = [removed.point].into();
     sight.manifests = vec![
         FoundManifest::new(found.point, Ok(found)),
+        FoundManifest::new(removed.point, Ok(removed)),
         FoundManifest::new(PointId(uuid(66)), Err("it ends too early".to_owned())),
     ];
     sight.noted = [(set(65), time(100))].into();
@@ -532,6 +537,7 @@ fn holds() {
     };
     let holds = [hold("audit", &[61]).until(time(10)), hold("case-7", &[61, 62]).until(time(1000))];
     check("hold", &HoldsView::of(&holds, time(100)));
+    check("hold_dry_run", &HoldsView::of_dry_run(&holds[1], time(100)));
 }
 
 #[test]

@@ -8,9 +8,11 @@ use crate::point::PointState;
 
 /// Snapshots and manifests of ours that no point of the catalogue accounts for, by set.
 #[derive(Debug, Default)]
-struct Leftover<'a> {
+struct Left<'a> {
     snapshots: BTreeSet<SnapshotRef>,
     manifests: BTreeMap<PointId, &'a KnownPoint>,
+    /// Those of points that are known to be removed.
+    removed: BTreeMap<PointId, &'a KnownPoint>,
 }
 
 pub(super) fn compare(sight: &Sight) -> Comparison {
@@ -27,7 +29,7 @@ pub(super) fn compare(sight: &Sight) -> Comparison {
     for point in &sight.points {
         add(Thing::Point(point.point), Some(&point.set), of_point(sight, &shown, point));
     }
-    let mut sets: BTreeMap<&SetToken, Leftover<'_>> = BTreeMap::new();
+    let mut sets: BTreeMap<&SetToken, Left<'_>> = BTreeMap::new();
     for (snapshot, token) in &shown {
         match token {
             None => add(Thing::Snapshot((*snapshot).clone()), None, Verdict::Foreign),
@@ -41,7 +43,10 @@ pub(super) fn compare(sight: &Sight) -> Comparison {
         match content {
             _ if known.contains(&point) => {}
             Ok(content) => {
-                sets.entry(&content.set).or_default().manifests.insert(point, content);
+                let left = sets.entry(&content.set).or_default();
+                let is_removed = sight.removed.contains(&point);
+                let of = if is_removed { &mut left.removed } else { &mut left.manifests };
+                of.insert(point, content);
             }
             Err(why) => {
                 let why = format!("its manifest cannot be read: {why}");
@@ -49,20 +54,19 @@ pub(super) fn compare(sight: &Sight) -> Comparison {
             }
         }
     }
-    let told: BTreeSet<&SetToken> = sets
-        .iter()
-        // Points that are adopted may lie on snapshots that other points have as well.
-        .filter(|(_, left)| !left.snapshots.is_empty() || !whole(sight, &shown, left).is_empty())
-        .map(|(token, _)| *token)
-        .collect();
+    let mut told = BTreeSet::new();
     for (token, left) in &sets {
-        if !told.contains(token) {
+        let verdict = of_set(sight, &shown, token, left);
+        // A leftover says nothing of the other manifests of its set.
+        if matches!(verdict, None | Some(Verdict::Leftover { .. })) {
             for (point, manifest) in &left.manifests {
                 add(Thing::Manifest(*point), Some(token), stray(sight, token, manifest));
             }
-            continue;
         }
-        add(Thing::Set((*token).clone()), Some(token), of_set(sight, &shown, token, left));
+        if let Some(verdict) = verdict {
+            told.insert(*token);
+            add(Thing::Set((*token).clone()), Some(token), verdict);
+        }
     }
     for token in sight.noted.keys().filter(|token| !told.contains(token)) {
         // One that lies where nobody can look is not gone.
@@ -137,7 +141,7 @@ fn owner(sight: &Sight, token: &SetToken) -> Option<Owner> {
 fn whole(
     sight: &Sight,
     shown: &BTreeMap<&SnapshotRef, Option<&SetToken>>,
-    left: &Leftover<'_>,
+    left: &Left<'_>,
 ) -> BTreeSet<PointId> {
     let is_whole = |manifest: &KnownPoint| {
         let is_there = |member: &SnapshotRef| shown.get(member) == Some(&Some(&manifest.set));
@@ -149,34 +153,46 @@ fn whole(
     whole.map(|(point, _)| *point).collect()
 }
 
+/// What the snapshots of a set are, with what tells of them; none where there are but manifests of nothing.
 fn of_set(
     sight: &Sight,
     shown: &BTreeMap<&SnapshotRef, Option<&SetToken>>,
     token: &SetToken,
-    left: &Leftover<'_>,
-) -> Verdict {
-    if let Some(owner) = owner(sight, token) {
-        return Verdict::Owned(owner);
-    }
-    let open = left.manifests.values().find(|manifest| sight.open.contains(&manifest.run));
-    if let Some(manifest) = open {
-        return Verdict::Owned(Owner::Run(manifest.run));
-    }
+    left: &Left<'_>,
+) -> Option<Verdict> {
+    // Points that are adopted may lie on snapshots that other points have as well.
     let points = whole(sight, shown, left);
-    if !points.is_empty() {
-        return Verdict::Adoptable { points };
+    if left.snapshots.is_empty() && left.removed.is_empty() && points.is_empty() {
+        return None;
     }
-    let torn = left.manifests.keys().next();
-    let why = match torn {
-        Some(point) => format!("the manifest of {point} tells of more than is there"),
-        None => "there is no manifest of it".to_owned(),
-    };
+    let runs = left.manifests.values().chain(left.removed.values()).map(|manifest| manifest.run);
+    let open = || runs.into_iter().find(|run| sight.open.contains(run)).map(Owner::Run);
+    if let Some(owner) = owner(sight, token).or_else(open) {
+        return Some(Verdict::Owned(owner));
+    }
+    if !points.is_empty() {
+        return Some(Verdict::Adoptable { points });
+    }
     let since = sight.noted.get(token).copied();
     let stays = stays(sight, token, since);
-    Verdict::Orphan { snapshots: left.snapshots.clone(), why, since, stays }
+    let snapshots = left.snapshots.clone();
+    let tells = |manifests: &BTreeMap<PointId, &KnownPoint>, snapshot: &SnapshotRef| {
+        manifests.values().any(|manifest| manifest.members.contains(snapshot))
+    };
+    let is_removed = |snapshot| tells(&left.removed, snapshot) && !tells(&left.manifests, snapshot);
+    if snapshots.iter().all(is_removed) {
+        let points = left.removed.keys().copied().collect();
+        return Some(Verdict::Leftover { points, snapshots, since, stays });
+    }
+    let why = match left.manifests.keys().next() {
+        Some(point) => format!("the manifest of {point} tells of more than is there"),
+        None if left.removed.is_empty() => "there is no manifest of it".to_owned(),
+        None => "no manifest tells of all of it".to_owned(),
+    };
+    Some(Verdict::Orphan { snapshots, why, since, stays })
 }
 
-/// Why an orphan is not to be deleted now.
+/// Why an orphan or a leftover is not to be deleted now.
 fn stays(
     sight: &Sight,
     token: &SetToken,
@@ -186,7 +202,7 @@ fn stays(
         return Some("its token names no run of ours".to_owned());
     }
     let Some(since) = since else { return Some("it was not noted before".to_owned()) };
-    let Some(grace) = sight.grace else { return Some("orphans are kept".to_owned()) };
+    let Some(grace) = sight.grace else { return Some("what is nobody's is kept".to_owned()) };
     let Some(due) = since.checked_add_signed(grace) else {
         return Some("its grace has no end".to_owned());
     };
@@ -197,8 +213,10 @@ fn stays(
         return Some(format!("there may be a manifest of it: {why}"));
     }
     // One that a later version wrote, or that is damaged, may be of these snapshots.
-    let unreadable = readable(&sight.manifests).into_iter().find(|(_, read)| read.is_err());
-    if let Some((point, _)) = unreadable {
+    let may_be_of_it = |(point, read): &(PointId, Result<&KnownPoint, &String>)| {
+        read.is_err() && !sight.removed.contains(point)
+    };
+    if let Some((point, _)) = readable(&sight.manifests).into_iter().find(may_be_of_it) {
         return Some(format!("the manifest of {point} cannot be read, and may be of it"));
     }
     // A member that was not seen may make its manifest whole.

@@ -127,32 +127,30 @@ fn an_orphan_is_adopted_if_its_manifest_is_whole_and_deleted_only_after_its_grac
     let mut torn = point(1);
     torn.members.insert(snapshot("data", 99));
     seen.manifests = vec![manifest(&torn)];
-    let act =
-        |seen: &Sight| Comparison::of(seen).acts().into_values().flatten().collect::<Vec<_>>();
-    assert_eq!(act(&seen), [Act::Note]);
+    assert_eq!(acts(&seen), [Act::Note]);
     seen.noted.insert(token(1), epoch());
     let all = BTreeSet::from([snapshot("data", 1), snapshot("logs", 1)]);
     for (days, expected) in [(0, vec![]), (6, vec![]), (7, vec![Act::Delete { snapshots: all }])] {
         seen.now = epoch() + TimeDelta::days(days);
-        assert_eq!(act(&seen), expected, "after {days} days");
+        assert_eq!(acts(&seen), expected, "after {days} days");
     }
     // Each of these keeps it, however long ago it was noted.
     let due = seen;
     let mut kept = due.clone();
     kept.grace = None;
-    assert_eq!(act(&kept), []);
+    assert_eq!(acts(&kept), []);
     let mut kept = due.clone();
     kept.unread = Some("the array is away".into());
-    assert_eq!(act(&kept), []);
+    assert_eq!(acts(&kept), []);
     let mut kept = due.clone();
     kept.unseen.insert(volume("other"), "the array is away".into());
-    assert_eq!(act(&kept), []);
+    assert_eq!(acts(&kept), []);
     let mut kept = due.clone();
     kept.manifests.push(FoundManifest { point: id(7), content: Err("a newer format".into()) });
-    assert_eq!(act(&kept), []);
+    assert_eq!(acts(&kept), []);
     let mut kept = due;
     kept.open.insert(run(1));
-    assert_eq!(act(&kept), []);
+    assert_eq!(acts(&kept), []);
 }
 
 #[test]
@@ -163,6 +161,80 @@ fn a_token_that_names_no_run_is_reported_and_never_deleted() {
     seen.noted.insert(odd.clone(), epoch() - TimeDelta::days(900));
     assert!(matches!(found(&seen, &Thing::Set(odd)), Some(Verdict::Orphan { stays: Some(_), .. })));
     assert!(Comparison::of(&seen).acts().is_empty());
+}
+
+fn acts(seen: &Sight) -> Vec<Act> {
+    Comparison::of(seen).acts().into_values().flatten().collect()
+}
+
+#[test]
+fn what_comes_back_of_a_removed_point_is_a_leftover() {
+    let set = Thing::Set(token(1));
+    let mut seen = sight(&[1]);
+    seen.grace = Some(TimeDelta::days(7));
+    seen.manifests = vec![manifest(&point(1))];
+    seen.removed = [id(10)].into();
+    let all = BTreeSet::from([snapshot("data", 1), snapshot("logs", 1)]);
+    let stays = Some("it was not noted before".to_owned());
+    let (points, snapshots) = (BTreeSet::from([id(10)]), all.clone());
+    let wanted =
+        Verdict::Leftover { points: points.clone(), snapshots: all.clone(), since: None, stays };
+    assert_eq!(found(&seen, &set), Some(wanted));
+    assert_eq!(acts(&seen), [Act::Note]);
+    seen.noted.insert(token(1), epoch());
+    let clear = Act::Clear { points: points.clone(), snapshots };
+    for (days, expected) in [(0, vec![]), (6, vec![]), (7, vec![clear.clone()])] {
+        seen.now = epoch() + TimeDelta::days(days);
+        assert_eq!(acts(&seen), expected, "after {days} days");
+    }
+    // What keeps an orphan keeps it, but for what cannot be read of removed points.
+    let mut kept = seen.clone();
+    kept.grace = None;
+    assert_eq!(acts(&kept), []);
+    let mut kept = seen.clone();
+    kept.unseen.insert(volume("other"), "the array is away".into());
+    assert_eq!(acts(&kept), []);
+    let mut kept = seen.clone();
+    kept.debris.insert(token(1));
+    assert_eq!(found(&kept, &set), Some(Verdict::Owned(Owner::Debris)));
+    let mut more = seen.clone();
+    more.manifests.push(FoundManifest { point: id(7), content: Err("a newer format".into()) });
+    assert_eq!(acts(&more), []);
+    more.removed.insert(id(7));
+    assert_eq!(acts(&more), [clear]);
+    // Nothing may be left but the manifest.
+    let mut alone = seen;
+    alone.snapshots.clear();
+    assert_eq!(acts(&alone), [Act::Clear { points, snapshots: BTreeSet::new() }]);
+}
+
+#[test]
+fn beside_the_leftover_of_a_set_others_are_what_they_are() {
+    let set = Thing::Set(token(1));
+    let mut seen = sight(&[1]);
+    let (gone, mut other) = (point(1), point(1));
+    other.point = id(11);
+    seen.removed = [gone.point].into();
+    seen.manifests = vec![manifest(&gone), manifest(&other)];
+    // One that is whole is adopted first.
+    assert_eq!(found(&seen, &set), Some(Verdict::Adoptable { points: [id(11)].into() }));
+    // One that shares a snapshot with it, and is not whole, could be its.
+    other.members.insert(snapshot("data", 99));
+    seen.manifests[1] = manifest(&other);
+    let why = |found: Option<Verdict>| match found {
+        Some(Verdict::Orphan { why, .. }) => why,
+        other => panic!("it is {other:?}"),
+    };
+    assert!(why(found(&seen, &set)).contains(&id(11).to_string()));
+    // One that lies elsewhere is told by itself.
+    other.members = [snapshot("data", 99)].into();
+    seen.manifests[1] = manifest(&other);
+    assert!(matches!(found(&seen, &set), Some(Verdict::Leftover { .. })));
+    assert_eq!(found(&seen, &Thing::Manifest(id(11))), Some(Verdict::Stray));
+    // A snapshot that it does not tell of is not of the removed point.
+    seen.manifests.truncate(1);
+    seen.snapshots.push((snapshot("data", 5), Some(token(1))));
+    assert_eq!(why(found(&seen, &set)), "no manifest tells of all of it");
 }
 
 #[test]
@@ -216,6 +288,11 @@ fn apply(sight: &mut Sight) -> usize {
             Act::Forget => {
                 sight.noted.remove(set);
             }
+            Act::Clear { points, snapshots } => {
+                sight.snapshots.retain(|(shown, _)| !snapshots.contains(shown));
+                sight.manifests.retain(|manifest| !points.contains(&manifest.point));
+                sight.noted.remove(set);
+            }
         }
     }
     done
@@ -228,6 +305,7 @@ fn sights() -> impl Strategy<Value = Sight> {
         prop_oneof![Just(None), Just(Some(true)), Just(Some(false))],
         any::<[bool; 4]>(),
         0_u8..4,
+        any::<bool>(),
         any::<bool>(),
     );
     let world = (any::<[bool; 2]>(), any::<bool>(), prop::option::of(0_i64..3));
@@ -245,7 +323,7 @@ fn sights() -> impl Strategy<Value = Sight> {
                 sight.unseen.insert(volume(on), "away".into());
             }
         }
-        for (number, (shown, known, marks, state, lost)) in (1..).zip(sets) {
+        for (number, (shown, known, marks, state, lost, removed)) in (1..).zip(sets) {
             for (on, is_shown) in ["data", "logs"].iter().zip(shown) {
                 if is_shown && sight.seen.contains(&volume(on)) {
                     sight.snapshots.push((snapshot(on, number), Some(token(number))));
@@ -268,6 +346,9 @@ fn sights() -> impl Strategy<Value = Sight> {
                 Some(true) => sight.points.push(point),
                 Some(false) => sight.manifests.push(manifest(&point)),
                 None => {}
+            }
+            if removed && known == Some(false) {
+                sight.removed.insert(id(number * 10));
             }
             let [open, pending, debris, noted] = marks;
             if open {
@@ -321,7 +402,7 @@ proptest! {
         for (set, acts) in comparison.acts() {
             for act in acts {
                 match act {
-                    Act::Delete { snapshots } => {
+                    Act::Delete { snapshots } | Act::Clear { snapshots, .. } => {
                         for snapshot in &snapshots {
                             let shown = sight.snapshots.iter().find(|(shown, _)| shown == snapshot);
                             prop_assert_eq!(shown.unwrap().1.as_ref(), Some(set));
@@ -343,6 +424,7 @@ proptest! {
                     }
                     Act::Adopt { points } => {
                         prop_assert!(sight.points.iter().all(|known| !points.contains(&known.point)));
+                        prop_assert!(sight.removed.is_disjoint(&points));
                     }
                     _ => {}
                 }
@@ -354,6 +436,11 @@ proptest! {
         for point in &sight.points {
             prop_assert!(things.contains(&Thing::Point(point.point)));
         }
+        let leftovers = comparison.findings.iter().filter_map(|found| match &found.verdict {
+            Verdict::Leftover { points, .. } => Some(points),
+            _ => None,
+        });
+        prop_assert!(leftovers.flatten().all(|point| sight.removed.contains(point)));
         for (shown, token) in &sight.snapshots {
             let told = match token {
                 None => things.contains(&Thing::Snapshot(shown.clone())),

@@ -179,7 +179,7 @@ impl JobReport {
         if self.state == JobState::Parked {
             let _ = writeln!(
                 text,
-                "it waits for a person, and holds what it holds until it is resumed, resolved or abandoned"
+                "it waits for a person, and holds what it holds until somebody has seen to it"
             );
         }
         write_problems(&mut text, "", "failed: ", &self.failures);

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use stillpoint_context::{Effect, ErrorClass, Failure, IdempotencyKey, JobId};
+use stillpoint_context::{
+    Effect, ErrorClass, ErrorFacts as _, Failure, IdempotencyKey, JobId, RunId,
+};
 use stillpoint_model::job::{Job, JobKind, JobState, RunState};
 use stillpoint_model::request::Trigger;
 use stillpoint_model::warning::Warning;
-use stillpoint_workflow::RunHandle;
+use stillpoint_workflow::{JournalError, RunHandle};
 
 use super::{JobReport, Notification, Notifier, Outcome, Subscription};
 use crate::Stillpoint;
@@ -58,21 +60,35 @@ impl Stillpoint {
     /// Tells whoever wants to know of what needs attention that a run of a job waits for a person. What fails is a warning of the
     /// job.
     pub(crate) async fn tell_parked(&self, live: &LiveJob, run: &RunHandle) {
-        let status = run.status();
-        let mut job = live.snapshot();
-        for known in job.runs.iter_mut().filter(|known| known.run == run.id()) {
-            known.state = RunState::Parked;
-            known.failure = status.parked.first().map(|(_, parked)| (*parked.failure).clone());
-        }
-        let now = self.seams().clock.now();
+        let why = run.status().parked.first().map(|(_, parked)| (*parked.failure).clone());
         // The same by whatever process it is told, and another one if it is parked again.
         let account = self.engine().account(run.id()).await.ok().flatten();
         let since = account.and_then(|known| known.parked.iter().map(|node| node.since).max());
-        let since = since.unwrap_or(now).timestamp_millis();
+        let since = since.unwrap_or_else(|| self.seams().clock.now()).timestamp_millis();
+        self.tell_waiting(live, run.id(), why, &format!("parked/{}/{since}", run.id())).await;
+    }
+
+    /// The same of a run whose records cannot be read, for this.
+    pub(crate) async fn tell_unreadable(
+        &self,
+        live: &LiveJob,
+        run: RunId,
+        error: &JournalError,
+        why: Failure,
+    ) {
+        self.tell_waiting(live, run, Some(why), &format!("unreadable/{run}/{}", error.code()))
+            .await;
+    }
+
+    async fn tell_waiting(&self, live: &LiveJob, run: RunId, why: Option<Failure>, what: &str) {
+        let mut job = live.snapshot();
+        for known in job.runs.iter_mut().filter(|known| known.run == run) {
+            (known.state, known.failure) = (RunState::Parked, why.clone());
+        }
         let outcome = Outcome::NeedsAttention;
-        let report = JobReport::of(&job, JobState::Parked, now);
+        let report = JobReport::of(&job, JobState::Parked, self.seams().clock.now());
         let notification = Notification::of(report, outcome, false).and_then(|told| {
-            let key = key(format!("{}/parked/{}/{since}", told.key, run.id()))?;
+            let key = key(format!("{}/{what}", told.key))?;
             Ok(Notification { key, ..told })
         });
         self.tell_of(live, outcome, notification).await;

@@ -94,7 +94,7 @@ pub(crate) async fn everything(
     sight.snapshots.retain(|(shown, _)| !went.contains(shown));
     note_debris(&mut sight, &catalog.debris().await?);
     read_manifests(services, &cx, &mut sight, &documents, |point| !after.contains_key(&point))
-        .await;
+        .await?;
     limits.extend(sight.unread.clone());
     limits.extend(sight.unseen.iter().map(|(volume, why)| format!("volume {volume}: {why}")));
     sight.points = after.into_values().collect();
@@ -164,7 +164,7 @@ pub(crate) async fn of_set(
         let documents = documents(services, cx).await;
         let everything = known(&*services.catalog, &PointQuery::all()).await?;
         read_manifests(services, cx, &mut sight, &documents, |id| !everything.contains_key(&id))
-            .await;
+            .await?;
         // Others' affairs are no part of it; what cannot be read may be.
         sight.manifests.retain(|found| found.content.as_ref().map_or(true, |of| of.set == *set));
     }
@@ -233,13 +233,14 @@ async fn documents(services: &Services, cx: &Cx) -> (BTreeSet<PointId>, Option<S
     (points, unread)
 }
 
+/// Reads the manifests of points that are unknown, and which of those were removed.
 async fn read_manifests(
     services: &Services,
     cx: &Cx,
     sight: &mut Sight,
     (points, unread): &(BTreeSet<PointId>, Option<String>),
     is_unknown: impl Fn(PointId) -> bool + Send + Sync,
-) {
+) -> Result<(), Failure> {
     sight.unread.clone_from(unread);
     for point in points.iter().copied().filter(|point| is_unknown(*point)) {
         match beside::read(services, cx, point).await {
@@ -255,6 +256,10 @@ async fn read_manifests(
             }
         }
     }
+    let found: Vec<PointId> = sight.manifests.iter().map(|found| found.point).collect();
+    let removed = services.catalog.removed(&found).await;
+    sight.removed = removed.map_err(|error| Failure::of(&error))?;
+    Ok(())
 }
 
 fn note_debris(sight: &mut Sight, debris: &[Debris]) {

@@ -48,7 +48,7 @@ const SETS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReconcileOptions {
-    /// How long an orphan is left alone once it is noted; without it, orphans are never deleted.
+    /// How long an orphan, or what is left of removed points, is left alone once it is noted; without it, neither is ever deleted.
     ///
     /// Mind whom a storage is shared with: to each other, two Stillpoints on one storage are strangers who left orphans.
     pub grace: Option<Duration>,
@@ -133,8 +133,8 @@ impl Stillpoint {
 
     /// Does what a [`reconcile`](Self::reconcile) finds is to be done, as a job. Points whose snapshots are gone are told to be
     /// missing, and told back when they are there again. Points that the catalogue lacks are adopted from their manifests, with
-    /// what is known of their verification. Other orphans are noted as [debris](Self::debris), and deleted once they have been for
-    /// as long as the options say. What is not ours is never touched.
+    /// what is known of their verification. Other orphans, and what comes back of points that were removed, are noted as
+    /// [debris](Self::debris), and deleted once they have been for as long as the options say. What is not ours is never touched.
     ///
     /// # Errors
     /// `run.key_reused` when the key was used for another request. What goes wrong later is in the job, and so is each point that

@@ -81,6 +81,7 @@ fn line(finding: &Finding) -> String {
             format!("{snapshots:?}")
         }
         Verdict::Adoptable { points } => format!("{points:?}"),
+        Verdict::Leftover { points, snapshots, .. } => format!("{points:?} {snapshots:?}"),
         _ => String::new(),
     };
     format!("{thing} {} {what}", verdict.word())

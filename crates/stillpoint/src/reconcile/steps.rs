@@ -10,7 +10,7 @@ use stillpoint_catalog::{Debris, DebrisKind};
 use stillpoint_context::{Cx, Effect, ErrorClass, Failure, Subject};
 use stillpoint_model::id::{PointId, SetToken, SnapshotRef};
 use stillpoint_model::point::PointFact;
-use stillpoint_model::reconcile::{Act, Comparison, Sight};
+use stillpoint_model::reconcile::{Act, Comparison, Finding, Sight, Verdict};
 use stillpoint_workflow::{Action, Done, EffectKind, Known, Undone};
 
 use super::{ReconcileOptions, look};
@@ -50,11 +50,13 @@ impl Action for Tend {
         let sight =
             look::of_set(&self.0, cx, &params.set, manifests, params.options.grace()).await?;
         let comparison = Comparison::of(&sight);
+        let is_left = |found: &Finding| matches!(found.verdict, Verdict::Leftover { .. });
+        let is_leftover = comparison.findings.iter().any(is_left);
         let mut done = Done::new(());
         for act in comparison.acts().remove(&params.set).unwrap_or_default() {
             // What was not to be done before may be seen by half now.
             if manifests || !about_orphans(&act) {
-                done = self.act(cx, params, &sight, act, done).await?;
+                done = self.act(cx, params, &sight, is_leftover, act, done).await?;
             }
         }
         Ok(done)
@@ -71,6 +73,7 @@ impl Tend {
         cx: &Cx,
         params: &TendParams,
         sight: &Sight,
+        is_leftover: bool,
         act: Act,
         done: Done<()>,
     ) -> Result<Done<()>, Failure> {
@@ -92,11 +95,20 @@ impl Tend {
                 done
             }
             Act::Note => {
-                self.note(cx, &params.set).await?;
+                self.note(cx, &params.set, is_leftover).await?;
                 done
             }
             Act::Delete { snapshots } => {
-                self.delete(cx, params, sight, &snapshots).await?;
+                // With manifests of the set that tell of more than was there.
+                let torn = sight.manifests.iter().filter(|found| {
+                    found.content.as_ref().is_ok_and(|content| content.set == params.set)
+                });
+                let torn = torn.map(|found| found.point).collect();
+                self.delete(cx, params, &snapshots, torn).await?;
+                done
+            }
+            Act::Clear { points, snapshots } => {
+                self.delete(cx, params, &snapshots, points).await?;
                 done
             }
             Act::Forget => {
@@ -136,9 +148,13 @@ impl Tend {
         Ok(done)
     }
 
-    async fn note(&self, cx: &Cx, set: &SetToken) -> Result<(), Failure> {
+    async fn note(&self, cx: &Cx, set: &SetToken, is_leftover: bool) -> Result<(), Failure> {
         let run = set.parts().map_or_else(|| cx.run(), |(run, _)| run);
-        let message = "no restore point lies on them, and no run is known to have left them";
+        let message = if is_leftover {
+            "they, or what tells of them, are left of restore points that were removed"
+        } else {
+            "no restore point lies on them, and no run is known to have left them"
+        };
         let kind = DebrisKind::Orphan(set.clone());
         let orphan = Debris::new(key(set), run, kind, message, cx.now());
         self.0.catalog.put_debris(&orphan).await.map_err(|error| Failure::of(&error))
@@ -152,26 +168,23 @@ impl Tend {
         &self,
         cx: &Cx,
         params: &TendParams,
-        sight: &Sight,
         snapshots: &BTreeSet<SnapshotRef>,
+        manifests: BTreeSet<PointId>,
     ) -> Result<(), Failure> {
-        tracing::info!(set = %params.set, "the snapshots of an orphan are deleted");
+        tracing::info!(set = %params.set, "what is nobody's of a set is deleted");
         for snapshot in snapshots {
             delete(&self.0, cx, params.late, snapshot).await?;
         }
-        // Manifests of the set that tell of more than was there.
-        for torn in &sight.manifests {
-            if torn.content.as_ref().is_ok_and(|content| content.set == params.set) {
-                for side in beside::keepers(&self.0) {
-                    beside::forget(side, cx, torn.point).await?;
-                }
+        for point in manifests {
+            for side in beside::keepers(&self.0) {
+                beside::forget(side, cx, point).await?;
             }
         }
         self.forget(&params.set).await
     }
 }
 
-/// What an orphan is noted under.
+/// What an orphan or a leftover is noted under.
 fn key(set: &SetToken) -> String {
     format!("orphan/{set}")
 }

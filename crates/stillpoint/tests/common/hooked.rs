@@ -1,5 +1,6 @@
 //! A catalogue with a hook before and after each of its calls.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -75,6 +76,9 @@ impl Catalog for Hooked {
     }
     async fn points(&self, query: &PointQuery, page: &Page) -> Answer<Listing<RestorePoint>> {
         self.around("points", self.inner.points(query, page)).await
+    }
+    async fn removed(&self, points: &[PointId]) -> Answer<BTreeSet<PointId>> {
+        self.around("removed", self.inner.removed(points)).await
     }
     async fn begin_job(&self, job: &Job) -> Answer<Begun> {
         self.around("begin_job", self.inner.begin_job(job)).await

@@ -4,6 +4,7 @@
 
 pub mod hooked;
 pub mod hooks;
+pub mod kept;
 
 use std::future::Future;
 use std::pin::pin;

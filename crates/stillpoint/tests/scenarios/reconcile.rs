@@ -200,6 +200,79 @@ fn s49_an_orphan_without_a_manifest_is_reported_and_deleted_only_after_its_grace
 }
 
 #[test]
+fn s49_what_comes_back_of_a_removed_point_is_never_adopted_and_goes_after_its_grace() {
+    let sim = Sim::new(493);
+    sim.run(async {
+        let site = Site::new(&sim);
+        let daily = policy(1, "daily", Retention::count(2));
+        site.save(&[&daily]).await;
+        site.daily(2, &daily).await;
+        let (gone, kept) = (site.points().await.remove(0), site.points().await.remove(1));
+        let before = documents(&site).await;
+        // It is deleted while an older state of its volumes is set aside.
+        for member in &gone.members {
+            site.world.lose_snapshot(&member.snapshot);
+        }
+        let job = site.prune("one", PruneTarget::of(PruneScope::Point(gone.id))).await;
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        assert!(found(&site).await.is_clean());
+        // That state comes back, with the snapshots and what tells of them.
+        for member in &gone.members {
+            site.world.bring_back_snapshot(&member.snapshot);
+        }
+        let text = &before[&("beta".to_owned(), name_of(gone.id).to_string())];
+        let text = std::str::from_utf8(text).unwrap();
+        write(&site, &name_of(gone.id), Some(text)).await;
+        let thing = Thing::Set(gone.set.clone());
+        let left = |verdict: Verdict| match verdict {
+            Verdict::Leftover { points, snapshots, since, stays } => {
+                assert_eq!(points, [gone.id].into());
+                (snapshots.len(), since.is_some(), stays.is_some())
+            }
+            other => panic!("it is {other:?}"),
+        };
+        assert_eq!(left(verdict(&site, thing.clone()).await), (2, false, true));
+        assert!(!found(&site).await.is_clean());
+        // It is noted, and no point again.
+        let job = repaired(&site, "note").await;
+        assert_eq!((job.state(), job.runs.len()), (JobState::Succeeded, 1), "{job:#?}");
+        assert_eq!(site.ids().await, [kept.id]);
+        let debris = site.this.debris().await.unwrap();
+        assert_eq!(debris.len(), 1);
+        assert_eq!(debris[0].kind, DebrisKind::Orphan(gone.set.clone()));
+        assert!(debris[0].message.contains("removed"), "{}", debris[0].message);
+        assert_eq!(left(verdict(&site, thing.clone()).await), (2, true, true));
+        site.pass(DAY * 8).await;
+        // It stays where nobody asks for its deletion.
+        let job = repair(&site, "keep", ReconcileOptions::keep_orphans()).await;
+        assert_eq!((job.runs.len(), site.world.snapshots().len()), (0, 4), "{job:#?}");
+        let job = repaired(&site, "due").await;
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        site.assert_storage_fits().await;
+        assert!(
+            documents(&site).await.keys().all(|(_, name)| !name.contains(&gone.id.to_string()))
+        );
+        assert!(site.this.debris().await.unwrap().is_empty());
+        assert!(found(&site).await.is_clean());
+        // And again, with nothing but its manifest.
+        write(&site, &name_of(gone.id), Some(text)).await;
+        assert_eq!(left(verdict(&site, thing.clone()).await), (0, false, true));
+        let job = repaired(&site, "note-again").await;
+        assert_eq!((job.state(), job.runs.len()), (JobState::Succeeded, 1), "{job:#?}");
+        assert_eq!(left(verdict(&site, thing).await), (0, true, true));
+        site.pass(DAY * 8).await;
+        let job = repaired(&site, "due-again").await;
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        assert!(
+            documents(&site).await.keys().all(|(_, name)| !name.contains(&gone.id.to_string()))
+        );
+        assert!(found(&site).await.is_clean());
+        assert_eq!(site.ids().await, [kept.id]);
+        site.assert_storage_fits().await;
+    });
+}
+
+#[test]
 fn s49_what_a_backup_has_in_hand_is_no_orphan() {
     let sim = Sim::new(492);
     sim.run(async {

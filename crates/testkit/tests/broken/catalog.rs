@@ -1,5 +1,6 @@
 //! The catalogue in memory, with faults around it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +20,8 @@ use stillpoint_model::policy::Policy;
 use stillpoint_testkit::conformance::{BoxError, Place, Store, StoreFactory};
 use stillpoint_workflow::{Leases, MemoryJournal};
 
+use uuid::Uuid;
+
 use super::pause;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +31,9 @@ pub(crate) enum Fault {
     KeepsTheCursorOfRefusedFacts,
     IgnoresChecks,
     ForgetsRemovals,
+    TellsNoRemovals,
+    TellsAllThatIsGone,
+    TellsOthersRemovals,
     CursorGoesBack,
     RefusesOldCursors,
     OldestFirst,
@@ -87,7 +93,21 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::OneFactAtATime, &["calls_at_once_are_each_whole", "facts_are_all_or_nothing"]),
     (Fault::KeepsTheCursorOfRefusedFacts, &["facts_are_all_or_nothing"]),
     (Fault::IgnoresChecks, &["facts_are_all_or_nothing", "points_follow_their_facts"]),
-    (Fault::ForgetsRemovals, &["points_go_in_turns", "removed_points_stay_removed"]),
+    (
+        Fault::ForgetsRemovals,
+        &[
+            "everything_is_there_after_opening_again",
+            "points_go_in_turns",
+            "removed_points_are_told_for_ever",
+            "removed_points_stay_removed",
+        ],
+    ),
+    (
+        Fault::TellsNoRemovals,
+        &["everything_is_there_after_opening_again", "removed_points_are_told_for_ever"],
+    ),
+    (Fault::TellsAllThatIsGone, &["removed_points_are_told_for_ever"]),
+    (Fault::TellsOthersRemovals, &["removed_points_are_told_for_ever"]),
     (Fault::CursorGoesBack, &["the_cursor_never_goes_back"]),
     (
         Fault::RefusesOldCursors,
@@ -301,6 +321,23 @@ impl Catalog for Faulty {
             _ => {}
         }
         Ok(listing)
+    }
+    async fn removed(&self, points: &[PointId]) -> Result<BTreeSet<PointId>, CatalogError> {
+        match self.0 {
+            Fault::TellsNoRemovals => Ok(BTreeSet::new()),
+            Fault::TellsAllThatIsGone => {
+                let mut gone: BTreeSet<PointId> = points.iter().copied().collect();
+                for point in self.1.all_points(&PointQuery::all()).await? {
+                    gone.remove(&point.id);
+                }
+                Ok(gone)
+            }
+            Fault::TellsOthersRemovals => {
+                let all: Vec<PointId> = (0..9).map(|id| PointId(Uuid::from_u128(id))).collect();
+                self.1.removed(&all).await
+            }
+            _ => self.1.removed(points).await,
+        }
     }
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {
         match self.0 {

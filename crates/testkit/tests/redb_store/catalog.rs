@@ -1,6 +1,7 @@
 //! The catalogue: everything as JSON under its id; listings look at every entry.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use async_trait::async_trait;
@@ -172,6 +173,19 @@ impl Catalog for RedbStore {
             self.read(|transaction| every::<_, CatalogError>(&transaction.open_table(POINT)?))?;
         points.retain(|point| query.wants(point));
         Ok(page(points, wanted, |point| (order_key(point.taken_at), point.id.0)))
+    }
+
+    async fn removed(&self, points: &[PointId]) -> Result<BTreeSet<PointId>, CatalogError> {
+        Ok(self.read(|transaction| {
+            let table = transaction.open_table(REMOVED)?;
+            let mut removed = BTreeSet::new();
+            for id in points {
+                if table.get(id.0.as_u128())?.is_some() {
+                    removed.insert(*id);
+                }
+            }
+            Ok::<_, Stop<CatalogError>>(removed)
+        })?)
     }
 
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {

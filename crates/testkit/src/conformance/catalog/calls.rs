@@ -1,5 +1,6 @@
 //! Points, jobs, policies, groups and debris, one call after the other.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use stillpoint_catalog::{
@@ -83,6 +84,23 @@ pub(super) async fn removed_points_stay_removed(subject: Subject) -> Result<(), 
     catalog.apply(&[other.clone(), removed, other], None).await?;
     same("a point that came and went", &catalog.point(id).await?, &None)?;
     same("the list", &catalog.all_points(&PointQuery::all()).await?, &Vec::new())
+}
+
+pub(super) async fn removed_points_are_told_for_ever(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let facts = (1..=4).map(|number| published(number, 1, 0)).collect::<Result<Vec<_>, _>>()?;
+    catalog.apply(&facts, None).await?;
+    let ids: Vec<PointId> = (1..=5).map(|number| PointId(Uuid::from_u128(number))).collect();
+    same("removed of none", &catalog.removed(&ids).await?, &BTreeSet::new())?;
+    let removed = |number: usize| PointFact::Removed { point: ids[number], at: at(5) };
+    catalog.apply(&[removed(1), removed(3)], None).await?;
+    let wanted = BTreeSet::from([ids[1], ids[3]]);
+    same("those that were removed", &catalog.removed(&ids).await?, &wanted)?;
+    same("of some", &catalog.removed(&ids[..2]).await?, &BTreeSet::from([ids[1]]))?;
+    same("of nothing", &catalog.removed(&[]).await?, &BTreeSet::new())?;
+    // Told again, they stay so.
+    catalog.apply(&facts, None).await?;
+    same("those after old facts", &catalog.removed(&ids).await?, &wanted)
 }
 
 pub(super) async fn the_cursor_never_goes_back(subject: Subject) -> Result<(), Flaw> {

@@ -29,8 +29,8 @@ use calls::{
     a_policy_in_use_stays, a_request_is_one_job, debris_is_kept_until_removed,
     facts_are_all_or_nothing, jobs_are_forgotten_once_they_are_over, jobs_are_listed_newest_first,
     names_are_unique, pages_show_everything_once, points_follow_their_facts,
-    policies_keep_their_versions, queries_choose, removed_points_stay_removed,
-    the_cursor_never_goes_back,
+    policies_keep_their_versions, queries_choose, removed_points_are_told_for_ever,
+    removed_points_stay_removed, the_cursor_never_goes_back,
 };
 use deletion::{
     a_hold_is_known_to_who_sees_the_intent, forks_are_kept_until_taken_back,
@@ -55,6 +55,7 @@ pub fn cases() -> &'static [Case] {
         points_follow_their_facts: "A restore point is what its facts say; facts that have been seen are ignored.";
         facts_are_all_or_nothing: "The facts of one call are taken in all or not at all, and the cursor with them.";
         removed_points_stay_removed: "Facts about a point that was removed are ignored for ever.";
+        removed_points_are_told_for_ever: "Those of these points that were removed are told, however long ago, and no others.";
         points_go_in_turns: "The deletion of a point follows its facts, turn by turn; what is told of earlier turns is ignored.";
         the_cursor_never_goes_back: "The cursor is moved, never back.";
         pages_show_everything_once: "Entries are listed newest first, then by id, each exactly once over all pages.";

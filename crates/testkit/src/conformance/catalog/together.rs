@@ -265,6 +265,7 @@ pub(super) async fn everything_is_there_after_opening_again(
             "policy.name_taken",
         )?;
         refused("a policy in use", catalog.remove_policy(first.id).await, "policy.in_use")?;
+        same("what was removed", &catalog.removed(&[id(1), id(2)]).await?, &[id(2)].into())?;
         same("what is there after that", &everything(&*catalog).await?, &before)?;
     }
     Ok(())
