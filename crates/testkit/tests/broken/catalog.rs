@@ -412,7 +412,7 @@ impl Catalog for Faulty {
                 }
                 let gone = self.1.forget_jobs(jobs).await?;
                 for mut job in kept {
-                    job.id = JobId(uuid::Uuid::from_u128(1000 + job.id.0.as_u128()));
+                    job.id = JobId(Uuid::from_u128(1000 + job.id.0.as_u128()));
                     self.1.begin_job(&job).await?;
                 }
                 Ok(gone)
