@@ -9,6 +9,7 @@ mod common;
 mod crowd;
 mod doors;
 mod outside;
+mod owners;
 mod processes;
 mod queue;
 mod reconciles;
