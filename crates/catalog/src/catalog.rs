@@ -14,7 +14,7 @@ use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{
     DatabaseId, ExposureKey, GroupId, HoldName, PointId, PolicyId, SessionId, SetToken,
 };
-use stillpoint_model::job::Job;
+use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_model::schedule::StoredSchedule;
@@ -199,6 +199,18 @@ pub trait Catalog: ScheduleCatalog + Debug + Send + Sync + 'static {
     /// [`CatalogError::KeyReused`] if the key was used for another request (by
     /// [`Job::request_digest`] and kind), or if a job of another key has its id.
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError>;
+
+    /// Notes that a process has a job in hand, if the one that it has it from is noted in it; nobody, if none. Gives the job if it has
+    /// it then: of many who take it from one, one does. That the other one is gone for good is for the caller to know.
+    ///
+    /// # Errors
+    /// [`CatalogError::NotFound`] if the job never began.
+    async fn take_job(
+        &self,
+        job: JobId,
+        from: Option<JobOwner>,
+        to: JobOwner,
+    ) -> Result<Option<Job>, CatalogError>;
 
     /// Stores a job as it is now. The last put counts.
     ///

@@ -13,7 +13,7 @@ use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
-use stillpoint_model::job::Job;
+use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
@@ -147,6 +147,21 @@ impl Catalog for MemoryCatalog {
         state.keys.insert(job.key.clone(), job.id);
         state.jobs.insert(job.id, job.clone());
         Ok(Begun::New)
+    }
+
+    async fn take_job(
+        &self,
+        id: JobId,
+        from: Option<JobOwner>,
+        to: JobOwner,
+    ) -> Result<Option<Job>, CatalogError> {
+        let mut state = self.state();
+        let unknown = || CatalogError::NotFound { kind: "job", id: id.to_string() };
+        let job = state.jobs.get_mut(&id).ok_or_else(unknown)?;
+        if job.owner == from {
+            job.owner = Some(to);
+        }
+        Ok((job.owner == Some(to)).then(|| job.clone()))
     }
 
     async fn put_job(&self, job: &Job) -> Result<(), CatalogError> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use stillpoint_context::{Failure, IdempotencyKey, JobId, RunId};
+use stillpoint_context::{Failure, IdempotencyKey, JobId, ProcessId, RunId};
 
 use crate::id::{CopyId, DatabaseId, GroupId, PointId};
 use crate::policy::{OnPartial, PolicyRef};
@@ -254,6 +254,23 @@ impl JobRun {
     }
 }
 
+/// A process that has a job in hand, as the leases of its store know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JobOwner {
+    /// Which.
+    pub process: ProcessId,
+    /// The epoch of its lease.
+    pub epoch: u64,
+}
+
+impl JobOwner {
+    /// The process that holds this epoch.
+    pub const fn new(process: ProcessId, epoch: u64) -> Self {
+        Self { process, epoch }
+    }
+}
+
 /// What somebody asked for, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -299,6 +316,9 @@ pub struct Job {
     pub warnings: Vec<Warning>,
     /// Why there is no run at all.
     pub failure: Option<Failure>,
+    /// Who has it in hand, or had it at its end; nobody can say where there are no leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<JobOwner>,
 }
 
 impl Job {
@@ -330,6 +350,7 @@ impl Job {
             coalesced: Vec::new(),
             warnings: Vec::new(),
             failure: None,
+            owner: None,
         }
     }
 

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use stillpoint_catalog::{CatalogExt, JobQuery};
 use stillpoint_context::{ErrorClass, Failure, JobId, RunId, Subject};
-use stillpoint_model::job::{Job, JobMember, JobRun, RunEnd, RunState};
+use stillpoint_model::job::{Job, JobMember, JobOwner, JobRun, RunEnd, RunState};
 use stillpoint_model::request::{BackupRequest, Trigger};
 use stillpoint_model::warning::Warning;
-use stillpoint_workflow::{JournalError, RunHandle, RunReport};
+use stillpoint_workflow::{JournalError, RunHandle, RunPhase, RunReport};
 
 use crate::Stillpoint;
 use crate::brief::{BRIEF, Brief, Concern, JOB};
@@ -22,7 +22,8 @@ use crate::debris::Leaves;
 use crate::error::Error;
 use crate::hooks::jobs;
 use crate::job::{JobHandle, LiveJob};
-use crate::runs::open_state;
+use crate::parked::job_of;
+use crate::runs::{open_state, owner_of};
 
 /// The code of what is said of a job whose process ended before it was over.
 const INTERRUPTED: &str = "job.interrupted";
@@ -34,7 +35,7 @@ impl Stillpoint {
     /// Carries on with what processes left open that are gone: every run goes on to its end or is parked, an open freeze is
     /// ended first of all, and the jobs that they belong to are concluded. What had not begun is not begun: such a job says
     /// so, and is to be asked for again. Only a job that a schedule asked for, and of which nothing had begun, is done now:
-    /// nobody would ask for it again.
+    /// nobody would ask for it again. Of several processes that recover one has each job.
     ///
     /// To be called when a Stillpoint over a durable store is built, and now and then afterwards where several processes
     /// share the store. Jobs of processes that are alive are left alone, and so are runs that cannot be read, of which whoever is
@@ -61,26 +62,37 @@ impl Stillpoint {
                 tracing::info!(run = %handle.id(), "a run of no job is carried on");
             }
         }
-        let elsewhere: BTreeSet<RunId> = recovery.elsewhere.iter().map(|(run, _)| *run).collect();
+        let elsewhere = recovery.elsewhere.iter().map(|(run, _)| *run).collect();
         let unread: BTreeMap<RunId, JournalError> = recovery.unreadable.into_iter().collect();
-        let alone = self.engine().is_alone().await?;
-        let mut open = JobQuery::all();
-        open.ended = Some(false);
+        let mut query = JobQuery::all();
+        query.ended = Some(false);
+        let open = self.services().catalog.all_jobs(&query).await?;
+        // After the jobs: who has begun one held its lease before.
+        let others: BTreeSet<JobOwner> =
+            self.engine().others().await?.into_iter().map(owner_of).collect();
+        let theirs = self.jobs_elsewhere(&open, elsewhere).await;
         let (mut jobs, mut stuck) = (Vec::new(), Vec::new());
-        for job in self.services().catalog.all_jobs(&open).await? {
+        for job in open {
             let runs = by_job.remove(&job.id).unwrap_or_default();
-            let theirs = job.runs.iter().any(|run| elsewhere.contains(&run.run));
-            let unknown = runs.is_empty() && !alone;
-            if self.live().find(job.id).is_some() || theirs {
+            if self.live().find(job.id).is_some() || theirs.contains(&job.id) {
                 continue;
             }
-            if job.runs.iter().any(|run| unread.contains_key(&run.run)) {
+            let is_owned = job.owner.is_some_and(|owner| others.contains(&owner));
+            if !is_owned && job.runs.iter().any(|run| unread.contains_key(&run.run)) {
                 stuck.push(job);
                 continue;
             }
-            if unknown {
-                continue;
-            }
+            // Nobody can say whose an old one is, which names nobody, unless there is nobody else.
+            let is_unknown = job.owner.is_none() && runs.is_empty() && !others.is_empty();
+            let taken = if is_owned || is_unknown { Ok(None) } else { self.take(&job).await };
+            let taken = taken.unwrap_or_else(|error| {
+                tracing::warn!(job = %job.id, %error, "who has a job in hand could not be noted");
+                None
+            });
+            // What goes on here is followed in any case.
+            let goes_on =
+                runs.iter().any(|(run, _)| !matches!(run.status().phase, RunPhase::Ended(_)));
+            let Some(job) = taken.or_else(|| goes_on.then_some(job)) else { continue };
             let is_begun = runs.iter().any(|(run, _)| run.id() != jobs::before(job.id));
             jobs.push(match scheduled(&job).filter(|_| !is_begun) {
                 Some(request) => self.take_up(job, runs, request),
@@ -92,6 +104,36 @@ impl Stillpoint {
             self.show_unreadable(job, &unread).await;
         }
         Ok(jobs)
+    }
+
+    /// Takes a job in hand that nobody has, and gives it as it is then; nothing where another process that recovers was faster, as
+    /// what is left of the job is that one's, and where it has ended since it was listed.
+    async fn take(&self, job: &Job) -> Result<Option<Job>, Error> {
+        let catalog = &self.services().catalog;
+        let taken = match self.engine().lease().map(owner_of) {
+            Some(me) => catalog.take_job(job.id, job.owner, me).await?,
+            None => catalog.job(job.id).await?,
+        };
+        Ok(taken.filter(|job| !job.state().is_final()))
+    }
+
+    /// The jobs of runs that processes have which are alive: as the jobs say, or a run that its job does not list.
+    async fn jobs_elsewhere(&self, open: &[Job], mut runs: BTreeSet<RunId>) -> BTreeSet<JobId> {
+        let mut theirs = BTreeSet::new();
+        for job in open {
+            for run in &job.runs {
+                if runs.remove(&run.run) {
+                    let _known = theirs.insert(job.id);
+                }
+            }
+        }
+        for run in runs {
+            // One that cannot be read here is for who can to know.
+            if let Ok(Some(known)) = self.engine().account(run).await {
+                theirs.extend(job_of(&known.state));
+            }
+        }
+        theirs
     }
 
     /// Tells of the runs of a job that cannot be read, and has the job show that they wait for a person: that they were told of is

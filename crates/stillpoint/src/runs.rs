@@ -8,10 +8,10 @@ use futures_util::future::{Either, select};
 use serde::Serialize;
 use stillpoint_catalog::Begun;
 use stillpoint_context::{
-    BoxFuture, Cx, ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId, RunId,
+    BoxFuture, Cx, ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId, ProcessId, RunId,
 };
 use stillpoint_model::id::PointId;
-use stillpoint_model::job::{Job, JobKind, RunEnd, RunState};
+use stillpoint_model::job::{Job, JobKind, JobOwner, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
 use stillpoint_model::warning::Warning;
@@ -54,6 +54,11 @@ impl Launch {
     }
 }
 
+/// Who holds a lease, as jobs name him.
+pub(crate) fn owner_of((process, epoch): (ProcessId, u64)) -> JobOwner {
+    JobOwner::new(process, epoch)
+}
+
 /// The body of a request.
 pub(crate) fn body(request: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(request)
@@ -86,6 +91,7 @@ impl Stillpoint {
         let _one = self.asking().lock().await;
         let now = self.seams().clock.now();
         let mut job = Job::new(self.new_job_id(), ask.kind, ask.key, ask.trigger, now);
+        job.owner = self.engine().hold_lease().await?.map(owner_of);
         job.request_digest = Manifest::digest(&ask.body);
         describe(&mut job);
         if let Begun::Existing(known) = self.services().catalog.begin_job(&job).await? {

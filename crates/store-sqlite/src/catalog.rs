@@ -19,7 +19,7 @@ use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
-use stillpoint_model::job::Job;
+use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
@@ -320,6 +320,10 @@ fn put_group(db: &Connection, new: &ResourceGroup) -> Result<(), CatalogError> {
     schedules::note_change(db)
 }
 
+fn job(db: &Connection, id: JobId) -> Result<Option<Job>, CatalogError> {
+    one(db, "SELECT body FROM job WHERE id = ?", [blob(id.0)])
+}
+
 fn put_job(db: &Connection, job: &Job) -> Result<(), CatalogError> {
     let mut statement = db
         .prepare_cached(
@@ -423,9 +427,7 @@ impl Catalog for SqliteStore {
                 Some(known) => Err(CatalogError::KeyReused { key: job.key.clone(), job: known.id }),
                 None => {
                     // An id is used once, whatever the key.
-                    let twin: Option<Job> =
-                        one(db, "SELECT body FROM job WHERE id = ?", [blob(job.id.0)])?;
-                    if let Some(twin) = twin {
+                    if let Some(twin) = self::job(db, job.id)? {
                         return Err(CatalogError::KeyReused { key: twin.key, job: twin.id });
                     }
                     execute(
@@ -437,6 +439,24 @@ impl Catalog for SqliteStore {
                     Ok(Begun::New)
                 }
             }
+        })
+        .await
+    }
+
+    async fn take_job(
+        &self,
+        id: JobId,
+        from: Option<JobOwner>,
+        to: JobOwner,
+    ) -> Result<Option<Job>, CatalogError> {
+        self.write(move |db| {
+            let unknown = || CatalogError::NotFound { kind: "job", id: id.to_string() };
+            let mut job = job(db, id)?.ok_or_else(unknown)?;
+            if job.owner == from {
+                job.owner = Some(to);
+                put_job(db, &job)?;
+            }
+            Ok((job.owner == Some(to)).then_some(job))
         })
         .await
     }
@@ -479,7 +499,7 @@ impl Catalog for SqliteStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, CatalogError> {
-        self.read(move |db| one(db, "SELECT body FROM job WHERE id = ?", [blob(id.0)])).await
+        self.read(move |db| job(db, id)).await
     }
 
     async fn jobs(&self, query: &JobQuery, page: &Page) -> Result<Listing<Job>, CatalogError> {

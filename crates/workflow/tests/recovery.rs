@@ -38,7 +38,11 @@ fn a_process_that_is_alive_is_left_alone_and_one_that_is_gone_is_taken_over() {
         assert!(early.runs.is_empty());
         assert_eq!(early.elsewhere.len(), 1, "its lease has not ended");
         assert!(world.with(|things| things.frozen));
+        let others = engine.others().await.unwrap();
+        let [(other, epoch)] = Vec::from_iter(others)[..] else { panic!("there is one other") };
+        assert_eq!((early.elsewhere[0].1, engine.lease().unwrap().1 > epoch), (other, true));
         pause(&sim.seams(), TERM + MARGIN).await;
+        assert!(engine.others().await.unwrap().is_empty(), "and so it cannot come back");
         let late = engine.recover().await.unwrap();
         let [run] = late.runs.as_slice() else { panic!("{late:?}") };
         let report = run.wait().await.unwrap();
@@ -50,6 +54,26 @@ fn a_process_that_is_alive_is_left_alone_and_one_that_is_gone_is_taken_over() {
         // The next one has what it needs.
         let next = engine.submit(backup()).await.unwrap().wait().await.unwrap();
         assert_eq!(next.end(), End::Succeeded);
+    });
+}
+
+#[test]
+fn a_process_can_be_seen_before_it_has_done_anything() {
+    let (store, world) = (Arc::new(MemoryJournal::new()), Site::default());
+    let sim = Sim::new(3);
+    let [one, other] = [(); 2].map(|()| process(&sim, &store, &world, true));
+    sim.run(async {
+        assert_eq!(one.lease(), None);
+        let held = one.hold_lease().await.unwrap().unwrap();
+        assert_eq!((one.lease(), one.hold_lease().await.unwrap()), (Some(held), Some(held)));
+        assert_eq!(other.others().await.unwrap(), [held].into());
+        assert!(one.others().await.unwrap().is_empty());
+        drop(one.drain().await.unwrap());
+        assert_eq!(one.hold_lease().await.unwrap(), None, "it has given it back");
+        assert!(other.others().await.unwrap().is_empty());
+        // One without leases has none to take.
+        let alone = engine(&sim);
+        assert_eq!(alone.hold_lease().await.unwrap(), None);
     });
 }
 

@@ -16,7 +16,7 @@ use stillpoint::model::fork::ChainFork;
 use stillpoint::model::group::ResourceGroup;
 use stillpoint::model::hold::Hold;
 use stillpoint::model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId, ScheduleId};
-use stillpoint::model::job::Job;
+use stillpoint::model::job::{Job, JobOwner};
 use stillpoint::model::point::{PointFact, RestorePoint};
 use stillpoint::model::policy::Policy;
 use stillpoint::model::schedule::{AttachmentId, RecordedLapse, StoredSchedule};
@@ -82,6 +82,14 @@ impl Catalog for Hooked {
     }
     async fn begin_job(&self, job: &Job) -> Answer<Begun> {
         self.around("begin_job", self.inner.begin_job(job)).await
+    }
+    async fn take_job(
+        &self,
+        job: JobId,
+        from: Option<JobOwner>,
+        to: JobOwner,
+    ) -> Answer<Option<Job>> {
+        self.around("take_job", self.inner.take_job(job, from, to)).await
     }
     async fn put_job(&self, job: &Job) -> Answer<()> {
         self.around("put_job", self.inner.put_job(job)).await

@@ -10,6 +10,7 @@ mod crowd;
 mod doors;
 mod history;
 mod outside;
+mod owners;
 mod processes;
 mod queue;
 mod reconciles;

@@ -14,7 +14,7 @@ use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
-use stillpoint_model::job::Job;
+use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::point::{PointFact, PointState, RestorePoint};
 use stillpoint_model::policy::Policy;
 use stillpoint_testkit::conformance::{BoxError, Place, Store, StoreFactory};
@@ -40,6 +40,9 @@ pub(crate) enum Fault {
     LosesThePageEnd,
     IgnoresTheLimit,
     IgnoresTheQuery,
+    TakesFromAnybody,
+    LooksThenTakes,
+    ForgetsWhoTakes,
     TwoJobsOfAKey,
     TakesAnotherRequest,
     LosesPuts,
@@ -117,6 +120,9 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
     (Fault::LosesThePageEnd, &["pages_show_everything_once"]),
     (Fault::IgnoresTheLimit, &["pages_show_everything_once"]),
     (Fault::IgnoresTheQuery, &["queries_choose"]),
+    (Fault::TakesFromAnybody, &["one_of_many_takers_has_a_job"]),
+    (Fault::LooksThenTakes, &["one_of_many_takers_has_a_job"]),
+    (Fault::ForgetsWhoTakes, &["one_of_many_takers_has_a_job"]),
     (
         Fault::TwoJobsOfAKey,
         &[
@@ -124,6 +130,7 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
             "jobs_are_forgotten_once_they_are_over",
             "jobs_are_listed_newest_first",
             "one_of_many_requests_of_a_key_begins",
+            "one_of_many_takers_has_a_job",
         ],
     ),
     (Fault::TakesAnotherRequest, &["a_request_is_one_job"]),
@@ -360,6 +367,29 @@ impl Catalog for Faulty {
                 Ok(if is_new { Begun::New } else { begun })
             }
             _ => self.1.begin_job(job).await,
+        }
+    }
+    async fn take_job(
+        &self,
+        id: JobId,
+        from: Option<JobOwner>,
+        to: JobOwner,
+    ) -> Result<Option<Job>, CatalogError> {
+        let known = self.1.job(id).await?;
+        let noted = known.as_ref().and_then(|job| job.owner);
+        match self.0 {
+            Fault::TakesFromAnybody => self.1.take_job(id, noted, to).await,
+            Fault::LooksThenTakes if noted == from => {
+                pause().await;
+                let now = self.1.job(id).await?.and_then(|job| job.owner);
+                self.1.take_job(id, now, to).await
+            }
+            Fault::ForgetsWhoTakes => {
+                let taken = self.1.take_job(id, from, to).await?;
+                self.1.put_job(&known.unwrap()).await?;
+                Ok(taken)
+            }
+            _ => self.1.take_job(id, from, to).await,
         }
     }
     async fn put_job(&self, job: &Job) -> Result<(), CatalogError> {

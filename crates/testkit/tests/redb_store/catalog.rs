@@ -15,7 +15,7 @@ use stillpoint_model::fork::ChainFork;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::hold::Hold;
 use stillpoint_model::id::{DatabaseId, GroupId, HoldName, PointId, PolicyId};
-use stillpoint_model::job::Job;
+use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::point::{PointFact, RestorePoint};
 use stillpoint_model::policy::Policy;
 use uuid::Uuid;
@@ -212,6 +212,25 @@ impl Catalog for RedbStore {
             keys.insert(job.key.as_str(), id)?;
             put(&mut jobs, id, job)?;
             Ok(Begun::New)
+        })?)
+    }
+
+    async fn take_job(
+        &self,
+        id: JobId,
+        from: Option<JobOwner>,
+        to: JobOwner,
+    ) -> Result<Option<Job>, CatalogError> {
+        Ok(self.write(|transaction| {
+            let mut jobs = transaction.open_table(JOB)?;
+            let Some(mut job) = get::<Job, CatalogError>(&jobs, id.0.as_u128())? else {
+                return unknown("job", &id);
+            };
+            if job.owner == from {
+                job.owner = Some(to);
+                put(&mut jobs, id.0.as_u128(), &job)?;
+            }
+            Ok((job.owner == Some(to)).then_some(job))
         })?)
     }
 

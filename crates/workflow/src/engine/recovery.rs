@@ -166,12 +166,23 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`] when the leases cannot be read or ended.
     pub async fn is_alone(&self) -> Result<bool, EngineError> {
-        let Some(leases) = self.0.shared.lease.leases() else { return Ok(true) };
-        let mut alone = true;
+        Ok(self.others().await?.is_empty())
+    }
+
+    /// The other processes on the journal's store that are alive, each with the epoch of its lease. Those that are gone are fenced
+    /// off by this: of an epoch that is not among these and not ours nothing is heard any more.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`] when the leases cannot be read or ended.
+    pub async fn others(&self) -> Result<BTreeSet<(ProcessId, u64)>, EngineError> {
+        let mut others = BTreeSet::new();
+        let Some(leases) = self.0.shared.lease.leases() else { return Ok(others) };
         for lease in leases.leases().await.map_err(EngineError::Journal)? {
-            alone &= self.fence(lease.process).await?;
+            if !self.fence(lease.process).await? {
+                others.insert((lease.process, lease.epoch));
+            }
         }
-        Ok(alone)
+        Ok(others)
     }
 
     /// Whether this process may still speak for its runs: for those who keep records of their own beside the journal, which
@@ -190,6 +201,19 @@ impl Engine {
     pub fn lease(&self) -> Option<(ProcessId, u64)> {
         let lease = &self.0.shared.lease;
         lease.held_epoch().map(|epoch| (self.0.shared.owner, epoch))
+    }
+
+    /// The same as [`lease`](Self::lease), of an engine that takes one if it has none and is not closing: whoever looks for it
+    /// finds that it is alive.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`] when there is none to be had, as another process has taken over or the leases cannot be changed.
+    pub async fn hold_lease(&self) -> Result<Option<(ProcessId, u64)>, EngineError> {
+        let shared = &self.0.shared;
+        if self.is_open() {
+            shared.lease.ensure(&shared.seams).await.map_err(EngineError::Journal)?;
+        }
+        Ok(self.lease())
     }
 
     /// Whether a process is gone; it cannot come back then.

@@ -45,7 +45,7 @@ use schedules::{
 use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
     everything_is_there_after_opening_again, one_of_many_requests_of_a_key_begins,
-    one_of_many_versions_is_stored, the_cursor_comes_with_its_facts,
+    one_of_many_takers_has_a_job, one_of_many_versions_is_stored, the_cursor_comes_with_its_facts,
     who_was_taken_over_stores_no_job,
 };
 
@@ -74,6 +74,7 @@ pub fn cases() -> &'static [Case] {
         calls_at_once_are_each_whole: "Each call takes effect whole or not at all; no reader sees half of it.";
         the_cursor_comes_with_its_facts: "The cursor and the facts of one call are seen together.";
         one_of_many_requests_of_a_key_begins: "Of requests under one key at the same time one begins the job.";
+        one_of_many_takers_has_a_job: "Of many who take a job in hand from one who is noted in it, one has it.";
         one_of_many_versions_is_stored: "Of different contents for one version of a policy one is stored.";
         who_was_taken_over_stores_no_job: "A process that does not hold the epoch stores no job in it." [Looks];
         a_dropped_call_is_whole_or_not_at_all: "A dropped call may or may not take effect, but never in half.";

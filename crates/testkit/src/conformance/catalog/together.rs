@@ -10,6 +10,7 @@ use stillpoint_catalog::{
 };
 use stillpoint_context::{BoxFuture, JobId, Mono, ProcessId, RunId};
 use stillpoint_model::id::PointId;
+use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::point::{PointFact, Truncation};
 use stillpoint_model::policy::Policy;
@@ -117,6 +118,40 @@ pub(super) async fn one_of_many_requests_of_a_key_begins(subject: Subject) -> Re
         ensure(all, || format!("requests of one key are told of several jobs: {begun:?}"))?;
     }
     same("how many jobs there are", &catalog.all_jobs(&JobQuery::all()).await?.len(), &5)
+}
+
+pub(super) async fn one_of_many_takers_has_a_job(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let owner = |number| JobOwner::new(ProcessId(Uuid::from_u128(u128::from(number))), number);
+    let unknown = catalog.take_job(job(9, 0)?.id, None, owner(1)).await;
+    refused("a job that never began", unknown, "catalog.not_found")?;
+    let mut known = job(1, 0)?;
+    catalog.begin_job(&known).await?;
+    let mut last = None;
+    for round in 1..=5_u64 {
+        let (one, other) = (owner(10 * round), owner(7));
+        for from in [None, Some(owner(3)), Some(other)].into_iter().filter(|from| *from != last) {
+            let taken = catalog.take_job(known.id, from, other).await?;
+            same(&format!("what is taken from {from:?}"), &taken, &None)?;
+        }
+        known.owner = Some(one);
+        let wanted = Some(known.clone());
+        same("what is taken", &catalog.take_job(known.id, last, one).await?, &wanted)?;
+        same("what is, again", &catalog.take_job(known.id, last, one).await?, &wanted)?;
+        same("the job that is taken", &catalog.job(known.id).await?, &wanted)?;
+        let parts = (1..=8_u64).map(|by| {
+            let (catalog, job, to) = (Arc::clone(&catalog), known.id, owner(10 * round + by));
+            Box::pin(async move { Ok((catalog.take_job(job, Some(one), to).await?, to)) })
+                as Part<(Option<Job>, JobOwner)>
+        });
+        let mut taken = subject.together(parts.collect()).await?;
+        taken.retain(|(job, _)| job.is_some());
+        same("how many of eight have it", &taken.len(), &1)?;
+        last = taken.first().map(|(_, to)| *to);
+        known.owner = last;
+        same("the job of the one", &catalog.job(known.id).await?.as_ref(), &Some(&known))?;
+    }
+    Ok(())
 }
 
 pub(super) async fn one_of_many_versions_is_stored(subject: Subject) -> Result<(), Flaw> {
