@@ -1,5 +1,4 @@
 //! Building plans: what is refused, all at once, by name; diagrams; the stored format.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

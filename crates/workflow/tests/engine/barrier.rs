@@ -1,23 +1,15 @@
 //! Guards with several members, a consistency barrier over hosts: the body runs only if all hold, else all are exited, and how far
 //! apart they came to hold is told.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
 use stillpoint_context::{Cx, Effect, Failure};
 use stillpoint_workflow::testing::{Scenario, Sim, trials};
 use stillpoint_workflow::*;
+
+use super::common::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MEMBERS: [&str; 3] = ["a", "b", "c"];

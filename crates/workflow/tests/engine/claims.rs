@@ -1,22 +1,14 @@
 //! Claims: conflicting runs never overlap, and nobody waits for ever.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
 use stillpoint_context::{Cx, Failure};
 use stillpoint_workflow::testing::Sim;
 use stillpoint_workflow::*;
+
+use super::common::*;
 
 /// Who is inside, with what; notes every conflict that it sees.
 #[derive(Debug, Clone, Default)]

@@ -1,21 +1,13 @@
 //! What an operator sees and does: runs that are parked and resumed elsewhere or abandoned, and all that is open and claimed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backup::*;
-use common::*;
 use stillpoint_workflow::testing::Sim;
 use stillpoint_workflow::*;
+
+use super::common::backup::*;
+use super::common::*;
 
 #[test]
 fn an_action_that_is_unknown_here_parks_the_run_until_somebody_has_it() {

@@ -1,22 +1,14 @@
 //! Guards: whatever happens, the exit runs, in time, and before anything of the body is undone.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::*;
 use stillpoint_context::{Cx, Effect, Failure, StepName};
 use stillpoint_workflow::testing::Stall;
 use stillpoint_workflow::*;
+
+use super::common::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 

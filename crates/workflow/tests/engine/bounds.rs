@@ -1,23 +1,15 @@
 //! The bounds of an engine: how it is suspended and drained, what its pools and its queue hold.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::backup::*;
-use common::*;
 use stillpoint_context::{Cx, Effect, Failure};
 use stillpoint_workflow::testing::{HookJournal, Sim};
 use stillpoint_workflow::*;
+
+use super::common::backup::*;
+use super::common::*;
 
 #[test]
 fn a_suspended_engine_leaves_nothing_in_doubt_and_another_goes_on_at_once() {

@@ -1,21 +1,13 @@
 //! Processes that are alive side by side on one store: one run for one key, and claims that exclude.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::Arc;
 
-use common::backup::*;
-use common::exclusive::overlaps;
-use common::*;
 use stillpoint_workflow::testing::{Scenario, Sim};
 use stillpoint_workflow::*;
+
+use super::common::backup::*;
+use super::common::exclusive::overlaps;
+use super::common::*;
 
 #[test]
 fn the_same_key_is_the_same_run_also_in_another_process_and_after_a_restart() {

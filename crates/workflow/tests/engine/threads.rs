@@ -2,15 +2,6 @@
 //!
 //! Every test runs on an embedder's runtime with one worker, and what blocks waits for the exit itself: if the exit
 //! waited for it in turn, the test would never end (a watchdog ends it after half a minute).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

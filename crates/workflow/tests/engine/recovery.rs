@@ -1,22 +1,14 @@
 //! Recovery: whatever a process left open is brought to its end by another, under the same promises.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backup::*;
-use common::leases::HookLeases;
-use common::*;
 use stillpoint_workflow::testing::{HookJournal, Scenario, Sim, trials};
 use stillpoint_workflow::*;
+
+use super::common::backup::*;
+use super::common::leases::HookLeases;
+use super::common::*;
 
 #[test]
 fn a_backup_leaves_nothing_behind_whatever_goes_wrong() {

@@ -1,22 +1,14 @@
 //! Failure, cancel, undo, the point of no return, parking.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::*;
 use stillpoint_context::{Attempt, Cx, Effect, Failure, Subject};
 use stillpoint_workflow::testing::Sim;
 use stillpoint_workflow::*;
+
+use super::common::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,25 +1,17 @@
 //! Two processes that find the same run of a third that is gone: one of them carries it on, and the other leaves it alone.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::leases::{Before, HookLeases};
-use common::*;
 use stillpoint_context::{Cx, Failure};
 use stillpoint_workflow::testing::{HookJournal, Sim};
 use stillpoint_workflow::*;
 use tokio::sync::watch;
+
+use super::common::leases::{Before, HookLeases};
+use super::common::*;
 
 const TERM: Duration = Duration::from_mins(1);
 const MARGIN: Duration = Duration::from_secs(10);

@@ -1,21 +1,13 @@
 //! Going forward: order, data, retries, time-outs, panics, facts, subscriptions.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::*;
 use stillpoint_context::{Effect, Failure};
 use stillpoint_workflow::*;
+
+use super::common::*;
 
 #[test]
 fn steps_run_after_their_predecessors_and_side_by_side_otherwise() {
