@@ -2,9 +2,6 @@
 //! by default `../shared/ese-samples` beside the workspace. Without it the test says that it skips,
 //! unless `STILLPOINT_REQUIRE` contains `samples`.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use std::{
     env,
     fs::{self, File},

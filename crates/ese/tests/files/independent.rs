@@ -2,9 +2,6 @@
 //! the folder it is installed in, if Python does not find it by itself) and `esedbinfo` of libesedb. Where one is absent,
 //! its test says that it skips, unless `STILLPOINT_REQUIRE` contains `dissect` or `esedbinfo`.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use std::{
     env, fs,
     path::{Path, PathBuf},

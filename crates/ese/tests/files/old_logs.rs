@@ -1,8 +1,5 @@
 //! Version 7 logs (Exchange 2003 to 2010): checksums over what was written at once.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use stillpoint_ese::{
     FileKind, FindingKind, Generation, LogBody, LogMember, LogReport, Place, ScanOptions, Severity,
     check_stream, scan_log,

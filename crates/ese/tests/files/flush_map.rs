@@ -1,8 +1,5 @@
 //! Flush maps: header, pages, and whether one belongs to a database.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use stillpoint_ese::{
     DatabaseHeader, FileKind, FindingKind, FlushMapFit, FlushMapReport, JetError, PageFault, Place,
     ScanOptions, read_database_header, read_flush_map, scan_flush_map,

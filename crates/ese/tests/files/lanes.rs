@@ -1,8 +1,5 @@
 //! Scans on several threads and of sparse files: the same answer as of one thread that reads all.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use std::{
     fs::File,
     io,

@@ -1,8 +1,5 @@
 //! No input makes a parser panic, and none makes it loop or allocate without bound.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use proptest::prelude::*;
 use stillpoint_ese::{
     DatabaseHeader, FileKind, LogHeader, LogMember, LogName, ScanOptions, check_page, judge_set,

@@ -1,8 +1,5 @@
 //! Writes that never reached the disk: pages whose checksums are right, and which are older than the flush map says.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use std::{
     fs, io,
     sync::atomic::{AtomicU64, Ordering},

@@ -1,8 +1,5 @@
 //! Whole sets in folders: one answer from the files as they lie there.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 use std::{
     fs,
     ops::ControlFlow,

@@ -1,8 +1,5 @@
 //! Files of our own making, damaged in known ways: what is found must be what was done.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
-
 mod databases;
 mod logs;
 mod sets;
