@@ -1,14 +1,8 @@
 //! What a backup promises, one promise a test: verdicts, the limit of a freeze, stale plans, unclear completions, keys.
 
-// Tests may panic and print; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use common::*;
 use stillpoint::context::{ErrorFacts, HostPath, PathFlavor};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::id::VolumeRef;
@@ -19,6 +13,8 @@ use stillpoint::model::quiesce::QuiesceLevel;
 use stillpoint::model::verdict::Verdict;
 use stillpoint::workflow::testing::Sim;
 use stillpoint_testkit::{Change, CopySpec, DatabaseSpec, Ended, VolumeSpec, World};
+
+use super::common::*;
 
 #[test]
 fn one_bad_database_in_three_is_completed_as_bad_and_the_others_as_good() {

@@ -1,16 +1,10 @@
 //! What an operator sees and does: runs that are parked, locks, debris; here and after a restart, in another process.
 
-// Tests may panic and print; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::*;
 use stillpoint::catalog::MemoryCatalog;
 use stillpoint::context::{Cx, ErrorFacts as _, Failure, RunId};
 use stillpoint::exchange::Coordination;
@@ -25,6 +19,8 @@ use stillpoint::workflow::{
 };
 use stillpoint::{ByHand, Error, JobHandle, Stillpoint, Stuck};
 use stillpoint_testkit::{Fault, Trouble, World};
+
+use super::common::*;
 
 const TERM: Duration = Duration::from_mins(1);
 const MARGIN: Duration = Duration::from_secs(10);

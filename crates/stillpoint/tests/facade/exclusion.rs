@@ -1,22 +1,18 @@
 //! Who excludes whom: two backups, or a backup and a restore, of one database never overlap, whatever the order of things;
 //! what shares nothing goes side by side.
 
-// Tests may panic and print; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::*;
 use stillpoint::context::{HostPath, PathFlavor, RunId};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::job::JobState;
 use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::workflow::testing::Sim;
 use stillpoint_testkit::{CallRecord, CopySpec, DatabaseSpec, Fault, VolumeSpec, World};
+
+use super::common::*;
 
 /// How many interleavings each of the properties is tried with.
 const SEEDS: u64 = 150;
@@ -47,7 +43,7 @@ fn one_after_another(world: &World, runs: &[RunId]) {
 
 #[test]
 fn two_backups_of_one_database_never_overlap() {
-    for_seeds("exclusion", "two_backups_of_one_database_never_overlap", SEEDS, |sim| {
+    for_seeds("facade", "exclusion::two_backups_of_one_database_never_overlap", SEEDS, |sim| {
         let mode = if sim.seed() % 2 == 0 { Coordination::Engine } else { Coordination::Plugin };
         let world = two_arrays(2);
         sim.run(async {
@@ -74,9 +70,9 @@ fn two_backups_of_one_database_never_overlap() {
 
 #[test]
 fn a_backup_and_a_restore_of_one_database_never_overlap() {
-    let name = "a_backup_and_a_restore_of_one_database_never_overlap";
+    let name = "exclusion::a_backup_and_a_restore_of_one_database_never_overlap";
     let (tried, begun) = (Cell::new(0_u64), Cell::new(0_u64));
-    for_seeds("exclusion", name, SEEDS, |sim| {
+    for_seeds("facade", name, SEEDS, |sim| {
         let mode = if sim.seed() % 2 == 0 { Coordination::Engine } else { Coordination::Plugin };
         let world = two_arrays(1);
         sim.run(async {

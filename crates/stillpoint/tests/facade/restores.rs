@@ -1,11 +1,5 @@
 //! Restores that go wrong: what is said of the damage, what is left behind, and how that is taken away.
 
-// Tests may panic and print; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
-use common::*;
 use stillpoint::Stillpoint;
 use stillpoint::context::{Effect, HostPath, PathFlavor};
 use stillpoint::exchange::Coordination;
@@ -16,6 +10,8 @@ use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::storage::ProviderErrorKind;
 use stillpoint::workflow::testing::{Part, Sim};
 use stillpoint_testkit::{Fault, Trouble, World};
+
+use super::common::*;
 
 /// A restore point whose database is on one array and whose logs are on another.
 async fn point(this: &Stillpoint) -> RestorePoint {

@@ -1,15 +1,9 @@
 //! Who is told what became of a job, and that nobody who is told can get in its way.
 
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::*;
 use stillpoint::catalog::MemoryCatalog;
 use stillpoint::context::{Cx, ErrorClass, Failure};
 use stillpoint::exchange::Coordination;
@@ -21,6 +15,8 @@ use stillpoint::{
     Timeouts,
 };
 use stillpoint_testkit::{Fault, Trouble, World};
+
+use super::common::*;
 
 /// Keeps what it is told, or comes to grief.
 #[derive(Debug, Clone)]

@@ -1,7 +1,5 @@
 //! Hooks that are real programs: what they get, what they must not reach, and that they end.
 #![cfg(unix)]
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

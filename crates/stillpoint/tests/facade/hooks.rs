@@ -1,16 +1,9 @@
 //! Hooks of policies: where they run, what their failure means, what a cancel and a crash do.
 
-// Tests may panic and print; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::hooks::Noting;
-use common::*;
 use stillpoint::Stillpoint;
 use stillpoint::catalog::{Catalog as _, MemoryCatalog};
 use stillpoint::context::{ErrorFacts as _, HostPath, PathFlavor};
@@ -26,6 +19,9 @@ use stillpoint::workflow::testing::{HookJournal, Sim};
 use stillpoint::workflow::{Leases, MemoryJournal};
 use stillpoint_testkit::{Fault, Trouble, World};
 use uuid::Uuid;
+
+use super::common::hooks::Noting;
+use super::common::*;
 
 use HookPhase::{
     AfterBackup, AfterRestore, AfterThaw, AfterVerify, Always, BeforeJob, BeforeQuiesce,

@@ -1,7 +1,5 @@
 //! The whole workflow over the simulated Exchange, in both coordination modes.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
-
 use std::sync::Arc;
 
 use stillpoint::Stillpoint;

@@ -1,17 +1,12 @@
 //! What an operator does after a restart, over the embedded store: one process parks a run and is gone, the next one finds it
 //! in the state file.
 
-// Tests may panic and print; their helpers are no test functions.
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{pause, policy, request, two_arrays};
 use stillpoint::catalog::Catalog;
 use stillpoint::context::{ErrorFacts as _, RunId};
 use stillpoint::exchange::Coordination;
@@ -21,6 +16,8 @@ use stillpoint::workflow::{Fencing, Leases};
 use stillpoint::{ByHand, Stillpoint, Stuck, Timeouts};
 use stillpoint_testkit::{Fault, Trouble, World};
 use tokio::runtime::Runtime;
+
+use super::common::{pause, policy, request, two_arrays};
 
 /// A process: a runtime of its own, which is gone with everything on it when this is dropped.
 struct Process {

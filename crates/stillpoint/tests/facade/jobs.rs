@@ -1,18 +1,11 @@
 //! How jobs end: whatever is cancelled, panics, hangs, is asked for twice or is settled by hand, a job ends and tells the truth.
 
-// Tests may panic and print; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::hooked::{Hooked, When};
-use common::*;
 use stillpoint::context::{BoxFuture, Effect, Seams};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::id::{CopyId, PointId};
@@ -26,6 +19,9 @@ use stillpoint::{JobHandle, Stillpoint, Timeouts, VerifyRequest};
 use stillpoint_testkit::{
     Change, CopySpec, DatabaseSpec, Fault, RandomFaults, Trouble, VolumeSpec, World,
 };
+
+use super::common::hooked::{Hooked, When};
+use super::common::*;
 
 /// Waits until this holds of a job, at most an hour.
 async fn until(this: &Stillpoint, job: &JobHandle, holds: impl Fn(&Job) -> bool) -> Job {
@@ -446,7 +442,7 @@ fn a_session_outlives_all_that_its_backup_may_take() {
 /// Whatever goes wrong at random, also while it is planned, a job ends.
 #[test]
 fn a_job_ends_whatever_goes_wrong() {
-    for_seeds("jobs", "a_job_ends_whatever_goes_wrong", 60, |sim| {
+    for_seeds("facade", "jobs::a_job_ends_whatever_goes_wrong", 60, |sim| {
         let world = two_arrays(2);
         let mode = if sim.seed() % 2 == 0 { Coordination::Engine } else { Coordination::Plugin };
         sim.run(async {
