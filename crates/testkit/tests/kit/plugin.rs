@@ -1,8 +1,5 @@
 //! The suite for plug-ins, on the simulated one in each of its modes.
 
-// A test may stop where it stands.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::num::NonZeroU32;
 use std::sync::Arc;
 

@@ -1,14 +1,13 @@
 //! Whole backups by hand, in both coordination modes, and what a freeze is worth.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Backup, Time, ms, s};
 use stillpoint_exchange::{Completion, Coordination, ExchangePlugin, Held, Truncation};
 use stillpoint_model::verdict::Verdict;
 use stillpoint_storage::{Found, SnapshotProvider};
 use stillpoint_testkit::{Breach, Ended, Shape, World};
+
+use super::common::{Backup, Time, ms, s};
 
 #[test]
 fn engine_coordinated_from_begin_to_truncation() {

@@ -1,12 +1,7 @@
 //! The simulated plug-in keeps the contracts X1–X7.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Backup, Time, drop_after_one_poll, ms, s};
 use stillpoint_context::{Effect, ErrorFacts};
 use stillpoint_exchange::{
     BackupKind, Cause, Completion, Coordination, EvidenceGrain, ExchangePlugin, Held,
@@ -19,6 +14,8 @@ use stillpoint_model::verdict::Verdict;
 use stillpoint_storage::SnapshotProvider;
 use stillpoint_testkit::{Breach, Change, Ended, Fault, Shape, Side, World};
 use uuid::Uuid;
+
+use super::common::{Backup, Time, drop_after_one_poll, ms, s};
 
 fn one() -> (Time, World, Backup) {
     let (time, world) = (Time::default(), World::one_server(2));

@@ -1,14 +1,11 @@
 //! The simulated provider holds and locks its snapshots, where its capabilities say so.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
-
-mod common;
-
-use common::{Backup, Time, s};
 use stillpoint_storage::{
     Deleted, HoldName, ProviderErrorKind as Kind, SnapshotLock, SnapshotProvider,
 };
 use stillpoint_testkit::World;
+
+use super::common::{Backup, Time, s};
 
 #[test]
 fn what_is_held_or_locked_stays_until_that_is_over() {

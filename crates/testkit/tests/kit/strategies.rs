@@ -1,13 +1,5 @@
 //! What is drawn is valid, or breaks exactly the rule that it names; and so is all that it is shrunk to.
 #![cfg(feature = "proptest")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "all of this is a test"
-)]
-
-mod common;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +9,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Time, s};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use stillpoint_context::ErrorFacts;
@@ -39,6 +30,8 @@ use stillpoint_workflow::{
 };
 use uuid::Uuid;
 
+use super::common::{Time, s};
+
 /// Draws values, and looks at each and at what it is shrunk to. Another seed each time, which `STILLPOINT_SEED` plays again.
 fn look<S: Strategy>(test: &str, cases: u32, strategy: &S, check: impl Fn(&S::Value))
 where
@@ -47,7 +40,7 @@ where
     let seed = std::env::var("STILLPOINT_SEED").ok().and_then(|text| text.parse::<u64>().ok());
     let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
     println!(
-        "replay: STILLPOINT_SEED={seed} cargo test -p stillpoint-testkit --test strategies {test}"
+        "replay: STILLPOINT_SEED={seed} cargo test -p stillpoint-testkit --test kit strategies::{test}"
     );
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());

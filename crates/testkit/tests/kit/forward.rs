@@ -1,5 +1,4 @@
 //! What stands around a provider or a plug-in forwards everything: every method of every trait, with its arguments.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,13 +48,13 @@ fn calls_of(source: &str, named: &str, side: &str, not: &[&str]) -> BTreeSet<Str
     calls.map(|name| format!("{side}{name}")).collect()
 }
 
-const PROVIDER: &str = include_str!("../../storage/src/provider.rs");
-const PROVIDER_RESTORE: &str = include_str!("../../storage/src/restore.rs");
-const PROVIDER_LOCK: &str = include_str!("../../storage/src/lock.rs");
-const PROVIDER_FORWARD: &str = include_str!("../../storage/src/forward.rs");
-const PLUGIN: &str = include_str!("../../exchange/src/plugin.rs");
-const PLUGIN_RESTORE: &str = include_str!("../../exchange/src/restore.rs");
-const PLUGIN_FORWARD: &str = include_str!("../../exchange/src/forward.rs");
+const PROVIDER: &str = include_str!("../../../storage/src/provider.rs");
+const PROVIDER_RESTORE: &str = include_str!("../../../storage/src/restore.rs");
+const PROVIDER_LOCK: &str = include_str!("../../../storage/src/lock.rs");
+const PROVIDER_FORWARD: &str = include_str!("../../../storage/src/forward.rs");
+const PLUGIN: &str = include_str!("../../../exchange/src/plugin.rs");
+const PLUGIN_RESTORE: &str = include_str!("../../../exchange/src/restore.rs");
+const PLUGIN_FORWARD: &str = include_str!("../../../exchange/src/forward.rs");
 
 #[test]
 fn no_method_of_a_trait_is_left_out() {

@@ -1,10 +1,5 @@
 //! The suites, on the stores in memory and on one over redb.
 
-// A test may stop where it stands.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod redb_store;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -93,7 +88,7 @@ struct RedbStores(Option<Arc<dyn Spawner>>);
 #[async_trait]
 impl StoreFactory for RedbStores {
     async fn place(&self) -> Result<Box<dyn Place>, BoxError> {
-        Ok(Box::new(redb_store::Folder::new()?))
+        Ok(Box::new(super::redb_store::Folder::new()?))
     }
     fn catalog_looks_at_leases(&self) -> bool {
         true

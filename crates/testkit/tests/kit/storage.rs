@@ -1,12 +1,7 @@
 //! The simulated provider keeps the contracts S1–S9.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
-
-mod common;
-
 use std::num::NonZeroU32;
 
-use common::{Backup, Time, drop_after_one_poll, ms, s};
 use stillpoint_context::{Effect, ErrorFacts, HostPath, RunId};
 use stillpoint_exchange::{ExchangePlugin, RestoreSpec, SessionId};
 use stillpoint_model::id::{ExposureKey, SetToken, SnapshotRef, VolumeRef};
@@ -17,6 +12,8 @@ use stillpoint_storage::{
 };
 use stillpoint_testkit::{Change, Shape, World};
 use uuid::Uuid;
+
+use super::common::{Backup, Time, drop_after_one_poll, ms, s};
 
 fn one() -> (Time, World, Backup) {
     let (time, world) = (Time::default(), World::one_server(1));

@@ -1,8 +1,5 @@
 //! What a checker finds in damaged files is what was done to them, no less and no more.
 
-// Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use stillpoint_ese::{
     Finding, Generation, LogMember, PageSize, ScanOptions, StreamFinding, check_stream,
     scan_database, scan_log,

@@ -1,8 +1,5 @@
 //! The suite for providers, on the simulated storage in each of its modes.
 
-// A test may stop where it stands.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;

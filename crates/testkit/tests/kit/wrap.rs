@@ -1,16 +1,12 @@
 //! The wrappers keep the contract of what they are around, and do what they are for.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 #![allow(clippy::clone_on_ref_ptr, reason = "`.clone()` may become a trait object on the way")]
 #![allow(clippy::many_single_char_names, reason = "short rows of calls")]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use common::{Time, drop_after_one_poll, ms, s};
 use stillpoint_context::{Cancel, Cx, Effect, ErrorFacts};
 use stillpoint_exchange::{
     BackupKind, CopyId, ExchangePlugin, Held, PluginErrorKind, SessionId, SessionSpec,
@@ -30,6 +26,8 @@ use stillpoint_testkit::{
 };
 use stillpoint_workflow::testing::Sim;
 use uuid::Uuid;
+
+use super::common::{Time, drop_after_one_poll, ms, s};
 
 type AnyProvider = Arc<dyn SnapshotProvider>;
 type AnyPlugin = Arc<dyn ExchangePlugin>;
@@ -288,7 +286,7 @@ fn whatever_comes_from_a_seed_freezes_end_and_nothing_is_left() {
     let (mut fired, mut kinds) = (0, std::collections::BTreeSet::new());
     for seed in only.map_or(0..100, |seed| seed..seed + 1) {
         let again = format!(
-            "seed {seed}; again: {SEED}={seed} cargo test -p stillpoint-testkit --test wrap whatever"
+            "seed {seed}; again: {SEED}={seed} cargo test -p stillpoint-testkit --test kit wrap::whatever"
         );
         let trial = Trial::new();
         let calls = ["begin", "prepare", "freeze", "commit", "thaw", "settle"];

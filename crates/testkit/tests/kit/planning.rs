@@ -1,7 +1,5 @@
 //! What holds for every plan, over organisations, policies and groups that are drawn.
 #![cfg(feature = "proptest")]
-// A test may stop where it stands, and says how to replay it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -140,7 +138,7 @@ fn seeded(test: &str) -> ProptestConfig {
     let seed = std::env::var("STILLPOINT_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
     println!(
-        "replay: STILLPOINT_SEED={seed} cargo test -p stillpoint-testkit --test planning {test}"
+        "replay: STILLPOINT_SEED={seed} cargo test -p stillpoint-testkit --test kit planning::{test}"
     );
     ProptestConfig {
         rng_seed: RngSeed::Fixed(seed),

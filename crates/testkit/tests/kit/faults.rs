@@ -1,12 +1,7 @@
 //! Each fault does what it says, and whatever comes, freezes end and snapshots can be found.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test")]
-
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::{Backup, Time, drop_after_one_poll, ms, s};
 use stillpoint_context::{Cancel, Cx, Effect, ErrorFacts};
 use stillpoint_exchange::{ExchangePlugin, Held, PluginErrorKind, SessionState};
 use stillpoint_model::verdict::Verdict;
@@ -14,6 +9,8 @@ use stillpoint_storage::{Discarded, Found, ProviderErrorKind, SnapshotProvider};
 use stillpoint_testkit::{
     Change, Fault, FreezeWindow, Lie, Outcome, RandomFaults, Shape, Side, Trouble, World,
 };
+
+use super::common::{Backup, Time, drop_after_one_poll, ms, s};
 
 fn one() -> (Time, World, Backup) {
     let (time, world) = (Time::default(), World::one_server(1));
@@ -259,8 +256,9 @@ fn whatever_comes_freezes_end_and_nothing_is_lost_from_sight() {
             backup.plugin.abort(&backup.cx, backup.session).await.unwrap();
             backup.storage.discard(&backup.cx, &backup.token).await.unwrap();
         });
-        let again =
-            format!("seed {seed}; again: cargo test -p stillpoint-testkit --test faults whatever");
+        let again = format!(
+            "seed {seed}; again: cargo test -p stillpoint-testkit --test kit faults::whatever"
+        );
         assert!(world.freeze_windows().iter().all(|window| window.ended.is_some()), "{again}");
         let longest = world.freeze_windows().iter().filter_map(FreezeWindow::length).max();
         assert!(longest.is_none_or(|longest| longest <= s(10)), "{again}: {longest:?}");
