@@ -1,10 +1,5 @@
 //! Restore points through their life: facts, manifests, chains, topology, restores, jobs.
 
-// A test may stop where it stands, and says how to replay it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod world;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use stillpoint_context::{
@@ -32,7 +27,8 @@ use stillpoint_model::topology::{Protection, Topology};
 use stillpoint_model::verdict::{Finding, FindingKind};
 use stillpoint_model::warning::Warning;
 use uuid::Uuid;
-use world::{World, db, host, now, volume};
+
+use super::world::{World, db, host, now, seed, volume};
 
 fn at(minutes: i64) -> DateTime<Utc> {
     now() + TimeDelta::minutes(minutes)
@@ -191,7 +187,7 @@ fn later_logs_roll_a_point_forward_until_something_is_missing() {
 }
 
 proptest! {
-    #![proptest_config(world::seed::seeded("a_reach_is_what_can_be_replayed"))]
+    #![proptest_config(seed::seeded("a_reach_is_what_can_be_replayed"))]
 
     #[test]
     fn a_reach_is_what_can_be_replayed(

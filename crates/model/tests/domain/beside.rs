@@ -1,8 +1,5 @@
 //! What lies beside the data besides manifests: standings, holds and forks; and what a storage has lost.
 
-// A test may stop where it stands.
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};

@@ -1,10 +1,5 @@
 //! What a strategy amounts to: snapshots of each volume, and each finding of the linter, where it is and where it just is not.
 
-// A test may stop where it stands, and says how to replay it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod world;
-
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -30,7 +25,8 @@ use stillpoint_model::strategy::{
     log_rate,
 };
 use uuid::Uuid;
-use world::{World, db, host, now, volume};
+
+use super::world::{World, db, host, now, seed, volume};
 
 /// A strategy for a small organisation.
 struct Plan {
@@ -625,7 +621,7 @@ fn log_retentions() -> impl proptest::strategy::Strategy<Value = LogRetention> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..world::seed::seeded("no_more_is_kept") })]
+    #![proptest_config(ProptestConfig { cases: 48, ..seed::seeded("no_more_is_kept") })]
 
     #[test]
     fn no_more_is_kept_than_was_said(

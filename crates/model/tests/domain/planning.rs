@@ -1,10 +1,5 @@
 //! Planning, scenario by scenario.
 
-// A test may stop where it stands, and says how to replay it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod world;
-
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -22,7 +17,8 @@ use stillpoint_model::point::MemberRole;
 use stillpoint_model::policy::{CopySelection, MultipleTruncating};
 use stillpoint_model::quiesce::{Consistency, QuiesceLevel};
 use uuid::Uuid;
-use world::{World, codes, db, host, now, refusals, taken, volume};
+
+use super::world::{World, codes, db, host, now, refusals, taken, volume};
 
 use CopyRole::{Active, Passive};
 

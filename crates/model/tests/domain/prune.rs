@@ -1,8 +1,5 @@
 //! Points that are being deleted: what is decided of them, and what a prune does.
 
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

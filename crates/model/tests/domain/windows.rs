@@ -1,10 +1,5 @@
 //! Recovery windows: what can be reached, and why the rest cannot.
 
-// A test may stop where it stands, and says how to replay it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod world;
-
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,7 +17,8 @@ use stillpoint_model::point::{
 use stillpoint_model::quiesce::{Held, QuiesceLevel};
 use stillpoint_model::window::{RecoveryWindow, Why};
 use uuid::Uuid;
-use world::{db, host, now};
+
+use super::world::{db, host, now, seed};
 
 fn at(minute: i64) -> DateTime<Utc> {
     now() + TimeDelta::minutes(minute)
@@ -290,7 +286,7 @@ fn fates() -> impl Strategy<Value = Fate> {
 }
 
 proptest! {
-    #![proptest_config(world::seed::seeded("a_window_is_what_can_be_replayed"))]
+    #![proptest_config(seed::seeded("a_window_is_what_can_be_replayed"))]
 
     #[test]
     fn a_window_is_what_can_be_replayed(
