@@ -1,14 +1,11 @@
 //! Between freeze and thaw nothing is written but the provider's own set: no journal, no state, no log, no fsync. Seen from
 //! outside, with `strace` on the real command over real files.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
 
 use std::fs;
 use std::process::Command;
 
-use support::{Lab, STILLPOINT, skip};
+use super::support::{Lab, STILLPOINT, skip};
 
 /// System calls that change something, or make it durable.
 const CHANGING: &str = "write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,copy_file_range,sendfile,splice,\

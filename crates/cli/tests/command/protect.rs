@@ -1,14 +1,12 @@
 //! The two ways of `protect`: a folder of its own making, and genuine files.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use support::{Lab, STILLPOINT, database, file, files, list, newest_point, ran, samples, text};
+use super::support::{
+    Lab, STILLPOINT, database, file, files, list, newest_point, ran, samples, text,
+};
 
 #[test]
 fn without_a_folder_it_makes_one_protects_it_restores_it_and_cleans_up() {

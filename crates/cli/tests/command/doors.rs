@@ -1,15 +1,11 @@
 //! Wrong input at every door: a clear answer, nothing touched, no panic.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Lab, STILLPOINT, database, list, ran, skip, text};
+use super::support::{Lab, STILLPOINT, database, list, ran, skip, text};
 
 /// Runs, wants this exit and this code, in JSON and in words, and gives the message.
 fn refused(lab: &Lab, args: &[&str], exit: i32, code: &str) -> String {
@@ -171,12 +167,16 @@ fn a_state_file_that_another_process_uses() {
     assert_eq!(lab.run(["topology"]).code, 0);
     drop(shared);
     let held = stillpoint::store_sqlite::SqliteStore::open_alone(lab.path("state.db")).unwrap();
-    refused(&lab, &["topology"], 1, "state.in_use");
-    refused(&lab, &["protect", "mail"], 1, "state.in_use");
-    let (code, shown) = lab.json(["doctor"]);
-    assert_eq!(code, 1);
-    let state = &list(&shown, "findings")[0];
-    assert!(text(state, "message").contains("[state.in_use]"), "{shown:#}");
+    // Side by side, as each waits a while for the other process to end.
+    std::thread::scope(|scope| {
+        for args in [&["topology"][..], &["protect", "mail"]] {
+            scope.spawn(|| refused(&lab, args, 1, "state.in_use"));
+        }
+        let (code, shown) = lab.json(["doctor"]);
+        assert_eq!(code, 1);
+        let state = &list(&shown, "findings")[0];
+        assert!(text(state, "message").contains("[state.in_use]"), "{shown:#}");
+    });
     drop(held);
     assert_eq!(lab.run(["topology"]).code, 0);
 }

@@ -1,10 +1,6 @@
 //! The commands one by one: what they print for scripts, held still by golden files, and what they do.
 //! `STILLPOINT_BLESS=1 cargo test -p stillpoint-cli` writes the golden files anew.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use support::{Lab, STILLPOINT, database, files, golden, list, ran, skip, text};
+
+use super::support::{Lab, STILLPOINT, database, files, golden, list, ran, skip, text};
 
 /// Puts stand-ins in the place of what differs from run to run: ids, times, the lab's place.
 struct Normal {

@@ -1,15 +1,11 @@
 //! Hooks as an operator has them: in the document of policies, in the dry run, in the account of a job.
 
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
-use support::{Lab, list, text};
+
+use super::support::{Lab, list, text};
 
 fn script(lab: &Lab, name: &str, body: &str) {
     let file = lab.path("state.hooks").join(name);

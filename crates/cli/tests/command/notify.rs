@@ -1,10 +1,5 @@
 //! Who is told what became of jobs: a file beside the state file, and a web service on this machine.
 
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -12,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
-use support::{Lab, list, text};
+
+use super::support::{self, Lab, list, text};
 
 /// A web service that takes one request.
 struct Service(TcpListener);

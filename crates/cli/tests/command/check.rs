@@ -1,17 +1,6 @@
 //! `provider check` and `plugin check`: either side of a backup on the operator's own folder, of which nothing changes and beside
 //! which nothing stays.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "helpers of tests"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -20,7 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use support::{Lab, golden, list, ran, skip, text};
+
+use super::support::{self, Lab, golden, list, ran, skip, text};
 
 /// Set for the program that runs in a mount namespace of its own.
 const INSIDE: &str = "STILLPOINT_CLI_TEST_INSIDE";
@@ -349,7 +339,7 @@ fn inside(test: &str, needs: &str, work: fn(&Lab)) {
     let output = Command::new("unshare")
         .args(["-m", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("check::{test}"), "--nocapture"])
         .env("TMPDIR", folders.path())
         .env(INSIDE, "1")
         .stdin(Stdio::null())

@@ -1,8 +1,5 @@
 //! The daemon: a real process that is told to end, killed, and started again.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +7,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
-use support::{Lab, list, text};
+
+use super::support::{Lab, list, text};
 
 /// A daemon that is at work.
 struct Daemon {

@@ -1,9 +1,6 @@
 //! The command over a btrfs: copies are snapshots of the subvolume that is protected. Skipped without root, unless
 //! `STILLPOINT_REQUIRE` has `btrfs` in it.
 
-// Tests may panic; their helpers are no test functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -11,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 /// Set for the program that runs in a mount namespace of its own.
 const INSIDE: &str = "STILLPOINT_CLI_TEST_INSIDE";
-const TEST: &str = "a_subvolume_is_protected_by_snapshots_and_restored_from_them";
+const TEST: &str = "btrfs::a_subvolume_is_protected_by_snapshots_and_restored_from_them";
 
 fn works(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);

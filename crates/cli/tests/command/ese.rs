@@ -2,10 +2,6 @@
 //! held still by golden files, which `STILLPOINT_BLESS=1 cargo test -p stillpoint-cli` writes anew; a change that a script
 //! could notice needs another version in the schema.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::fs;
 
 use stillpoint_ese::{
@@ -13,7 +9,7 @@ use stillpoint_ese::{
     write::{DatabaseSpec, ExchangeSet, FlushMapSpec, WrittenSet},
 };
 
-use support::{Lab, golden, list, text};
+use super::support::{Lab, golden, list, text};
 
 fn mail(lab: &Lab) -> WrittenSet {
     let folder = lab.path("set");

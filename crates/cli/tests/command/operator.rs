@@ -1,9 +1,5 @@
 //! What waits for the operator: parked runs, locks and debris, in a state file that a process left which is gone.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,7 +16,8 @@ use stillpoint::model::request::BackupRequest;
 use stillpoint::storage_fs::{FsConfig, FsProvider};
 use stillpoint::store_sqlite::SqliteStore;
 use stillpoint::{Stillpoint, Timeouts};
-use support::{Lab, list, text};
+
+use super::support::{self, Lab, list, text};
 
 /// The plug-in of the command, one of whose calls fails as if it had not been answered in time.
 #[derive(Debug)]
@@ -251,7 +248,8 @@ fn ids_and_files_that_are_none() {
     assert_eq!(lab.run(["parked", "fly"]).code, 2);
 
     let held = SqliteStore::open_alone(lab.path("state.db")).unwrap();
-    for args in [
+    // Side by side, as each waits a while for the other process to end.
+    let doors = [
         &["parked"][..],
         &["parked", "resume", &run],
         &["parked", "resolve", &run, "--done"],
@@ -260,9 +258,12 @@ fn ids_and_files_that_are_none() {
         &["debris", "--sweep"],
         &["locks"],
         &["jobs", &job],
-    ] {
-        refused(&lab, args, "state.in_use");
-    }
+    ];
+    std::thread::scope(|scope| {
+        for args in doors {
+            scope.spawn(|| refused(&lab, args, "state.in_use"));
+        }
+    });
     drop(held);
     assert_eq!(list(&shown(&lab, &["parked"], 4), "parked").len(), 1, "nothing was changed");
 

@@ -1,13 +1,10 @@
 //! The catalogue against the store, on real files: what is missing, what is nobody's, and how a lost catalogue comes back.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Lab, list, newest_point, text};
+
+use super::support::{self, Lab, list, newest_point, text};
 
 fn verdicts(shown: &Value) -> Vec<&str> {
     list(shown, "findings").iter().map(|finding| text(finding, "verdict")).collect()

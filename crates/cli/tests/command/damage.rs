@@ -1,11 +1,8 @@
 //! One flipped bit in a stored copy, made after everything was verified.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use serde_json::Value;
-use support::{Lab, database, file, flip, list, newest_point};
+
+use super::support::{Lab, database, file, flip, list, newest_point};
 
 /// Protects, verifies, flips a bit of a stored file; gives the lab, the point and what a restore then says.
 fn damaged(name: &str, offset: usize) -> (Lab, String, Value) {
