@@ -9,7 +9,85 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use serde::Deserialize;
+
+/// What `cargo metadata` says, as far as the rules go.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_members: BTreeSet<String>,
+    resolve: Resolve,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    description: Option<String>,
+    license: Option<String>,
+    rust_version: Option<String>,
+    manifest_path: PathBuf,
+    readme: Option<PathBuf>,
+    /// Where it may be published: anywhere, or nowhere if that is empty.
+    publish: Option<Vec<String>>,
+    dependencies: Vec<Dependency>,
+    features: BTreeMap<String, Vec<String>>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// `dev` or `build`, or none of them.
+    kind: Option<String>,
+    path: Option<PathBuf>,
+    optional: bool,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    src_path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Edge>,
+    features: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Edge {
+    pkg: String,
+    dep_kinds: Vec<EdgeKind>,
+}
+
+#[derive(Deserialize)]
+struct EdgeKind {
+    kind: Option<String>,
+}
+
+impl Metadata {
+    /// The packages of ours.
+    fn ours(&self) -> Vec<&Package> {
+        self.packages
+            .iter()
+            .filter(|package| self.workspace_members.contains(&package.id))
+            .collect()
+    }
+}
+
+impl Package {
+    fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap()
+    }
+}
 
 /// What a crate may depend on of ours: always, and behind a feature. The last row of a family is for its members.
 const MAY: &[(&str, &[&str], &[&str])] = &[
@@ -71,11 +149,14 @@ fn metadata() -> Metadata {
     let version = Command::new(rustc).arg("-vV").output().expect("rustc runs");
     let version = String::from_utf8(version.stdout).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
-    MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .other_options(["--locked".to_owned(), format!("--filter-platform={host}")])
-        .exec()
-        .expect("cargo metadata works on the workspace")
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let told = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--locked", "--filter-platform", host])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    serde_json::from_slice(&told.stdout).expect("what cargo metadata says can be read")
 }
 
 /// The folder under `crates/` that a package of ours has; the façade's is its own name.
@@ -86,12 +167,12 @@ fn folder(package: &str) -> Option<&str> {
 /// The packages under `crates/`, by folder.
 fn crates(metadata: &Metadata) -> BTreeMap<String, &Package> {
     let under = root().join("crates");
-    let ours = metadata.workspace_packages();
+    let ours = metadata.ours();
     ours.into_iter()
-        .filter(|package| package.manifest_path.as_std_path().starts_with(&under))
+        .filter(|package| package.manifest_path.starts_with(&under))
         .map(|package| {
             let folder = folder(&package.name).expect("our packages are named after us").to_owned();
-            let place = package.manifest_path.parent().unwrap().file_name().unwrap();
+            let place = package.folder().file_name().unwrap().to_str().unwrap();
             assert_eq!(folder, place, "the package is named after its folder");
             (folder, package)
         })
@@ -130,7 +211,7 @@ fn a_crate_depends_on_ours_only_as_the_table_says() {
         let (always, behind) =
             row(&folder_name).unwrap_or_else(|| panic!("{folder_name} is not in the table"));
         for dependency in &package.dependencies {
-            if dependency.kind == DependencyKind::Development {
+            if dependency.kind.as_deref() == Some("dev") {
                 continue; // Conformance suites and the like.
             }
             let Some(other) = folder(&dependency.name).filter(|_| dependency.path.is_some()) else {
@@ -149,8 +230,8 @@ fn a_crate_depends_on_ours_only_as_the_table_says() {
 fn what_is_no_library_is_never_published_and_nothing_depends_on_it() {
     let metadata = metadata();
     let under = root().join("crates");
-    let is_crate = |package: &&Package| package.manifest_path.as_std_path().starts_with(&under);
-    let ours = metadata.workspace_packages();
+    let is_crate = |package: &&Package| package.manifest_path.starts_with(&under);
+    let ours = metadata.ours();
     let tools: BTreeSet<_> = ours
         .iter()
         .copied()
@@ -179,10 +260,10 @@ fn the_facade_has_no_default_features() {
 #[test]
 fn what_third_parties_implement_against_is_light() {
     let metadata = metadata();
-    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
+    let nodes = &metadata.resolve.nodes;
     let names: BTreeMap<_, _> =
         metadata.packages.iter().map(|package| (&package.id, package.name.as_str())).collect();
-    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let nodes: BTreeMap<_, _> = nodes.iter().map(|node| (&node.id, node)).collect();
     // `heavy` is not vacuous: the engine has a runtime and a graph.
     let closure = |start: &Package| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![&start.id]);
@@ -190,9 +271,10 @@ fn what_third_parties_implement_against_is_light() {
             if !seen.insert(names[id]) {
                 continue;
             }
-            let normal = nodes[id].deps.iter().filter(|dependency| {
-                dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
-            });
+            let normal = nodes[id]
+                .deps
+                .iter()
+                .filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none()));
             open.extend(normal.map(|dependency| &dependency.pkg));
         }
         seen
@@ -211,13 +293,12 @@ fn what_third_parties_implement_against_is_light() {
 #[test]
 fn every_feature_is_on_when_the_whole_workspace_is_tested() {
     let metadata = metadata();
-    let resolve = metadata.resolve.as_ref().expect("a resolved graph");
+    let nodes = &metadata.resolve.nodes;
     let mut features = 0;
-    for package in metadata.workspace_packages() {
-        let node = resolve.nodes.iter().find(|node| node.id == package.id).expect("a node");
-        let on: BTreeSet<&str> = node.features.iter().map(|feature| feature.as_str()).collect();
+    for package in metadata.ours() {
+        let node = nodes.iter().find(|node| node.id == package.id).expect("a node");
         let off: Vec<_> =
-            package.features.keys().filter(|feature| !on.contains(feature.as_str())).collect();
+            package.features.keys().filter(|feature| !node.features.contains(*feature)).collect();
         assert!(off.is_empty(), "{} is tested without {off:?}", package.name);
         features += package.features.len();
     }
@@ -231,8 +312,8 @@ const UNSAFE: &[(&str, &str)] = &[("stillpoint-storage-btrfs", "src/ioctl.rs")];
 fn unsafe_code_stands_in_the_modules_that_may_have_it_and_nowhere_else() {
     let metadata = metadata();
     for (package, module) in UNSAFE {
-        let package = metadata.workspace_packages().into_iter().find(|p| p.name == *package);
-        let folder = package.unwrap().manifest_path.parent().unwrap().as_std_path().to_owned();
+        let package = metadata.ours().into_iter().find(|p| p.name == *package);
+        let folder = package.unwrap().folder().to_owned();
         let mut files = Vec::new();
         rust_files(&folder, &mut files);
         let allowing = files.iter().filter(|file| {
@@ -251,11 +332,9 @@ fn unsafe_code_stands_in_the_modules_that_may_have_it_and_nowhere_else() {
 fn every_crate_root_forbids_unsafe_code() {
     let metadata = metadata();
     let mut roots = 0;
-    for package in metadata.workspace_packages() {
-        let made = package
-            .targets
-            .iter()
-            .filter(|target| target.is_lib() || target.is_bin() || target.is_proc_macro());
+    for package in metadata.ours() {
+        let is_made = |kind: &String| ["lib", "bin", "proc-macro"].contains(&kind.as_str());
+        let made = package.targets.iter().filter(|target| target.kind.iter().any(is_made));
         for target in made {
             let source = fs::read_to_string(&target.src_path).unwrap();
             let has_some = UNSAFE.iter().any(|(name, _)| package.name == *name);
@@ -263,7 +342,7 @@ fn every_crate_root_forbids_unsafe_code() {
             assert!(
                 source.lines().any(|line| line.trim() == wanted),
                 "{} does not forbid unsafe code",
-                target.src_path
+                target.src_path.display()
             );
             roots += 1;
         }
@@ -275,7 +354,7 @@ fn every_crate_root_forbids_unsafe_code() {
 fn every_package_inherits_the_lints_and_says_what_it_is() {
     let metadata = metadata();
     let mut descriptions = BTreeSet::new();
-    for package in metadata.workspace_packages() {
+    for package in metadata.ours() {
         let name = &package.name;
         let manifest = fs::read_to_string(&package.manifest_path).unwrap();
         let mut lines =
@@ -294,14 +373,14 @@ fn every_published_crate_carries_its_licences_and_a_readme() {
     let metadata = metadata();
     let root = root();
     for (folder, package) in crates(&metadata) {
-        let place = package.manifest_path.parent().unwrap().as_std_path();
+        let place = package.folder();
         for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
             let own = fs::read(place.join(licence))
                 .unwrap_or_else(|error| panic!("{folder} has no {licence}: {error}"));
             assert!(own == fs::read(root.join(licence)).unwrap(), "{folder} has another {licence}");
         }
-        let readme = package.readme().unwrap_or_else(|| panic!("{folder} has no readme"));
-        let readme = fs::read_to_string(readme).unwrap();
+        let readme = package.readme.as_ref().unwrap_or_else(|| panic!("{folder} has no readme"));
+        let readme = fs::read_to_string(place.join(readme)).unwrap();
         let first = readme.lines().next().unwrap_or_default().to_lowercase();
         assert!(first.starts_with("# stillpoint"), "{folder}'s readme opens with {first:?}");
     }
