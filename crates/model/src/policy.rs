@@ -159,7 +159,7 @@ pub struct Retention {
     pub within_days: Option<u32>,
     /// One for each of the last hours, days, weeks, months and years.
     pub gfs: Option<Gfs>,
-    /// Never fewer than this many good ones.
+    /// The newest so many good ones stay whatever the rules say, so that there are never fewer.
     pub min_keep: NonZeroU32,
 }
 

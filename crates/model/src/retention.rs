@@ -188,7 +188,7 @@ pub enum Why {
         /// Of how many.
         of: u32,
     },
-    /// There would be fewer good ones than there have to be.
+    /// It is one of the newest good ones, of which so many stay whatever the rules say.
     Least {
         /// Which policy.
         policy: PolicyId,

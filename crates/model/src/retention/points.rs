@@ -154,10 +154,9 @@ fn keep_by_rules(policy: &Policy, inputs: &RetentionInputs<'_>, keeps: &mut [Vec
         }
     }
     let least = rules.min_keep.get();
-    let stays = points.iter().filter(|ruled| ruled.is_good && ruled.stays).count();
-    let short = (least as usize).saturating_sub(stays);
-    let more = points.iter_mut().filter(|ruled| ruled.is_good && !ruled.stays).take(short);
-    more.for_each(|ruled| keep(ruled, Why::Least { policy, least }));
+    // The newest ones, whatever else stays: were they counted against it, a rule that keeps more could let one of them go.
+    let newest = points.iter_mut().filter(|ruled| ruled.is_good).take(least as usize);
+    newest.filter(|ruled| !ruled.stays).for_each(|ruled| keep(ruled, Why::Least { policy, least }));
 }
 
 fn grids(gfs: Gfs) -> [(Period, u32); 5] {

@@ -66,9 +66,7 @@ impl Share<'_> {
         }
         let rules = &self.policy.retention;
         // The newest so many and those of the last so many days begin with the same one: the longer list has the other in it.
-        let newest = rules.count.unwrap_or(0).max(1);
-        // Where grids keep others, there may be enough of them already.
-        let newest = if self.keeps_in_a_row() { newest.max(rules.min_keep.get()) } else { newest };
+        let newest = rules.count.unwrap_or(0).max(rules.min_keep.get());
         let Some(number) = rules.within_days else { return Ok(newest) };
         let within = self.unless_scheduled(self.pace.most_within(days(number)))?;
         Ok(newest.max(within))
@@ -79,8 +77,7 @@ impl Share<'_> {
         // The first place of each grid is that of the newest one.
         let gfs = self.policy.retention.gfs.unwrap_or_default();
         let more = grids(gfs).map(|(places, _)| places.saturating_sub(1));
-        let kept = more.into_iter().fold(self.in_a_row()?, u32::saturating_add);
-        Ok(kept.max(self.policy.retention.min_keep.get()))
+        Ok(more.into_iter().fold(self.in_a_row()?, u32::saturating_add))
     }
 
     /// How old the oldest of them gets at most.

@@ -179,13 +179,11 @@ fn by_rules(inputs: &RetentionInputs<'_>, policy: &Policy, point: &RestorePoint)
     stays
 }
 
-/// Whether it is good and among those that are kept as there would be too few.
+/// Whether it is among the newest good ones, of which so many stay.
 fn is_of_the_least(inputs: &RetentionInputs<'_>, policy: &Policy, point: &RestorePoint) -> bool {
     let good = inputs.points.iter().filter(|p| is_under(p, policy) && is_good(inputs, p));
-    let (kept, goes): (Vec<_>, Vec<_>) =
-        good.partition(|other| !by_rules(inputs, policy, other).is_empty());
-    let short = (policy.retention.min_keep.get() as usize).saturating_sub(kept.len());
-    is_good(inputs, point) && goes.iter().filter(|other| is_newer(other, point)).count() < short
+    let newer = good.filter(|other| is_newer(other, point)).count();
+    is_good(inputs, point) && newer < policy.retention.min_keep.get() as usize
 }
 
 fn segment_stays(

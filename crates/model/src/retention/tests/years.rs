@@ -288,8 +288,7 @@ impl<D: FnMut(usize) -> usize> Life<D> {
         assert_eq!(other.snapshots, decisions.snapshots, "{told}");
     }
 
-    /// What a rule keeps stays if any rule keeps more. Points that are kept only as there would be too few else are as many as
-    /// are wanting: where a rule keeps more, fewer of them do.
+    /// What is kept stays if any rule keeps more. A point that is there only for its logs goes where another one brings them.
     fn check_generosity(&mut self, now: DateTime<Utc>, decisions: &Decisions, told: &str) {
         let at = (self.drawn)(self.policies.len());
         let more = u32::try_from((self.drawn)(5)).unwrap() + 1;
@@ -315,11 +314,10 @@ impl<D: FnMut(usize) -> usize> Life<D> {
         }
         if !self.policies[at].retention.keeps_all() {
             let kept = stays(&decide_of(&self.points, &generous, &self.protected, now).points);
-            let only_least = |d: &&Decision<PointId>| {
-                let is_least = |why: &Why| matches!(why, Why::Least { .. } | Why::SegmentStays);
-                d.reasons.iter().all(is_least)
+            let only_logs = |d: &&Decision<PointId>| {
+                d.reasons.iter().all(|why| matches!(why, Why::SegmentStays))
             };
-            for decision in decisions.points.iter().filter(|d| d.is_kept() && !only_least(d)) {
+            for decision in decisions.points.iter().filter(|d| d.is_kept() && !only_logs(d)) {
                 assert!(kept.contains(&decision.what), "{told}: {decision:?} {generous:?}");
             }
         }
