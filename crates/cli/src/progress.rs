@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use stillpoint::JobEvent;
-use stillpoint::context::{Progress, ProgressUnit, RunId, StepName};
+use stillpoint::context::{Failure, Progress, ProgressUnit, RunId, StepName};
 use stillpoint::model::job::JobState;
 
 use crate::out::Out;
@@ -81,6 +81,7 @@ impl Display {
             JobEvent::Waiting { key, holder, .. } => {
                 self.out.note(&format!("{}: waits for {key}, held by run {holder}", self.title));
             }
+            JobEvent::Stalled { why, .. } => self.out.note(&stalled(&self.title, why)),
             _ => {}
         }
     }
@@ -102,6 +103,7 @@ impl Bars {
             JobEvent::Waiting { key, holder, .. } => {
                 self.job.set_message(format!("{title}: waits for {key}, held by run {holder}"));
             }
+            JobEvent::Stalled { why, .. } => self.job.set_message(stalled(title, why)),
             _ => {}
         }
     }
@@ -118,6 +120,10 @@ impl Bars {
         bar.set_position(progress.done);
         bar.set_message(printable(&progress.what));
     }
+}
+
+fn stalled(title: &str, why: &Failure) -> String {
+    printable(&format!("{title}: stands still: {why} ({})", why.code))
 }
 
 fn style(unit: ProgressUnit) -> ProgressStyle {

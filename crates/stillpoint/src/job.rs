@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use stillpoint_context::{Cancel, JobId, Progress, RunId, StepName};
+use stillpoint_context::{Cancel, Failure, JobId, Progress, RunId, StepName};
 use stillpoint_model::job::{Job, JobRun, JobState, RunState};
 use stillpoint_workflow::{CancelAnswer, RunHandle};
 use tokio::sync::broadcast;
@@ -48,6 +48,13 @@ pub enum JobEvent {
         /// The run that holds it.
         holder: RunId,
     },
+    /// A run stands still, as its journal has been failing for a while. It goes on as soon as the journal is back.
+    Stalled {
+        /// The run.
+        run: RunId,
+        /// What the journal fails with.
+        why: Failure,
+    },
 }
 
 /// A job that is under way in this process.
@@ -62,6 +69,8 @@ pub(crate) struct LiveJob {
     cancel: Cancel,
     cancelled_by: Mutex<Option<String>>,
     ended: AtomicBool,
+    /// This process has no say in it any more.
+    let_go: AtomicBool,
     end: Event,
     events: broadcast::Sender<JobEvent>,
 }
@@ -85,6 +94,7 @@ impl LiveJob {
             cancel: Cancel::new(),
             cancelled_by: Mutex::new(None),
             ended: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
             end: Event::new(),
             events: broadcast::channel(BACKLOG).0,
         })
@@ -162,6 +172,15 @@ impl LiveJob {
         self.ended.load(Ordering::SeqCst)
     }
 
+    /// Notes that a run of it is carried by another process, or will be: what becomes of the job is not for this one to say.
+    pub(crate) fn let_go(&self) {
+        self.let_go.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::SeqCst)
+    }
+
     /// Notes that a set is being carried out, for as long as what this gives is kept: it has one run at a time, and between two
     /// of them it goes on by itself.
     pub(crate) fn set_at_work(&self) -> SetAtWork<'_> {
@@ -237,6 +256,11 @@ impl JobHandle {
     }
 
     /// Waits for the job to end (or for a run of it to be parked, which needs a person) and gives it as it is then.
+    ///
+    /// A job whose run comes to be carried by another process, or will be by the next one that
+    /// [recovers](crate::Stillpoint::recover), is over here and not there: when the runtime ends, the engine is suspended, or the
+    /// lease was lost. Its failure says so (`engine.gone`, `run.suspended`, `run.elsewhere`, `journal.fenced`); what becomes of it
+    /// the [catalogue](crate::Stillpoint::job) tells.
     ///
     /// # Cancel safety
     /// May be dropped and called again.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use serde::Serialize;
 use stillpoint_catalog::Begun;
@@ -16,7 +17,8 @@ use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
 use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{
-    End, EngineError, Notice, NoticeKind, Plan, RunHandle, RunPhase, RunReport, Submission,
+    End, EngineError, JournalError, Notice, NoticeKind, Plan, RunHandle, RunPhase, RunReport,
+    Submission,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -121,7 +123,9 @@ impl Stillpoint {
             "job",
             Box::pin(async move {
                 let ended = caught(async { work(this.clone(), Arc::clone(&task)).await }).await;
-                if let Err(error) = &ended {
+                if let Err(error) = &ended
+                    && !task.is_let_go()
+                {
                     this.end_open_runs(&task, &Failure::of(error)).await;
                 }
                 this.end_job(&task, ended.err()).await;
@@ -130,7 +134,8 @@ impl Stillpoint {
         JobHandle::new(live)
     }
 
-    /// The end of a job: its hooks, its notifications, then it is stored, then known.
+    /// The end of a job: its hooks, its notifications, then it is stored, then known. One that this process has no say in any
+    /// more ends here only: whoever carries on with it does all that.
     pub(crate) async fn end_job(&self, live: &Arc<LiveJob>, error: Option<Error>) {
         let cancelled_by = live.cancelled_by();
         live.change(|job| match error {
@@ -140,17 +145,26 @@ impl Stillpoint {
             }
             None => {}
         });
-        self.after_job(live).await;
-        self.tell(live).await;
+        let is_ours = !live.is_let_go();
+        if is_ours {
+            self.after_job(live).await;
+            self.tell(live).await;
+        }
         let now = self.seams().clock.now();
         live.change(|job| {
             job.planned_at = Some(now);
+            if !is_ours {
+                give_up_open_runs(job);
+            }
             if job.state().is_final() {
                 job.ended_at = Some(now);
             }
         });
-        if let Err(error) = self.store_job(live).await {
-            tracing::error!(job = %live.snapshot().id, %error, "the job could not be stored");
+        let job = live.snapshot().id;
+        if !is_ours {
+            tracing::warn!(%job, "the job is left to whoever carries on with it");
+        } else if let Err(error) = self.store_job(live).await {
+            tracing::error!(%job, %error, "the job could not be stored");
         }
         self.live().close(live);
     }
@@ -238,7 +252,7 @@ impl Stillpoint {
         }
         let report = match self.engine().submit(submission).await {
             Ok(handle) => self.follow(live, &handle, news).await,
-            Err(error) => Err(error),
+            Err(error) => Err(let_go(live, error)),
         };
         let report = report.map_err(|error| {
             let failure = Failure::of(&error);
@@ -308,7 +322,8 @@ impl Stillpoint {
         closed.map_err(|error| Failure::of(&error))
     }
 
-    /// Follows a run to its end, passing its news on. A parked run is not over: the job shows it, and waits.
+    /// Follows a run to its end, passing its news on. A parked run is not over: the job shows it, and waits; nor is one that stands
+    /// still because the journal fails. One that is carried here no more lets go of the job.
     pub(crate) async fn follow(
         &self,
         live: &LiveJob,
@@ -320,7 +335,7 @@ impl Stillpoint {
         let is_after = handle.id() == jobs::after(live.snapshot().id);
         if let Some(by) = live.cancelled_by().filter(|_| !is_after) {
             // The wish came before the run did.
-            let _answer = handle.cancel(by).await?;
+            let _answer = handle.cancel(by).await.map_err(|error| let_go(live, error))?;
         }
         let mut end = pin!(handle.wait());
         let mut parked = false;
@@ -333,13 +348,27 @@ impl Stillpoint {
             let heard = pin!(news.recv());
             let told = select(heard, turned);
             match select(end.as_mut(), told).await {
-                Either::Left((report, _)) => return report,
+                Either::Left((Ok(report), _)) => return Ok(report),
+                Either::Left((Err(error), _)) => {
+                    // Whether anybody carries it on is known at once; that the journal is back may take a while.
+                    let known = handle.mended().now_or_never();
+                    let mended = if let Some(mended) = known {
+                        mended
+                    } else {
+                        self.stall(live, handle.id(), Failure::of(&error)).await;
+                        handle.mended().await
+                    };
+                    mended.map_err(|error| let_go(live, error))?;
+                    end.set(handle.wait());
+                }
                 Either::Right((Either::Left((Ok(notice), _)), _)) => {
                     if notice.run == handle.id() {
                         self.pass_on(live, handle.id(), notice.kind);
                     }
                 }
-                Either::Right((Either::Left((Err(RecvError::Closed), _)), _)) => return end.await,
+                Either::Right((Either::Left((Err(RecvError::Closed), _)), _)) => {
+                    return end.await.map_err(|error| let_go(live, error));
+                }
                 Either::Right((
                     Either::Left((Err(RecvError::Lagged(_)), _)) | Either::Right(_),
                     _,
@@ -347,6 +376,17 @@ impl Stillpoint {
             }
             parked = self.show(live, handle).await;
         }
+    }
+
+    /// Shows in the job that its run stands still, as the journal fails, and tells of it: the end, of which somebody would be told,
+    /// may be far away.
+    async fn stall(&self, live: &LiveJob, run: RunId, why: Failure) {
+        live.change_run(run, |known| known.failure = Some(why.clone()));
+        live.tell(JobEvent::Stalled { run, why: why.clone() });
+        if let Err(error) = self.store_job(live).await {
+            tracing::warn!(%run, %error, "the job of a run that stands still could not be stored");
+        }
+        self.tell_stalled(live, run, why).await;
     }
 
     /// Shows in the job where its run stands; whether that is parked.
@@ -399,6 +439,30 @@ impl Stillpoint {
             }
             _ => {}
         }
+    }
+}
+
+/// Lets go of a job of which a run is not carried here any more though it has not ended, as this says.
+fn let_go(live: &LiveJob, error: EngineError) -> EngineError {
+    let is_lost = matches!(
+        error,
+        EngineError::Gone
+            | EngineError::Suspended { .. }
+            | EngineError::Elsewhere { .. }
+            | EngineError::Journal(JournalError::Fenced { .. })
+    );
+    if is_lost {
+        live.let_go();
+    }
+    error
+}
+
+/// Shows of the open runs of a job that is left to others that they are over as far as this process goes.
+fn give_up_open_runs(job: &mut Job) {
+    let why = job.failure.clone();
+    for run in job.runs.iter_mut().filter(|run| !matches!(run.state, RunState::Ended(_))) {
+        run.state = RunState::Ended(RunEnd::Failed);
+        run.failure.clone_from(&why);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Notifications: who is told what became of a job.
 //!
 //! ```text
-//!   run ─ is parked, or cannot be read ────┐
+//!   run ─ is parked, or stands still ──────┐
 //!   job ─ runs ─ hooks ─ its end is known ─┬─ filter ─▶ Notifier (log)
 //!                                          ├─ filter ─▶ Notifier (mail)       each with a time-out; what fails is a warning of the job
 //!                                          └─ filter ─▶ Notifier (webhook)
@@ -10,7 +10,8 @@
 //!
 //! Nothing of a job runs any more when its end is told, so no such notification is ever sent inside a freeze of its own. A run that is
 //! parked waits for a person, and is told of at once, each time that it is: as what needs attention, with the state `parked`. So is,
-//! once, a run of a process that is gone whose records cannot be read.
+//! once, a run of a process that is gone whose records cannot be read. One that stands still because the journal has been failing for
+//! a while is told of as what needs attention too, with the state that its job has.
 
 mod log;
 mod report;
@@ -35,7 +36,8 @@ pub use report::{JobReport, REPORT, ReportedDatabase, ReportedProblem};
 pub enum Outcome {
     /// Nothing of what was asked for was done.
     Failed,
-    /// It left something that somebody has to see to, or waits for somebody: a run of it is parked.
+    /// It left something that somebody has to see to, or waits for somebody: a run of it is parked, or stands still because the
+    /// journal fails.
     NeedsAttention,
     /// Something is worth a look: also where some of its databases failed.
     Warnings,
@@ -113,8 +115,8 @@ impl Default for NotifyOn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Notification {
-    /// The same however often the end of one job, one parking of a run of it, or that one cannot be read, is told: a side that
-    /// remembers it can drop a repeat.
+    /// The same however often the end of one job, one parking of a run of it, one standstill, or that one cannot be read, is told: a
+    /// side that remembers it can drop a repeat.
     pub key: IdempotencyKey,
     /// What became of the job.
     pub outcome: Outcome,
@@ -132,7 +134,7 @@ pub struct Notification {
 ///
 /// # The contract
 /// - **Once, or again after a crash.** One process sends one notification for the end of one job to each notifier, and one before that
-///   for each time that a run of it is parked, or is found that cannot be read. A process that carries on with
+///   for each time that a run of it is parked, stands still, or is found that cannot be read. A process that carries on with
 ///   a job of one that has died may send it again, under the same [key](Notification::key). What fails is not tried again by the
 ///   caller; a notifier that tries by itself does so only where nothing can have arrived yet.
 /// - **It ends.** By the deadline of the call, or when it is cancelled; a call that does not is dropped.

@@ -65,7 +65,8 @@ impl Stillpoint {
         let account = self.engine().account(run.id()).await.ok().flatten();
         let since = account.and_then(|known| known.parked.iter().map(|node| node.since).max());
         let since = since.unwrap_or_else(|| self.seams().clock.now()).timestamp_millis();
-        self.tell_waiting(live, run.id(), why, &format!("parked/{}/{since}", run.id())).await;
+        let what = format!("parked/{}/{since}", run.id());
+        self.tell_waiting(live, run.id(), JobState::Parked, why, &what).await;
     }
 
     /// The same of a run whose records cannot be read, for this.
@@ -76,17 +77,34 @@ impl Stillpoint {
         error: &JournalError,
         why: Failure,
     ) {
-        self.tell_waiting(live, run, Some(why), &format!("unreadable/{run}/{}", error.code()))
-            .await;
+        let what = format!("unreadable/{run}/{}", error.code());
+        self.tell_waiting(live, run, JobState::Parked, Some(why), &what).await;
     }
 
-    async fn tell_waiting(&self, live: &LiveJob, run: RunId, why: Option<Failure>, what: &str) {
+    /// The same of a run that stands still, as its journal fails.
+    pub(crate) async fn tell_stalled(&self, live: &LiveJob, run: RunId, why: Failure) {
+        let now = self.seams().clock.now().timestamp_millis();
+        let what = format!("stalled/{run}/{now}");
+        self.tell_waiting(live, run, live.snapshot().state(), Some(why), &what).await;
+    }
+
+    async fn tell_waiting(
+        &self,
+        live: &LiveJob,
+        run: RunId,
+        state: JobState,
+        why: Option<Failure>,
+        what: &str,
+    ) {
         let mut job = live.snapshot();
         for known in job.runs.iter_mut().filter(|known| known.run == run) {
-            (known.state, known.failure) = (RunState::Parked, why.clone());
+            known.failure.clone_from(&why);
+            if state == JobState::Parked {
+                known.state = RunState::Parked;
+            }
         }
         let outcome = Outcome::NeedsAttention;
-        let report = JobReport::of(&job, JobState::Parked, self.seams().clock.now());
+        let report = JobReport::of(&job, state, self.seams().clock.now());
         let notification = Notification::of(report, outcome, false).and_then(|told| {
             let key = key(format!("{}/{what}", told.key))?;
             Ok(Notification { key, ..told })

@@ -5,6 +5,7 @@
 pub mod hooked;
 pub mod hooks;
 pub mod kept;
+pub mod teller;
 
 use std::future::Future;
 use std::pin::pin;

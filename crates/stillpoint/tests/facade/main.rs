@@ -6,6 +6,7 @@
 //!   jobs.rs           what is told of a job        notifications.rs   who is told what
 //!   exclusion.rs      never two at one database    operator.rs        parked runs and debris
 //!   restores.rs       restores                     operator_sqlite.rs the same after a restart
+//!   carriers.rs       runs that stand still or are carried elsewhere
 //! ```
 //!
 //! What explores a space has a program of its own: `fault_matrix`, `recovery`, `scenarios`, `scheduled`, `prune`.
@@ -13,6 +14,7 @@
 // Tests may panic and print; their helpers are no test functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
 mod exclusion;

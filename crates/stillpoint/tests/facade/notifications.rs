@@ -1,55 +1,20 @@
 //! Who is told what became of a job, and that nobody who is told can get in its way.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use stillpoint::catalog::MemoryCatalog;
-use stillpoint::context::{Cx, ErrorClass, Failure, RunId};
+use stillpoint::context::RunId;
 use stillpoint::exchange::Coordination;
 use stillpoint::model::job::{Job, JobState};
 use stillpoint::workflow::testing::Sim;
 use stillpoint::workflow::{Leases, MemoryJournal};
-use stillpoint::{
-    Builder, ByHand, JobReport, Notification, Notifier, NotifyOn, Outcome, REPORT, Stillpoint,
-    Timeouts,
-};
+use stillpoint::{Builder, ByHand, JobReport, NotifyOn, Outcome, REPORT, Stillpoint, Timeouts};
 use stillpoint_testkit::{Fault, Trouble, World};
 
 use super::common::*;
 use crate::common::kept::Kept;
-
-/// Keeps what it is told, or comes to grief.
-#[derive(Debug, Clone)]
-struct Teller {
-    how: &'static str,
-    told: Arc<Mutex<Vec<Notification>>>,
-    world: World,
-}
-
-#[async_trait]
-impl Notifier for Teller {
-    fn name(&self) -> &str {
-        self.how
-    }
-
-    async fn notify(&self, _: &Cx, notification: &Notification) -> Result<(), Failure> {
-        for host in self.world.hosts() {
-            assert!(!self.world.is_frozen(&host), "told while {host} is frozen");
-        }
-        self.told.lock().unwrap().push(notification.clone());
-        match self.how {
-            "fails" => Err(Failure::new("test.refused", ErrorClass::Unavailable, "not today")),
-            "panics" => panic!("at the wrong moment"),
-            "hangs" => futures_util::future::pending().await,
-            _ => Ok(()),
-        }
-    }
-}
-
-fn told_by(world: &World, how: &'static str) -> Teller {
-    Teller { how, told: Arc::default(), world: world.clone() }
-}
+use crate::common::teller::{Teller, told_by};
 
 async fn backed_up(this: &Stillpoint) -> Job {
     this.save_policy(&policy()).await.unwrap();

@@ -116,6 +116,22 @@ impl RunHandle {
         Ok(self.status())
     }
 
+    /// Waits until the journal does not fail under the run any more; at once if it does not.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`], [`EngineError::Elsewhere`], [`EngineError::Suspended`] or [`EngineError::Gone`] when it is not
+    /// carried here any more and has not ended, so that waiting is of no use.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again at any time.
+    pub async fn mended(&self) -> Result<RunStatus, EngineError> {
+        let status = self.wait_for(|status| status.broken.is_none() || status.gone).await?;
+        if status.gone && status.last.is_none() {
+            return Err(self.why_not(status));
+        }
+        Ok(self.status())
+    }
+
     async fn wait_for(&self, done: impl FnMut(&Status) -> bool) -> Result<Status, EngineError> {
         let mut watch = self.0.status.subscribe();
         let status = watch.wait_for(done).await.map_err(|_| EngineError::Gone)?;

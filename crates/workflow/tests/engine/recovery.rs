@@ -1,6 +1,7 @@
 //! Recovery: whatever a process left open is brought to its end by another, under the same promises.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stillpoint_workflow::testing::{HookJournal, Scenario, Sim, trials};
@@ -130,6 +131,7 @@ fn a_paused_process_that_was_taken_over_starts_nothing_more() {
             stall.release();
             let error = run.wait().await.unwrap_err();
             assert!(matches!(error, EngineError::Journal(JournalError::Fenced { .. })), "{error}");
+            assert_eq!(run.mended().await, Err(error), "it will not be back here");
             pause(&sim.seams(), TERM).await;
             assert_eq!(world.with(|things| (things.made.clone(), things.done)), (made, done));
         });
@@ -138,13 +140,16 @@ fn a_paused_process_that_was_taken_over_starts_nothing_more() {
 
 #[test]
 fn a_journal_that_fails_for_a_while_loses_no_run() {
+    let told = AtomicU64::new(0);
     for_seeds(80, |sim| {
         let (store, world) = (Arc::new(MemoryJournal::new()), Site::default());
         let fail_from = 5 + sim.random() % 30;
-        let (count, clock) = (std::sync::atomic::AtomicU64::new(0), sim.seams().clock);
-        let until = clock.mono() + Duration::from_secs(3);
+        let (count, clock) = (AtomicU64::new(0), sim.seams().clock);
+        // Longer than whoever waits is kept waiting, in every other case.
+        let is_long = sim.random() % 2 == 0;
+        let until = clock.mono() + Duration::from_secs(if is_long { 20 } else { 3 });
         let journal = HookJournal::new(Arc::clone(&store), move |_| {
-            let at = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let at = count.fetch_add(1, Ordering::Relaxed);
             let fails = at >= fail_from && clock.mono() < until;
             let error =
                 if at % 2 == 0 { JournalError::Full } else { JournalError::Io("no".into()) };
@@ -164,7 +169,15 @@ fn a_journal_that_fails_for_a_while_loses_no_run() {
                 }
             }
             for run in &runs {
-                let end = run.wait().await.unwrap().end();
+                let mut report = run.wait().await;
+                if report.is_err() {
+                    told.fetch_add(1, Ordering::Relaxed);
+                    assert!(is_long, "{report:?}");
+                    assert_eq!(run.status().phase, RunPhase::Broken);
+                    assert!(run.mended().await.unwrap().phase != RunPhase::Broken);
+                    report = run.wait().await;
+                }
+                let end = report.unwrap().end();
                 assert!(matches!(end, End::Succeeded | End::Failed), "{end:?}");
                 replays(run).await;
             }
@@ -173,4 +186,5 @@ fn a_journal_that_fails_for_a_while_loses_no_run() {
             assert!(engine.holders().await.unwrap().is_empty());
         });
     });
+    assert!(told.into_inner() > 20, "those who wait are told now and then");
 }
