@@ -291,7 +291,7 @@ pub(crate) struct BackupArgs {
     /// Delete afterwards what the policy lets go, unless a database came out badly.
     #[arg(long)]
     pub(crate) prune: bool,
-    /// Show the plan and change nothing.
+    /// Show the plan, with `--prune` also what would be deleted afterwards and why, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

@@ -160,6 +160,7 @@ use stillpoint_storage::SnapshotProvider;
 use stillpoint_workflow::Engine;
 
 pub use account::{JobAccount, RunSteps, StepAccount};
+pub use backup::DryRun;
 pub use builder::Builder;
 pub use doctor::{DoctorFinding, Gravity};
 pub use error::Error;

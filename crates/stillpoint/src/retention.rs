@@ -89,6 +89,15 @@ impl Stillpoint {
     /// Of the catalogue; [`Error::NotFound`] and [`Error::Prune`] for something that is named and is not there, or must not be
     /// deleted. A storage that cannot be asked for its locks is a reason, not an error.
     pub async fn retention(&self, target: &PruneTarget) -> Result<RetentionTable, Error> {
+        self.retention_beside(target, Vec::new()).await
+    }
+
+    /// The same if there were these points, too.
+    pub(crate) async fn retention_beside(
+        &self,
+        target: &PruneTarget,
+        planned: Vec<RestorePoint>,
+    ) -> Result<RetentionTable, Error> {
         let (services, cx) = (self.services(), self.cx());
         let catalog = &services.catalog;
         let mut wanted = None;
@@ -111,7 +120,7 @@ impl Stillpoint {
             });
         }
         let mut by_database: BTreeMap<DatabaseId, Vec<RestorePoint>> = BTreeMap::new();
-        for point in points {
+        for point in points.into_iter().chain(planned) {
             let is_meant = match &target.scope {
                 PruneScope::Databases(databases) => databases.contains(&point.database),
                 _ => true,

@@ -36,14 +36,15 @@ pub(super) async fn run(args: &BackupArgs, places: &Places, talk: &Talk) -> Outc
     check_source(&site.source)?;
     let request = request(&site, args).await?;
     if args.dry_run {
-        let plan = site.stillpoint.plan(&request).await?;
+        let dry = site.stillpoint.dry_run(&request).await?;
+        let plan = &dry.plan;
         let is_whole = plan.refused().next().is_none();
         let exit = match (plan.is_empty(), is_whole) {
             (true, _) => Exit::Failed,
             (false, true) => Exit::Done,
             (false, false) => Exit::Warnings,
         };
-        return tell(out, &BackupView::plan(&plan), exit, None);
+        return tell(out, &BackupView::dry_run(&dry), exit, None);
     }
     site.recover().await?;
     let handle = site.stillpoint.backup(request).await?;

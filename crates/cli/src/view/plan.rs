@@ -1,9 +1,11 @@
 //! What `backup` shows.
 
 use serde::Serialize;
+use stillpoint::DryRun;
 
 use super::hook::HookView;
 use super::job::PolicyView;
+use super::prune::DatabaseView as DatabaseVerdicts;
 use super::{FailureView, JobView, Report, WarningView};
 use crate::context::RunId;
 use crate::model::id::{CopyId, DatabaseId, PointId};
@@ -150,20 +152,22 @@ impl PlanView {
     }
 }
 
-/// What `backup` shows: the plan of a dry run, or the job.
+/// What `backup` shows: the plan of a dry run with the verdicts of the prune after it, or the job.
 #[derive(Debug, Serialize)]
 pub(crate) struct BackupView {
     plan: Option<PlanView>,
+    prune: Option<Vec<DatabaseVerdicts>>,
     job: Option<JobView>,
 }
 
 impl BackupView {
-    pub(crate) fn plan(plan: &BackupPlan) -> Self {
-        Self { plan: Some(PlanView::of(plan)), job: None }
+    pub(crate) fn dry_run(dry: &DryRun) -> Self {
+        let prune = dry.retention.as_ref().map(DatabaseVerdicts::all);
+        Self { plan: Some(PlanView::of(&dry.plan)), prune, job: None }
     }
 
     pub(crate) fn job(job: &job::Job) -> Self {
-        Self { plan: None, job: Some(JobView::of(job)) }
+        Self { plan: None, prune: None, job: Some(JobView::of(job)) }
     }
 }
 
@@ -173,6 +177,12 @@ impl Report for BackupView {
     fn text(&self, text: &mut String) {
         if let Some(plan) = &self.plan {
             text.push_str(&plan.text);
+        }
+        if let Some(prune) = &self.prune {
+            text.push_str("If that comes out well, the prune after it:\n");
+            for database in prune {
+                database.write(text);
+            }
         }
         if let Some(job) = &self.job {
             job.write(text);

@@ -51,8 +51,9 @@ struct SegmentVerdict {
     reasons: Vec<WhyView>,
 }
 
+/// The verdicts of a database.
 #[derive(Debug, Serialize)]
-struct DatabaseView {
+pub(super) struct DatabaseView {
     database: DatabaseId,
     name: String,
     points: Vec<PointVerdict>,
@@ -93,44 +94,86 @@ impl WhyView {
     }
 }
 
+impl DatabaseView {
+    pub(super) fn all(table: &RetentionTable) -> Vec<Self> {
+        table.databases.iter().map(|known| Self::of(known, &table.policies)).collect()
+    }
+
+    fn of(known: &DatabaseRetention, policies: &BTreeMap<PolicyId, String>) -> Self {
+        let points = known.points.iter().zip(&known.decisions.points).rev();
+        let points = points.map(|(point, decision)| {
+            let going = known.order.points.get(&point.id);
+            PointVerdict {
+                point: point.id,
+                taken_at: point.taken_at,
+                state: point.state,
+                policy: point.policy.as_ref().map(ToString::to_string),
+                verdict: decision.fate,
+                reasons: WhyView::all(decision, policies),
+                goes: going.is_some(),
+                keeps_logs: going.is_some_and(|going| going.keeps_logs),
+            }
+        });
+        let segments = known.segments.iter().zip(&known.decisions.segments).rev();
+        let segments = segments.map(|(segment, decision)| SegmentVerdict {
+            segment: segment.id,
+            from: segment.range.start().0,
+            to: segment.range.end().0,
+            taken_at: segment.taken_at,
+            verdict: decision.fate,
+            reasons: WhyView::all(decision, policies),
+        });
+        Self {
+            database: known.database,
+            name: known.name.clone(),
+            points: points.collect(),
+            segments: segments.collect(),
+        }
+    }
+
+    pub(super) fn write(&self, text: &mut String) {
+        let _ = writeln!(text, "{}", self.name);
+        for point in &self.points {
+            point.write(text);
+        }
+        for segment in &self.segments {
+            let _ = writeln!(
+                text,
+                "  {:<8}logs {} to {}  {}",
+                segment.verdict,
+                segment.from,
+                segment.to,
+                text::time(segment.taken_at)
+            );
+            write_reasons(text, &segment.reasons);
+        }
+    }
+}
+
+impl PointVerdict {
+    fn write(&self, text: &mut String) {
+        let verdict = if self.goes { Fate::Delete } else { self.verdict };
+        let policy = self.policy.as_deref().map_or_else(String::new, |name| format!("  {name}"));
+        let at = text::time(self.taken_at);
+        let _ = write!(text, "  {verdict:<8}point {}  {at}{policy}", self.point);
+        if self.state != PointState::Available {
+            let _ = write!(text, ", {}", self.state);
+        }
+        if self.keeps_logs {
+            text.push_str("; its logs stay");
+        }
+        text.push('\n');
+        write_reasons(text, &self.reasons);
+    }
+}
+
 impl PruneView {
     pub(crate) fn of(table: &RetentionTable, job: Option<&Job>) -> Self {
-        let database = |known: &DatabaseRetention| {
-            let points = known.points.iter().zip(&known.decisions.points).rev();
-            let points = points.map(|(point, decision)| {
-                let going = known.order.points.get(&point.id);
-                PointVerdict {
-                    point: point.id,
-                    taken_at: point.taken_at,
-                    state: point.state,
-                    policy: point.policy.as_ref().map(ToString::to_string),
-                    verdict: decision.fate,
-                    reasons: WhyView::all(decision, &table.policies),
-                    goes: going.is_some(),
-                    keeps_logs: going.is_some_and(|going| going.keeps_logs),
-                }
-            });
-            let segments = known.segments.iter().zip(&known.decisions.segments).rev();
-            let segments = segments.map(|(segment, decision)| SegmentVerdict {
-                segment: segment.id,
-                from: segment.range.start().0,
-                to: segment.range.end().0,
-                taken_at: segment.taken_at,
-                verdict: decision.fate,
-                reasons: WhyView::all(decision, &table.policies),
-            });
-            DatabaseView {
-                database: known.database,
-                name: known.name.clone(),
-                points: points.collect(),
-                segments: segments.collect(),
-            }
-        };
         Self {
             dry_run: job.is_none(),
             at: table.at,
             next_due: table.next_due(),
-            databases: table.databases.iter().map(database).collect(),
+            databases: DatabaseView::all(table),
             job: job.map(JobView::of),
         }
     }
@@ -150,33 +193,7 @@ impl Report for PruneView {
             text.push_str("there are no restore points\n");
         }
         for database in &self.databases {
-            let _ = writeln!(text, "{}", database.name);
-            for point in &database.points {
-                let verdict = if point.goes { Fate::Delete } else { point.verdict };
-                let policy =
-                    point.policy.as_deref().map_or_else(String::new, |name| format!("  {name}"));
-                let at = text::time(point.taken_at);
-                let _ = write!(text, "  {verdict:<8}point {}  {at}{policy}", point.point);
-                if point.state != PointState::Available {
-                    let _ = write!(text, ", {}", point.state);
-                }
-                if point.keeps_logs {
-                    text.push_str("; its logs stay");
-                }
-                text.push('\n');
-                write_reasons(text, &point.reasons);
-            }
-            for segment in &database.segments {
-                let _ = writeln!(
-                    text,
-                    "  {:<8}logs {} to {}  {}",
-                    segment.verdict,
-                    segment.from,
-                    segment.to,
-                    text::time(segment.taken_at)
-                );
-                write_reasons(text, &segment.reasons);
-            }
+            database.write(text);
         }
         if let Some(due) = self.next_due {
             let _ = writeln!(text, "the next lock is over at {}", text::time(due));

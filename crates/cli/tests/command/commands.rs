@@ -87,6 +87,8 @@ fn every_document_has_its_form() {
     check("policy_list", 0, &["policy", "list"]);
     check("group_list", 0, &["group", "list"]);
     check("backup_dry_run", 0, &["backup", "--database", "DB01", "--dry-run"]);
+    let pruned = ["backup", "--database", "DB01", "--prune", "--dry-run"];
+    check("backup_dry_run_prune", 0, &pruned);
     check("backup", 0, &["backup", "--database", "DB01"]);
     check("restore_dry_run", 0, &["restore", "latest:DB02", "--to", "back", "--dry-run"]);
     check("restore", 0, &["restore", "latest:DB02", "--to", "back"]);

@@ -9,6 +9,7 @@
 //!                      quiesce.*:  new run ───┘
 //! ```
 
+mod ahead;
 pub(crate) mod compile;
 pub(crate) mod judge;
 pub(crate) mod logs;
@@ -16,6 +17,8 @@ pub(crate) mod points;
 mod rounds;
 pub(crate) mod session;
 pub(crate) mod snapshots;
+
+pub use self::ahead::DryRun;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +55,12 @@ impl Stillpoint {
     /// catalogue that cannot be read. What concerns one database is in the plan.
     pub async fn plan(&self, request: &BackupRequest) -> Result<BackupPlan, Error> {
         let survey = Survey::take(self, &self.cx(), request).await?;
-        self.plan_round(request, &survey, self.new_job_id(), &Round::first(&Rounds::default()))
+        self.first_plan(request, &survey)
+    }
+
+    /// The plan of a job that there is not.
+    fn first_plan(&self, request: &BackupRequest, survey: &Survey) -> Result<BackupPlan, Error> {
+        self.plan_round(request, survey, self.new_job_id(), &Round::first(&Rounds::default()))
     }
 
     /// The plans that the engine would be given, one for each set of [`plan`](Self::plan): every step with its retries, its
@@ -62,12 +70,7 @@ impl Stillpoint {
     /// As [`plan`](Self::plan).
     pub async fn engine_plans(&self, request: &BackupRequest) -> Result<Vec<Plan>, Error> {
         let survey = Survey::take(self, &self.cx(), request).await?;
-        let plan = self.plan_round(
-            request,
-            &survey,
-            self.new_job_id(),
-            &Round::first(&Rounds::default()),
-        )?;
+        let plan = self.first_plan(request, &survey)?;
         let compiled = plan.sets.iter().map(|set| compile(&self.sources(&survey, &plan, set)));
         Ok(compiled.collect::<Result<_, Failure>>()?)
     }

@@ -3,22 +3,28 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use stillpoint::context::ErrorFacts as _;
 use stillpoint::model::availability::Reason;
 use stillpoint::model::group::{ResourceGroup, Selector};
 use stillpoint::model::id::GroupId;
+use stillpoint::model::inventory::CopyStatus;
 use stillpoint::model::job::{JobState, RunEnd, RunState};
-use stillpoint::model::policy::{LogRetention, Retention};
+use stillpoint::model::kind::BackupKind;
+use stillpoint::model::planning::Mode;
+use stillpoint::model::point::PointState;
+use stillpoint::model::policy::{Gfs, LogRetention, Retention};
 use stillpoint::model::request::{BackupRequest, Target};
 use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
+use stillpoint::model::retention::{Fate, Why};
 use stillpoint::model::schedule::{AttachmentId, Rule, Schedule, Zone};
 use stillpoint::model::strategy::Assumptions;
 use stillpoint::model::topology::Protection;
 use stillpoint::workflow::testing::Sim;
-use stillpoint_testkit::{CopySpec, DatabaseSpec, Fault, VolumeSpec, World};
+use stillpoint_testkit::{Change, CopySpec, DatabaseSpec, Fault, VolumeSpec, World};
 use uuid::Uuid;
 
 use crate::common::{BOTH, HOST, key, pause, request, stillpoint, two_arrays};
-use crate::site::policy;
+use crate::site::{Site, policy};
 
 /// Databases of which each has data and logs on one volume.
 fn one_volume_each(databases: u32) -> World {
@@ -84,6 +90,112 @@ fn s01_seven_steps() {
             });
         }
     }
+}
+
+#[test]
+fn s04_dry_run() {
+    let sim = Sim::new(4);
+    let site = Site::new(&sim);
+    let weekly = policy(1, "week", Retention::count(7));
+    sim.run(async {
+        site.save(&[&weekly]).await;
+        site.daily(7, &weekly).await;
+        let before = site.points().await;
+        let (shots, jobs) = (site.world.snapshots(), site.this.jobs().await.unwrap());
+
+        let mut ask = BackupRequest::new(key("next"), request("next").target, weekly.id);
+        ask.prune = true;
+        let dry = site.this.dry_run(&ask).await.unwrap();
+        let (plan, table) = (dry.plan, dry.retention.unwrap());
+        let [set] = plan.sets.as_slice() else { panic!("{plan:#?}") };
+        assert!(set.claims.iter().any(|claim| claim.mode == Mode::Exclusive), "{set:#?}");
+        assert_eq!((set.snapshots.len(), plan.truncates()), (2, true));
+        let [known] = table.databases.as_slice() else { panic!("{table:#?}") };
+        let going: Vec<_> = known.order.points.keys().copied().collect();
+        assert_eq!(going, [before[0].id], "the oldest");
+        let why = |id| {
+            let of = known.decisions.points.iter().find(|decision| decision.what == id).unwrap();
+            (of.fate, of.reasons.as_slice())
+        };
+        let rule = Why::NoRule { policy: weekly.id };
+        assert_eq!(why(before[0].id), (Fate::Delete, &[rule][..]));
+        let (fate, reasons) = why(set.members[0].point);
+        assert_eq!((fate, &reasons[0]), (Fate::Keep, &Why::NewestGood), "{reasons:?}");
+        // Nothing has changed by that.
+        assert_eq!(site.points().await, before);
+        assert_eq!((site.world.snapshots(), site.this.jobs().await.unwrap()), (shots, jobs));
+
+        // And that is what happens.
+        let job = site.this.backup(ask).await.unwrap().wait().await;
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        let stay: Vec<_> = before[1..].iter().map(|point| point.id).collect();
+        assert_eq!(site.ids().await[..6], stay);
+        assert_eq!(site.ids().await.len(), 7);
+        // The plan holds for as long as there is what it was made for.
+        let now = async || site.this.discover().await.unwrap().inventory;
+        assert_eq!(plan.check_fresh(&now().await), Ok(()));
+        let copy = site.world.active("DB01");
+        site.world.change(&Change::Status { copy, status: CopyStatus::Dismounted });
+        let stale = plan.check_fresh(&now().await).unwrap_err();
+        assert_eq!(stale.code(), "plan.stale");
+    });
+}
+
+#[test]
+fn what_a_dry_run_says_of_the_prune_after_a_backup_is_what_it_does() {
+    let fulls = |count, logs| {
+        let mut policy = policy(1, "fulls", Retention::count(count));
+        policy.log_retention = logs;
+        policy
+    };
+    let mut grid = policy(1, "grid", Retention::default());
+    grid.retention.gfs = Some(Gfs { hourly: 3, daily: 2, ..Gfs::default() });
+    let mut days = policy(1, "days", Retention::default());
+    (days.retention.within_days, days.log_retention) = (Some(1), LogRetention::Days(1));
+    let policies = [fulls(3, LogRetention::None), fulls(2, LogRetention::Days(2)), grid, days];
+    let mut kept_logs = 0;
+    for (seed, rules) in (40..).zip(policies) {
+        let sim = Sim::new(seed);
+        let site = Site::new(&sim);
+        sim.run(async {
+            site.save(&[&rules]).await;
+            let mut deleted = 0;
+            for nth in 0..24 {
+                let name = format!("backup-{nth}");
+                let mut ask = BackupRequest::new(key(&name), request("all").target, rules.id);
+                ask.prune = true;
+                if nth % 3 != 0 {
+                    ask.kind = Some(BackupKind::Log);
+                }
+                let dry = site.this.dry_run(&ask).await.unwrap();
+                let (plan, told) = (dry.plan, dry.retention.unwrap());
+                let before = told.databases[0].points.clone();
+                let job = site.this.backup(ask).await.unwrap().wait().await;
+                assert_eq!(job.state(), JobState::Succeeded, "{}: {nth}: {job:#?}", rules.name);
+                let now = site.table().await.points;
+                let is_new = |id| plan.sets[0].members.iter().any(|member| member.point == id);
+                for point in before.iter().filter(|point| !is_new(point.id)) {
+                    let going = told.databases[0].order.points.get(&point.id);
+                    let after = now.iter().find(|known| known.id == point.id);
+                    let what = format!("{}: {nth}: {point:#?} {going:?}", rules.name);
+                    match (going, after) {
+                        (None, Some(after)) => assert_eq!(after.state, point.state, "{what}"),
+                        (Some(going), None) => assert!(!going.keeps_logs, "{what}"),
+                        (Some(going), Some(after)) => {
+                            assert!(going.keeps_logs, "{what}");
+                            assert_eq!(after.state, PointState::LogsOnly, "{what}");
+                            kept_logs += 1;
+                        }
+                        (None, None) => panic!("{what}"),
+                    }
+                    deleted += u32::from(going.is_some());
+                }
+                site.pass(Duration::from_hours(3)).await;
+            }
+            assert!(deleted >= 5, "{}: {deleted}", rules.name);
+        });
+    }
+    assert!(kept_logs > 0);
 }
 
 #[test]
