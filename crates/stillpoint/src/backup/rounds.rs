@@ -1,11 +1,12 @@
 //! The plannings of a backup job: what went out of date is planned again, and what a restore has once that is over.
 //!
 //! ```text
-//!   round ─ look ─ plan ─┬─ sets, each carried out ─ those whose plan went out of date: a round
+//!   round ─ look ─ plan ─┬─ a set, carried out ─ its plan went out of date: a round of its databases
+//!                        ├─ …
 //!                        └─ held by restores ─ wait ─ a round of their own
 //! ```
 //!
-//! Both go on side by side: who is not restored does not wait for who is.
+//! All go on side by side: who is not restored does not wait for who is, and who is planned again for nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -77,8 +78,8 @@ pub(super) struct Round {
     pub(super) number: u32,
     /// What is planned, wherever its copies are now; none if it is what the request is about.
     again: Option<BTreeSet<DatabaseId>>,
-    /// The runs that it takes the place of.
-    stale: Vec<Stale>,
+    /// The run that it takes the place of.
+    stale: Option<Stale>,
     /// What has waited for a restore, and is planned for the first time since.
     waited: BTreeSet<DatabaseId>,
     /// Sets give way to restores of some of their databases.
@@ -97,7 +98,7 @@ impl Round {
         Self {
             number: rounds.next(),
             again: None,
-            stale: Vec::new(),
+            stale: None,
             waited: BTreeSet::new(),
             gives_way: true,
             done: BTreeSet::new(),
@@ -112,26 +113,32 @@ impl Round {
         Self { again, waited, gives_way: false, ..Self::first(rounds) }
     }
 
-    /// That of what went out of date; none if nothing did, or too often.
-    fn of_stale(mut self, rounds: &Rounds, sets: &[SetPlan], ends: &[SetOutcome]) -> Option<Self> {
-        let mut stale = Vec::new();
-        for (set, outcome) in sets.iter().zip(ends) {
-            let copies = set.members.iter().map(|member| &member.copy);
-            match outcome {
-                SetOutcome::Stale(run) => {
-                    let databases = copies.map(|copy| copy.database).collect();
-                    stale.push(Stale { run: *run, databases });
-                }
-                SetOutcome::Over | SetOutcome::Stopped => self.done.extend(copies.cloned()),
-            }
-        }
+    /// That of the set whose run went out of date, of those that were planned with it; none if it did so too often. What the
+    /// others have is theirs, whatever becomes of it.
+    fn of_stale(
+        &self,
+        rounds: &Rounds,
+        planned: &[SetPlan],
+        set: &SetPlan,
+        run: RunId,
+    ) -> Option<Self> {
         let tries = self.tries + 1;
-        if stale.is_empty() || tries == ROUNDS {
+        if tries == ROUNDS {
             return None;
         }
-        let again = stale.iter().flat_map(|stale| stale.databases.iter().copied()).collect();
-        let (number, waited) = (rounds.next(), BTreeSet::new());
-        Some(Self { number, again: Some(again), stale, waited, tries, ..self })
+        let others = planned.iter().filter(|other| other.run != set.run);
+        let theirs = others.flat_map(|other| &other.members).map(|member| member.copy.clone());
+        let databases: BTreeSet<_> = set.members.iter().map(|m| m.copy.database).collect();
+        Some(Self {
+            number: rounds.next(),
+            again: Some(databases.clone()),
+            stale: Some(Stale { run, databases }),
+            waited: BTreeSet::new(),
+            gives_way: self.gives_way,
+            done: self.done.iter().cloned().chain(theirs).collect(),
+            has_made_room: self.has_made_room,
+            tries,
+        })
     }
 
     /// The databases that it is about, if it is not the first.
@@ -139,7 +146,7 @@ impl Round {
         self.again.as_ref()
     }
 
-    /// The runs that a set takes the place of.
+    /// The run that a set takes the place of.
     fn superseded_by(&self, set: &SetPlan) -> Vec<RunId> {
         let of_set = |stale: &&Stale| stale.databases.iter().any(|database| has(set, *database));
         self.stale.iter().filter(of_set).map(|stale| stale.run).collect()
@@ -162,23 +169,24 @@ impl Stillpoint {
             let sets = without(&plan.sets, &round.done, &held);
             note_plan(live, &plan, &sets, &round, &held);
             let later = self.later(request, live, rounds, &held);
-            let now = async {
-                let sets_done = sets.iter().map(|set| {
-                    self.carry_out_set(&survey, &plan, set, live, round.superseded_by(set))
-                });
-                let ends = join_all(sets_done).await;
-                let is_short = ends.contains(&SetOutcome::Stopped);
-                match round.of_stale(rounds, &sets, &ends) {
-                    Some(_) if live.cancel_token().is_cancelled() => Ok(true),
-                    Some(next) => {
-                        let carried = self.round(request, live, rounds, next).await;
-                        carried.map(|carried| carried.is_short || is_short)
-                    }
-                    None => Ok(is_short),
+            let now = sets.iter().map(|set| async {
+                let supersedes = round.superseded_by(set);
+                let run = match self.carry_out_set(&survey, &plan, set, live, supersedes).await {
+                    SetOutcome::Over => return Ok::<bool, Error>(false),
+                    SetOutcome::Stopped => return Ok(true),
+                    SetOutcome::Stale(run) => run,
+                };
+                let Some(next) = round.of_stale(rounds, &sets, set, run) else { return Ok(false) };
+                if live.cancel_token().is_cancelled() {
+                    return Ok(true);
                 }
-            };
-            let (now, later) = join(now, later).await;
-            let is_short = now? | later?;
+                Ok(self.round(request, live, rounds, next).await?.is_short)
+            });
+            let (now, later) = join(join_all(now), later).await;
+            let mut is_short = later?;
+            for set in now {
+                is_short |= set?;
+            }
             Ok(Carried { is_short, policy: survey.policy })
         })
     }
@@ -357,17 +365,16 @@ fn note_plan(
             job.failure = Some(nothing(plan));
         }
         // A run that another one takes the place of no longer counts. What the other one leaves out of it does.
-        for stale in &round.stale {
-            let taken = |database: &DatabaseId| sets.iter().any(|set| has(set, *database));
-            if !stale.databases.iter().any(taken) {
-                continue;
-            }
-            for (database, failure) in plan.refused() {
-                let Some(id) = database.database else { continue };
-                if stale.databases.contains(&id) && !taken(&id) {
-                    let member = JobMember::skipped(id, database.name.clone(), failure.clone());
-                    job.skipped.push(member);
-                }
+        let Some(stale) = &round.stale else { return };
+        let taken = |database: &DatabaseId| sets.iter().any(|set| has(set, *database));
+        if !stale.databases.iter().any(taken) {
+            return;
+        }
+        for (database, failure) in plan.refused() {
+            let Some(id) = database.database else { continue };
+            if stale.databases.contains(&id) && !taken(&id) {
+                let member = JobMember::skipped(id, database.name.clone(), failure.clone());
+                job.skipped.push(member);
             }
         }
     });

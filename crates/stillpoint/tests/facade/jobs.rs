@@ -162,6 +162,39 @@ fn planning_again_backs_up_only_what_went_out_of_date() {
     });
 }
 
+#[test]
+fn what_went_out_of_date_is_planned_again_beside_the_sets_that_did_not() {
+    let (sim, world) = (Sim::new(11), crossed());
+    // Of the set that goes on: the other one is still to be planned.
+    world.faults().on("complete").nth(1).inject(Fault::fail(Trouble::timed_out()));
+    sim.run(async {
+        let mut timeouts = Timeouts::default();
+        timeouts.attempts = 1;
+        let this = builder(&sim, &world, Coordination::Engine, |engine| engine);
+        let this = this.timeouts(timeouts).build().unwrap();
+        let mut policy = policy();
+        policy.selection = CopySelection::ActiveOnly;
+        this.save_policy(&policy).await.unwrap();
+        let (database, to) = (world.database("DB01"), world.active("DB02").host);
+        let moved = Change::FailOver { database, to: to.clone() };
+        let rule = world.faults().on("inventory").step("detached").nth(1).after_effect();
+        rule.inject(Fault::Change(moved));
+        let handle = this.backup(request("moved")).await.unwrap();
+        // The other set waits for a person, and nobody waits for that.
+        let job = handle.settled().await;
+        assert_eq!(job.state(), JobState::Parked, "{job:#?}");
+        let states: Vec<_> = job.runs.iter().map(|run| run.state).collect();
+        assert_eq!(states.len(), 3, "{job:#?}");
+        assert_eq!(states[2], RunState::Ended(RunEnd::Succeeded), "{job:#?}");
+        let copy = CopyId::new(database, to);
+        assert_eq!(job.runs[2].members[0].copy.as_ref(), Some(&copy));
+        let parked = job.runs.iter().find(|run| run.state == RunState::Parked).unwrap();
+        assert_eq!(parked.members[0].name, "DB02");
+        drop(this.abandon(parked.run, "op").await.unwrap());
+        assert_eq!(handle.wait().await.tally(), (2, 2));
+    });
+}
+
 /// A side that does not do what it should while a backup is planned.
 async fn planned_badly(this: &Stillpoint, world: &World, what: &str) -> Job {
     let handle = this.backup(request(what)).await.unwrap();
