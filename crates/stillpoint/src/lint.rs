@@ -14,6 +14,7 @@ use stillpoint_model::strategy::{
 
 use crate::Stillpoint;
 use crate::bounds::within;
+use crate::draft::Draft;
 use crate::error::Error;
 use crate::survey::Discovery;
 
@@ -41,25 +42,17 @@ impl LintReport {
     }
 }
 
-/// Something that is about to be saved.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Change<'a> {
-    Policy(&'a Policy),
-    Group(&'a ResourceGroup),
-    Schedule(&'a StoredSchedule),
-}
-
 /// What is wanted, as the catalogue has it.
 #[derive(Debug, Clone)]
-struct Wanted {
-    groups: Vec<ResourceGroup>,
-    policies: Vec<Policy>,
-    schedules: Vec<StoredSchedule>,
+pub(crate) struct Wanted {
+    pub(crate) groups: Vec<ResourceGroup>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) schedules: Vec<StoredSchedule>,
     now: DateTime<Utc>,
 }
 
 impl Wanted {
-    async fn read(this: &Stillpoint) -> Result<Self, Error> {
+    pub(crate) async fn read(this: &Stillpoint) -> Result<Self, Error> {
         let (groups, policies) = (this.groups().await?, this.policies().await?);
         let (schedules, now) = (this.schedules().await?, this.seams().clock.now());
         Ok(Self { groups, policies, schedules, now })
@@ -69,24 +62,28 @@ impl Wanted {
         Strategy::new(&self.groups, &self.policies, &self.schedules, self.now)
     }
 
-    fn with(&self, change: Change<'_>) -> Self {
+    /// The same once a draft is saved.
+    pub(crate) fn with(&self, draft: &Draft) -> Self {
         let mut all = self.clone();
-        match change {
-            Change::Policy(new) => put(&mut all.policies, new, |known| known.id == new.id),
-            Change::Group(new) => put(&mut all.groups, new, |known| known.id == new.id),
-            Change::Schedule(new) => put(&mut all.schedules, new, |known| known.id == new.id),
+        for new in &draft.policies {
+            put(&mut all.policies, new, |known| known.id == new.id);
+        }
+        for new in &draft.groups {
+            put(&mut all.groups, new, |known| known.id == new.id);
+        }
+        for new in &draft.schedules {
+            put(&mut all.schedules, new, |known| known.id == new.id);
         }
         all
     }
 
-    /// The groups of which a change changes what is kept.
-    fn concerned(&self, change: Change<'_>) -> Vec<GroupId> {
-        let is_concerned = |group: &&ResourceGroup| match change {
-            Change::Policy(policy) => group.policies.contains(&policy.id),
-            Change::Group(new) => group.id == new.id,
-            Change::Schedule(stored) => {
-                group.attachments.iter().any(|attached| attached.schedule == stored.id)
-            }
+    /// The groups of which a draft changes what is kept.
+    fn concerned(&self, draft: &Draft) -> Vec<GroupId> {
+        let is_concerned = |group: &&ResourceGroup| {
+            let mut schedules = group.attachments.iter().map(|attached| attached.schedule);
+            draft.policies.iter().any(|new| group.policies.contains(&new.id))
+                || draft.groups.iter().any(|new| new.id == group.id)
+                || schedules.any(|id| draft.schedules.iter().any(|new| new.id == id))
         };
         self.groups.iter().filter(is_concerned).map(|group| group.id).collect()
     }
@@ -156,11 +153,14 @@ impl Stillpoint {
     /// What nobody can say is no reason to refuse: the linter tells of it.
     ///
     /// # Errors
-    /// `retention.snapshot_budget_exceeded`; of the catalogue.
-    pub(crate) async fn check_budget(&self, change: Change<'_>) -> Result<(), Error> {
-        let before = Wanted::read(self).await?;
-        let after = before.with(change);
-        let concerned = after.concerned(change);
+    /// `retention.snapshot_budget_exceeded`.
+    pub(crate) async fn check_budget(
+        &self,
+        draft: &Draft,
+        before: &Wanted,
+        after: &Wanted,
+    ) -> Result<(), Error> {
+        let concerned = after.concerned(draft);
         if !after.has_rules(&concerned) {
             return Ok(());
         }

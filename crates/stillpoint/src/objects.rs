@@ -13,9 +13,8 @@ use stillpoint_model::topology::Topology;
 use stillpoint_model::window::RecoveryWindow;
 
 use crate::Stillpoint;
+use crate::draft::Draft;
 use crate::error::Error;
-use crate::hooks::no_runner;
-use crate::lint::Change;
 
 impl Stillpoint {
     /// Stores a policy; a changed one as its next version.
@@ -25,13 +24,7 @@ impl Stillpoint {
     /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails; `retention.snapshot_budget_exceeded` where it
     /// would keep more snapshots of a volume of one of its groups than that can hold.
     pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
-        policy.check().map_err(stillpoint_model::planning::PlanError::Policy)?;
-        for hook in &policy.hooks {
-            let runner = self.services().hooks.as_ref().ok_or_else(|| no_runner(hook))?;
-            runner.check(&self.cx(), hook).await?;
-        }
-        self.check_budget(Change::Policy(policy)).await?;
-        Ok(self.services().catalog.put_policy(policy).await?)
+        self.save_draft(&Draft { policies: vec![policy.clone()], ..Draft::default() }).await
     }
 
     /// The newest version of a policy.
@@ -56,11 +49,7 @@ impl Stillpoint {
     /// When it breaks a rule of its own, or the catalogue fails; `retention.snapshot_budget_exceeded` where its policies would
     /// keep more snapshots of a volume than that can hold.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
-        group.check().map_err(stillpoint_model::planning::PlanError::Group)?;
-        self.check_budget(Change::Group(group)).await?;
-        let before = self.group(group.id).await?;
-        self.services().catalog.put_group(group).await?;
-        self.keep_ledgers(before.as_ref(), Some(group)).await
+        self.save_draft(&Draft { groups: vec![group.clone()], ..Draft::default() }).await
     }
 
     /// A resource group.

@@ -10,8 +10,8 @@ use stillpoint_model::schedule::{
 };
 
 use crate::Stillpoint;
+use crate::draft::Draft;
 use crate::error::Error;
-use crate::lint::Change;
 
 /// How often a ledger that somebody else writes at the same time is tried again.
 const TRIES: u32 = 16;
@@ -63,11 +63,8 @@ impl Stillpoint {
     /// When it breaks a rule of its own (`schedule.zone_unknown`, `schedule.never_fires`, …), `schedule.name_taken`, and of the
     /// catalogue.
     pub async fn create_schedule(&self, schedule: Schedule) -> Result<StoredSchedule, Error> {
-        schedule.check()?;
         let id = ScheduleId(self.seams().ids.uuid());
-        let stored = StoredSchedule::new(id, self.seams().clock.now(), schedule);
-        self.services().catalog.put_schedule(&stored).await?;
-        Ok(stored)
+        self.save_schedule(StoredSchedule::new(id, self.seams().clock.now(), schedule)).await
     }
 
     /// Changes a schedule, which makes its next version; one that says the same is left as it is. What was due before the change
@@ -87,9 +84,12 @@ impl Stillpoint {
             return Ok(known);
         }
         let next = known.edit(schedule, self.seams().clock.now())?;
-        self.check_budget(Change::Schedule(&next)).await?;
-        self.services().catalog.put_schedule(&next).await?;
-        Ok(next)
+        self.save_schedule(next).await
+    }
+
+    async fn save_schedule(&self, stored: StoredSchedule) -> Result<StoredSchedule, Error> {
+        self.save_draft(&Draft { schedules: vec![stored.clone()], ..Draft::default() }).await?;
+        Ok(stored)
     }
 
     /// The newest version of a schedule.
@@ -323,6 +323,6 @@ async fn settled(
     Ok(matches!(answers.first(), Some(Settling::Done(_))))
 }
 
-pub(crate) fn no_schedule(id: ScheduleId) -> Error {
+fn no_schedule(id: ScheduleId) -> Error {
     Error::NotFound { kind: "schedule", id: id.to_string() }
 }

@@ -3,8 +3,12 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use stillpoint::Draft;
+use stillpoint::context::Seams;
 use stillpoint::model::group::{Attachment, ResourceGroup};
 use stillpoint::model::id::{GroupId, PolicyId, ScheduleId};
+use stillpoint::model::policy::Policy;
+use stillpoint::model::schedule::{Schedule, StoredSchedule};
 
 use super::tell;
 use crate::args::rules::{ExportArgs, ImportArgs};
@@ -56,14 +60,21 @@ pub(super) async fn import(args: &ImportArgs, places: &Places, out: Out) -> Outc
     let site = Site::open(places, absent).await?;
     let mut view = ImportView::new(args.dry_run);
     names_are_there(&site, &document).await?;
+    let known = Known::read(&site).await?;
+    let mut draft = Draft::default();
     for policy in &document.policies {
-        view.policies.push(import_policy(&site, policy, args.dry_run).await?);
+        view.policies.push(known.import_policy(&mut draft, policy)?);
     }
     for schedule in &document.schedules {
-        view.schedules.push(import_schedule(&site, schedule, args.dry_run).await?);
+        view.schedules.push(known.import_schedule(&mut draft, schedule)?);
     }
     for entry in &document.groups {
-        view.groups.push(import_group(&site, entry, args.dry_run).await?);
+        view.groups.push(known.import_group(&mut draft, entry));
+    }
+    if args.dry_run {
+        site.stillpoint.check_draft(&draft).await?;
+    } else {
+        site.stillpoint.save_draft(&draft).await?;
     }
     tell(out, &view, Exit::Done, None)
 }
@@ -105,90 +116,88 @@ fn same(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
 }
 
-async fn import_policy(
-    site: &Site,
-    wanted: &stillpoint::model::policy::Policy,
-    dry: bool,
-) -> Outcome<Became> {
-    let this = &site.stillpoint;
-    let known = this.policies().await?.into_iter().find(|known| same(&known.name, &wanted.name));
-    let mut next = wanted.clone();
-    let became = if let Some(known) = known {
-        (next.id, next.version) = (known.id, known.version);
-        if next == known {
-            return Ok(Became::unchanged(&next.name));
-        }
-        next = known.edit(next)?;
-        Became::changed(&next.name)
-    } else {
-        next.id = PolicyId(this.seams().ids.uuid());
-        Became::created(&next.name)
-    };
-    if !dry {
-        this.save_policy(&next).await?;
-    }
-    Ok(became)
+/// What there is already.
+struct Known<'s> {
+    seams: &'s Seams,
+    policies: Vec<Policy>,
+    schedules: Vec<StoredSchedule>,
+    groups: Vec<ResourceGroup>,
 }
 
-async fn import_schedule(
-    site: &Site,
-    wanted: &stillpoint::model::schedule::Schedule,
-    dry: bool,
-) -> Outcome<Became> {
-    let this = &site.stillpoint;
-    let all = this.schedules().await?;
-    let known = all.into_iter().find(|known| same(&known.schedule.name, &wanted.name));
-    match known {
-        Some(known) if known.schedule == *wanted => Ok(Became::unchanged(&wanted.name)),
-        Some(known) => {
-            if !dry {
-                this.change_schedule(known.id, wanted.clone()).await?;
-            }
-            Ok(Became::changed(&wanted.name))
-        }
-        None => {
-            if !dry {
-                this.create_schedule(wanted.clone()).await?;
-            }
-            Ok(Became::created(&wanted.name))
-        }
+impl<'s> Known<'s> {
+    async fn read(site: &'s Site) -> Outcome<Self> {
+        let this = &site.stillpoint;
+        let (policies, schedules) = (this.policies().await?, this.schedules().await?);
+        Ok(Self { seams: this.seams(), policies, schedules, groups: this.groups().await? })
     }
-}
 
-async fn import_group(site: &Site, entry: &GroupEntry, dry: bool) -> Outcome<Became> {
-    let this = &site.stillpoint;
-    let (policies, schedules) = (this.policies().await?, this.schedules().await?);
-    // What a dry run has not made has no id yet, and is none that a known group has.
-    let policy = |name: &String| {
-        let known = policies.iter().find(|policy| same(&policy.name, name));
-        known.map_or(PolicyId(uuid::Uuid::nil()), |policy| policy.id)
-    };
-    let schedule = |name: &String| {
-        let known = schedules.iter().find(|known| same(&known.schedule.name, name));
-        known.map_or(ScheduleId(uuid::Uuid::nil()), |known| known.id)
-    };
-    let mut next: ResourceGroup = entry.group.clone();
-    next.policies = entry.policies.iter().map(policy).collect();
-    let hung = entry.attachments.iter();
-    next.attachments =
-        hung.map(|(on, by)| Attachment { policy: policy(on), schedule: schedule(by) }).collect();
-    let known = this.groups().await?.into_iter().find(|known| same(&known.name, &next.name));
-    let became = if let Some(known) = known {
-        next.id = known.id;
-        // Where this state file's things are is not the document's to say.
-        next.tags.retain(|tag, _| !tag.starts_with("stillpoint."));
-        let ours = known.tags.iter().filter(|(tag, _)| tag.starts_with("stillpoint."));
-        next.tags.extend(ours.map(|(tag, value)| (tag.clone(), value.clone())));
-        if next == known {
-            return Ok(Became::unchanged(&next.name));
-        }
-        Became::changed(&next.name)
-    } else {
-        next.id = GroupId(this.seams().ids.uuid());
-        Became::created(&next.name)
-    };
-    if !dry {
-        this.save_group(&next).await?;
+    fn import_policy(&self, draft: &mut Draft, wanted: &Policy) -> Outcome<Became> {
+        let mut next = wanted.clone();
+        let known = self.policies.iter().find(|known| same(&known.name, &wanted.name));
+        let became = if let Some(known) = known {
+            (next.id, next.version) = (known.id, known.version);
+            if next == *known {
+                return Ok(Became::unchanged(&next.name));
+            }
+            next = known.edit(next)?;
+            Became::changed(&next.name)
+        } else {
+            next.id = PolicyId(self.seams.ids.uuid());
+            Became::created(&next.name)
+        };
+        draft.policies.push(next);
+        Ok(became)
     }
-    Ok(became)
+
+    fn import_schedule(&self, draft: &mut Draft, wanted: &Schedule) -> Outcome<Became> {
+        let now = self.seams.clock.now();
+        let known = self.schedules.iter().find(|known| same(&known.schedule.name, &wanted.name));
+        let (next, became) = match known {
+            Some(known) if known.schedule == *wanted => {
+                return Ok(Became::unchanged(&wanted.name));
+            }
+            Some(known) => (known.edit(wanted.clone(), now)?, Became::changed(&wanted.name)),
+            None => {
+                let id = ScheduleId(self.seams.ids.uuid());
+                (StoredSchedule::new(id, now, wanted.clone()), Became::created(&wanted.name))
+            }
+        };
+        draft.schedules.push(next);
+        Ok(became)
+    }
+
+    fn import_group(&self, draft: &mut Draft, entry: &GroupEntry) -> Became {
+        // That every name is known was looked at before.
+        let policy = |name: &String| {
+            let mut all = draft.policies.iter().chain(&self.policies);
+            all.find(|policy| same(&policy.name, name)).map(|policy| policy.id)
+        };
+        let schedule = |name: &String| {
+            let mut all = draft.schedules.iter().chain(&self.schedules);
+            all.find(|known| same(&known.schedule.name, name)).map(|known| known.id)
+        };
+        let attachment = |(on, by): &(String, String)| {
+            Some(Attachment { policy: policy(on)?, schedule: schedule(by)? })
+        };
+        let mut next: ResourceGroup = entry.group.clone();
+        next.policies = entry.policies.iter().filter_map(policy).collect();
+        next.attachments = entry.attachments.iter().filter_map(attachment).collect();
+        let known = self.groups.iter().find(|known| same(&known.name, &next.name));
+        let became = if let Some(known) = known {
+            next.id = known.id;
+            // Where this state file's things are is not the document's to say.
+            next.tags.retain(|tag, _| !tag.starts_with("stillpoint."));
+            let ours = known.tags.iter().filter(|(tag, _)| tag.starts_with("stillpoint."));
+            next.tags.extend(ours.map(|(tag, value)| (tag.clone(), value.clone())));
+            if next == *known {
+                return Became::unchanged(&next.name);
+            }
+            Became::changed(&next.name)
+        } else {
+            next.id = GroupId(self.seams.ids.uuid());
+            Became::created(&next.name)
+        };
+        draft.groups.push(next);
+        became
+    }
 }

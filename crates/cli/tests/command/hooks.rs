@@ -109,7 +109,26 @@ fn what_cannot_be_a_hook_is_refused_when_it_is_imported() {
     ] {
         let (exit, shown) = import(&lab, hook);
         assert_eq!((exit, code(&shown)), (1, wanted), "{hook}: {shown:#}");
+        let (exit, shown) = lab.json(["import", "hooks.toml", "--dry-run"]);
+        assert_eq!((exit, code(&shown)), (1, wanted), "dry: {hook}: {shown:#}");
     }
+    // What is refused in the end changes nothing in the beginning.
+    let document = "format = 1\n[[policies]]\nname = \"first\"\n[[policies]]\nname = \"second\"\n\
+        hooks = [{ phase = \"always\", program = \"absent\" }]\n";
+    fs::write(lab.path("both.toml"), document).unwrap();
+    let (exit, shown) = lab.json(["import", "both.toml"]);
+    assert_eq!((exit, code(&shown)), (1, "hook.program_missing"), "{shown:#}");
+    let (_, policies) = lab.json(["policy", "list"]);
+    let names: Vec<&str> =
+        list(&policies, "policies").iter().map(|policy| text(policy, "name")).collect();
+    assert_eq!(names, ["default"]);
+    let document = "format = 1\n[[policies]]\nname = \"one\"\n[[policies]]\nname = \"ONE\"\n";
+    fs::write(lab.path("both.toml"), document).unwrap();
+    for dry in [&["import", "both.toml", "--dry-run"][..], &["import", "both.toml"]] {
+        let (exit, shown) = lab.json(dry);
+        assert_eq!((exit, code(&shown)), (1, "policy.name_taken"), "{shown:#}");
+    }
+    assert_eq!(lab.json(["policy", "list"]).1, policies);
 }
 
 #[test]

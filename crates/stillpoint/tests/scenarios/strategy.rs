@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stillpoint::context::ErrorFacts;
 use stillpoint::model::group::{Attachment, ResourceGroup, Selector};
-use stillpoint::model::id::{GroupId, VolumeRef};
+use stillpoint::model::id::{GroupId, ScheduleId, VolumeRef};
 use stillpoint::model::kind::BackupKind;
 use stillpoint::model::planning::PlanError;
 use stillpoint::model::policy::{LogRetention, Policy, Retention};
@@ -12,7 +12,7 @@ use stillpoint::model::schedule::{AttachmentId, Rule, Schedule, StoredSchedule, 
 use stillpoint::model::strategy::{Assumptions, Severity};
 use stillpoint::model::window::Why;
 use stillpoint::workflow::testing::Sim;
-use stillpoint::{Error, LintReport};
+use stillpoint::{Draft, Error, LintReport};
 use stillpoint_testkit::{Fault, Trouble};
 use uuid::Uuid;
 
@@ -108,6 +108,53 @@ fn s31_budget_at_save_time() {
         // What asks for less is saved; so is what has nothing to do with it.
         let less = fewer.edit(policy(1, "daily", Retention::count(10))).unwrap();
         site.save(&[&less, &policy(7, "other", Retention::count(1023))]).await;
+    });
+}
+
+#[test]
+fn what_is_saved_together_is_looked_at_together() {
+    let sim = Sim::new(31);
+    sim.run(async {
+        let site = Site::with_limit(&sim, Some(1023));
+        let (fulls, logs) = (policy(1, "daily", Retention::count(600)), log_policy(20));
+        let now = site.this.seams().clock.now();
+        let stored = |number, name, rule| {
+            let id = ScheduleId(Uuid::from_u128(number));
+            StoredSchedule::new(id, now, Schedule::new(name, rule, Zone::UTC))
+        };
+        let (nightly, often) = (stored(21, "nightly", daily()), stored(22, "often", hourly()));
+        let mut draft = Draft::default();
+        draft.groups = vec![group(&[(&fulls, &nightly), (&logs, &often)])];
+        // What a group refers to has to be there, or among what comes with it.
+        for refused in [site.this.check_draft(&draft).await, site.this.save_draft(&draft).await] {
+            assert_eq!(refused.unwrap_err().code(), "catalog.not_found");
+        }
+        draft.policies = vec![fulls.clone(), logs];
+        draft.schedules = vec![nightly, often];
+        for refused in [site.this.check_draft(&draft).await, site.this.save_draft(&draft).await] {
+            assert_eq!(exceeded(&refused.unwrap_err()).1, 1080);
+        }
+        assert_eq!(site.this.policies().await.unwrap(), [], "nothing was saved");
+        assert_eq!(site.this.schedules().await.unwrap(), []);
+
+        draft.policies[0] = policy(1, "daily", Retention::count(538));
+        site.this.check_draft(&draft).await.unwrap();
+        assert_eq!(site.this.groups().await.unwrap(), []);
+        site.this.save_draft(&draft).await.unwrap();
+        assert_eq!(site.this.policies().await.unwrap(), draft.policies);
+        assert_eq!(site.this.groups().await.unwrap(), draft.groups);
+        assert_eq!(site.this.attached().await.unwrap().len(), 2);
+        site.this.save_draft(&draft).await.unwrap();
+
+        // One asks for more and the other for less: together they fit, one by one they would not.
+        let mut moved = Draft::default();
+        let more = policy(1, "daily", Retention::count(890));
+        moved.policies = vec![draft.policies[0].edit(more).unwrap()];
+        assert_eq!(exceeded(&site.this.save_draft(&moved).await.unwrap_err()).1, 890 + 480);
+        let less = draft.policies[1].edit(log_policy(5)).unwrap();
+        moved.policies.push(less);
+        site.this.save_draft(&moved).await.unwrap();
+        assert_eq!(site.this.policies().await.unwrap(), moved.policies);
     });
 }
 
