@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
@@ -372,30 +372,32 @@ fn help_and_version_are_answers() {
     }
 }
 
+/// A command that copies a database of this size, and what it still has to say.
+fn preparing(megabytes: u32) -> (Lab, Child, BufReader<ChildStderr>) {
+    let lab = Lab::new();
+    let mail = lab.mail(&["DB01"]);
+    stillpoint_ese::write::ExchangeSet::new(9)
+        .with_name("big")
+        .with_base("E09")
+        .with_pages(megabytes * 32)
+        .write_to(&mail)
+        .unwrap();
+    let command = &mut lab.command(["protect", "mail"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("backup: prepare") {
+        line.clear();
+        assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the backup begins");
+    }
+    (lab, child, errors)
+}
+
 /// Like the one below, with a blow that nothing can be done about.
 #[test]
 fn the_doctor_tells_of_a_job_whose_process_was_killed() {
     for megabytes in [64, 256, 1024] {
-        let lab = Lab::new();
-        let mail = lab.mail(&["DB01"]);
-        stillpoint_ese::write::ExchangeSet::new(9)
-            .with_name("big")
-            .with_base("E09")
-            .with_pages(megabytes * 32)
-            .write_to(&mail)
-            .unwrap();
-        let mut child = lab
-            .command(["protect", "mail"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("backup: prepare") {
-            line.clear();
-            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the backup begins");
-        }
+        let (lab, mut child, _errors) = preparing(megabytes);
         child.kill().unwrap();
         if child.wait().unwrap().success() {
             continue;
@@ -417,26 +419,7 @@ fn the_doctor_tells_of_a_job_whose_process_was_killed() {
 #[test]
 fn an_interrupt_cancels_the_job_and_leaves_nothing() {
     for megabytes in [64, 256, 1024] {
-        let lab = Lab::new();
-        let mail = lab.mail(&["DB01"]);
-        stillpoint_ese::write::ExchangeSet::new(9)
-            .with_name("big")
-            .with_base("E09")
-            .with_pages(megabytes * 32)
-            .write_to(&mail)
-            .unwrap();
-        let mut child = lab
-            .command(["protect", "mail"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("backup: prepare") {
-            line.clear();
-            assert_ne!(errors.read_line(&mut line).unwrap(), 0, "the backup begins");
-        }
+        let (lab, mut child, mut errors) = preparing(megabytes);
         let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(sent.success());
         let mut rest = String::new();

@@ -134,6 +134,14 @@ fn a_job_is_not_settled_while_a_set_pauses_before_its_retry() {
     });
 }
 
+/// As soon as a plan has seen what there is, the first database moves to where the second one is: what is active then.
+fn moves_once_planned(world: &World) -> CopyId {
+    let (database, to) = (world.database("DB01"), world.active("DB02").host);
+    let rule = world.faults().on("inventory").step("detached").nth(1).after_effect();
+    rule.inject(Fault::Change(Change::FailOver { database, to: to.clone() }));
+    CopyId::new(database, to)
+}
+
 #[test]
 fn planning_again_backs_up_only_what_went_out_of_date() {
     let (sim, world) = (Sim::new(11), crossed());
@@ -142,11 +150,7 @@ fn planning_again_backs_up_only_what_went_out_of_date() {
         let mut policy = policy();
         policy.selection = CopySelection::ActiveOnly;
         this.save_policy(&policy).await.unwrap();
-        // As soon as the plan has seen what there is, the first database moves to where the second one is.
-        let (database, to) = (world.database("DB01"), world.active("DB02").host);
-        let moved = Change::FailOver { database, to: to.clone() };
-        let rule = world.faults().on("inventory").step("detached").nth(1).after_effect();
-        rule.inject(Fault::Change(moved));
+        let moved = moves_once_planned(&world);
         let job = this.backup(request("moved")).await.unwrap().wait().await;
         assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
         assert_eq!(job.runs.len(), 3, "{job:#?}");
@@ -157,7 +161,7 @@ fn planning_again_backs_up_only_what_went_out_of_date() {
                 *backed_up.entry(copy.clone()).or_default() += 1;
             }
         }
-        let once = [CopyId::new(database, to), world.active("DB02")].map(|copy| (copy, 1));
+        let once = [moved, world.active("DB02")].map(|copy| (copy, 1));
         assert_eq!(backed_up, BTreeMap::from(once));
     });
 }
@@ -175,10 +179,7 @@ fn what_went_out_of_date_is_planned_again_beside_the_sets_that_did_not() {
         let mut policy = policy();
         policy.selection = CopySelection::ActiveOnly;
         this.save_policy(&policy).await.unwrap();
-        let (database, to) = (world.database("DB01"), world.active("DB02").host);
-        let moved = Change::FailOver { database, to: to.clone() };
-        let rule = world.faults().on("inventory").step("detached").nth(1).after_effect();
-        rule.inject(Fault::Change(moved));
+        let moved = moves_once_planned(&world);
         let handle = this.backup(request("moved")).await.unwrap();
         // The other set waits for a person, and nobody waits for that.
         let job = handle.settled().await;
@@ -186,8 +187,7 @@ fn what_went_out_of_date_is_planned_again_beside_the_sets_that_did_not() {
         let states: Vec<_> = job.runs.iter().map(|run| run.state).collect();
         assert_eq!(states.len(), 3, "{job:#?}");
         assert_eq!(states[2], RunState::Ended(RunEnd::Succeeded), "{job:#?}");
-        let copy = CopyId::new(database, to);
-        assert_eq!(job.runs[2].members[0].copy.as_ref(), Some(&copy));
+        assert_eq!(job.runs[2].members[0].copy.as_ref(), Some(&moved));
         let parked = job.runs.iter().find(|run| run.state == RunState::Parked).unwrap();
         assert_eq!(parked.members[0].name, "DB02");
         drop(this.abandon(parked.run, "op").await.unwrap());
