@@ -121,6 +121,9 @@ fn a_policy_without_rules_keeps_everything_and_so_does_none() {
     assert_eq!(kept(&orphaned).len(), 30);
     assert_eq!(orphaned.points[0].reasons, [Why::NoPolicy]);
     assert!(decisions.snapshots.is_empty() && orphaned.snapshots.is_empty());
+    // Nor do grids without a place let anything go.
+    let nowhere = Retention { gfs: Some(Gfs::default()), ..Retention::default() };
+    assert_eq!(kept(&decide_all(&points, &[keeping(nowhere)], later())).len(), 30);
 }
 
 #[test]
