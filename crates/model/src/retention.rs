@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::LogSegment;
 use crate::id::{PointId, PolicyId, SegmentId, SnapshotRef};
 use crate::inventory::Generation;
-use crate::point::RestorePoint;
+use crate::point::{PointState, RestorePoint};
 use crate::policy::Policy;
 use crate::schedule::Zone;
 
@@ -400,16 +400,32 @@ impl Decisions {
 /// O(n log n) for n points and segments, times the number of policies, where the logs of a stream follow each other; quadratic
 /// where it has many gaps and as many points that lack logs.
 pub fn decide(inputs: &RetentionInputs<'_>) -> Decisions {
-    decide_without(inputs, None)
+    decide_without(inputs, None, None)
+}
+
+/// The same for a prune of one policy's points alone, if one is given. What it leaves of other policies is still there after it,
+/// whatever their rules say, and keeps the logs that it can be rolled forward through.
+pub fn decide_for(inputs: &RetentionInputs<'_>, policy: Option<PolicyId>) -> Decisions {
+    decide_without(inputs, None, policy)
 }
 
 /// The same where somebody wants one point deleted, whatever its rules say.
-fn decide_without(inputs: &RetentionInputs<'_>, wanted: Option<PointId>) -> Decisions {
+fn decide_without(
+    inputs: &RetentionInputs<'_>,
+    wanted: Option<PointId>,
+    policy: Option<PolicyId>,
+) -> Decisions {
     let mut points = points::decide(inputs);
     if let Some(point) = points.iter_mut().find(|point| Some(point.what) == wanted) {
         *point = Decision { what: point.what, fate: Fate::Delete, reasons: vec![Why::Wanted] };
     }
-    let segments = segments::decide(inputs, &points);
+    let is_left = |point: &RestorePoint| {
+        point.state != PointState::Expiring && !order::is_meant(point, policy)
+    };
+    let stays = inputs.points.iter().zip(&points);
+    let stays = stays.filter(|(point, decision)| decision.is_kept() || is_left(point));
+    let stays: Vec<&RestorePoint> = stays.map(|(point, _)| point).collect();
+    let segments = segments::decide(inputs, &stays);
     points::follow_segments(inputs, &segments, &mut points);
     let snapshots = snapshots_that_go(inputs, &points, &segments);
     Decisions { points, segments, snapshots }

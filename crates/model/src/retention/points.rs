@@ -10,7 +10,7 @@ use crate::point::{PointLogs, PointState, RestorePoint, Trust};
 use crate::policy::{Gfs, Policy};
 
 /// Whether it counts: its backup is over, its storage has it, and nobody found anything wrong.
-fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
+pub(super) fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
     point.has_database()
         && !point.is_missing()
         && point.state == PointState::Available
@@ -77,17 +77,28 @@ fn keeps_by_itself(point: &RestorePoint, inputs: &RetentionInputs<'_>) -> Vec<Wh
     keeps
 }
 
-/// Of each log stream the place of the newest point, where it is suspect: a bad one is better than none.
+/// The places of suspect points of whose log stream there is none that is newer and can be had: a bad one is better than none.
 fn newest_suspects(points: &[RestorePoint]) -> impl Iterator<Item = usize> {
-    let mut newest: BTreeMap<_, usize> = BTreeMap::new();
-    for (at, point) in points.iter().enumerate().filter(|(_, point)| point.has_database()) {
-        let stream = point.logs.as_ref().map(PointLogs::chain);
-        let known = newest.entry(stream).or_insert(at);
-        if (points[*known].taken_at, points[*known].id) < (point.taken_at, point.id) {
-            *known = at;
+    let stream = |point: &RestorePoint| point.logs.as_ref().map(PointLogs::chain);
+    let mut newest: BTreeMap<_, (DateTime<Utc>, PointId)> = BTreeMap::new();
+    for point in points.iter().filter(|point| point.has_database()) {
+        // One that is not over may come to nothing.
+        if point.state == PointState::Available && !point.is_missing() {
+            let this = (point.taken_at, point.id);
+            let known = newest.entry(stream(point)).or_insert(this);
+            *known = this.max(*known);
         }
     }
-    newest.into_values().filter(|at| matches!(points[*at].trust, Trust::Suspect { .. }))
+    let suspect = points
+        .iter()
+        .enumerate()
+        .filter(|(_, point)| point.has_database() && matches!(point.trust, Trust::Suspect { .. }));
+    suspect
+        .filter(move |(_, point)| {
+            let newest = newest.get(&stream(point));
+            newest.is_none_or(|newest| *newest <= (point.taken_at, point.id))
+        })
+        .map(|(at, _)| at)
 }
 
 /// A point that the rules of its policy are about.

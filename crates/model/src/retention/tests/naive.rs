@@ -113,7 +113,10 @@ fn point_stays(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> Vec<Why> {
     }
     let stream =
         |point: &RestorePoint| point.logs.as_ref().map(|logs| (logs.signature, logs.branch));
-    let follows = newer().any(|other| other.has_database() && stream(other) == stream(point));
+    let is_there = |point: &RestorePoint| {
+        point.kind.takes_database() && point.state == PointState::Available && !point.is_missing()
+    };
+    let follows = newer().any(|other| is_there(other) && stream(other) == stream(point));
     if point.has_database() && is_suspect(point) && !follows {
         stays.push(Why::NewestOfStream);
     }
@@ -252,7 +255,11 @@ fn by_policy(
             points.retain(|point| {
                 !point.is_missing() && (!policy.kind.takes_database() || is_under(point, policy))
             });
-            points.truncate(count as usize);
+            let all = points.clone();
+            let good_after = |point: &RestorePoint| {
+                all.iter().filter(|other| is_newer(other, point) && is_good(inputs, other)).count()
+            };
+            points.retain(|point| good_after(point) < count as usize);
         }
         LogRetention::AsFulls => {}
     }
