@@ -336,6 +336,24 @@ fn truncation_that_is_pending_is_asked_about_by_the_next_backup() {
     });
 }
 
+/// A lagged copy keeps logs for days, and log backups come every hour meanwhile.
+#[test]
+fn truncation_that_is_pending_for_days_is_asked_about_behind_any_number_of_log_backups() {
+    let sim = Sim::new(71);
+    sim.run(async {
+        let site = Site::slow_to_truncate(&sim, Duration::from_hours(70));
+        let (full, logs) = (policy(1, BackupKind::FullAndLog), policy(2, BackupKind::Log));
+        site.save(&[&full, &logs]).await;
+        let first = site.backup("full", &full).await;
+        for hour in 0..40 {
+            site.pass(GENERATION).await;
+            site.backed_up(&format!("logs-{hour}"), &logs).await;
+        }
+        let told = truncation_of(&site, &first).await;
+        assert!(matches!(told, Truncation::Confirmed { .. }), "{told:?}");
+    });
+}
+
 #[test]
 fn truncation_that_cannot_be_asked_about_is_a_warning() {
     let sim = Sim::new(67);
