@@ -159,6 +159,8 @@ pub enum Why {
     },
     /// It is the newest good one of its database.
     NewestGood,
+    /// It is the newest good one that is verified, or is not to be: what is newer may turn out to be bad.
+    NewestSure,
     /// It is suspect, and there is none of its log stream that is newer.
     NewestOfStream,
     /// It is among the newest so many.
@@ -318,6 +320,7 @@ impl fmt::Display for Why {
             Self::NoPolicy => f.write_str("no policy says how long"),
             Self::KeepsAll { .. } => f.write_str("its policy keeps all"),
             Self::NewestGood => f.write_str("the newest good one"),
+            Self::NewestSure => f.write_str("the newest good one that is not still to be verified"),
             Self::NewestOfStream => f.write_str("suspect, but the newest of its log stream"),
             Self::Count { nth, of, .. } => write!(f, "number {nth} of the newest {of}"),
             Self::Within { days, .. } => write!(f, "within {days} days"),

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike, Utc};
 use super::{Decision, Fate, Period, RetentionInputs, Why, lived_through};
 use crate::id::{PointId, SegmentId};
 use crate::point::{PointLogs, PointState, RestorePoint, Trust};
-use crate::policy::{Gfs, Policy};
+use crate::policy::{Gfs, Policy, Verification};
 
 /// Whether it counts: its backup is over, its storage has it, and nobody found anything wrong.
 pub(super) fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
@@ -18,12 +18,29 @@ pub(super) fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
         && point.taken_at <= now
 }
 
+/// Whether it counts, and nothing is to be found out of it any more: its policy verifies at leisure, and has not yet.
+pub(super) fn is_sure(point: &RestorePoint, inputs: &RetentionInputs<'_>) -> bool {
+    let made_under = point.policy.as_ref().map(|policy| policy.id);
+    let is_pending = || {
+        let policy = inputs.policies.iter().find(|policy| Some(policy.id) == made_under);
+        policy.is_some_and(|policy| policy.verification == Verification::AfterCompletion)
+    };
+    is_good(point, inputs.now) && !(point.trust == Trust::Unverified && is_pending())
+}
+
 pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
     let mut keeps: Vec<Vec<Why>> =
         inputs.points.iter().map(|point| keeps_by_itself(point, inputs)).collect();
-    let good = inputs.points.iter().enumerate().filter(|(_, point)| is_good(point, inputs.now));
-    if let Some((at, _)) = good.max_by_key(|(_, point)| (point.taken_at, point.id)) {
+    let newest = |counts: &dyn Fn(&RestorePoint) -> bool| {
+        let points = inputs.points.iter().enumerate().filter(|(_, point)| counts(point));
+        points.max_by_key(|(_, point)| (point.taken_at, point.id)).map(|(at, _)| at)
+    };
+    let good = newest(&|point| is_good(point, inputs.now));
+    if let Some(at) = good {
         keeps[at].push(Why::NewestGood);
+    }
+    if let Some(at) = newest(&|point| is_sure(point, inputs)).filter(|at| Some(*at) != good) {
+        keeps[at].push(Why::NewestSure);
     }
     for at in newest_suspects(inputs.points) {
         keeps[at].push(Why::NewestOfStream);

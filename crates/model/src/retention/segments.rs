@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::points::is_good;
+use super::points::is_sure;
 use super::{Decision, RetentionInputs, Why, follows, lived_through};
 use crate::chain::LogSegment;
 use crate::fork::LogChain;
@@ -51,7 +51,7 @@ pub(super) fn decide(
         match policy.log_retention {
             LogRetention::AsFulls => rolled_through(points),
             LogRetention::FollowFulls(count) => {
-                rolled_through(&newest(points, policy, count, inputs.now));
+                rolled_through(&newest(points, policy, count, inputs));
             }
             LogRetention::Days(days) => {
                 for at in within(inputs, days) {
@@ -235,13 +235,13 @@ fn is_missing(logs: &PointLogs, segment: &LogSegment) -> bool {
     }
 }
 
-/// The newest so many good ones of a policy's own points, with those between them that do not count; of all points, for one
-/// that takes no database itself.
+/// The newest so many of a policy's own points that are known to be good, with those between them that do not count; of all points,
+/// for one that takes no database itself.
 fn newest<'a>(
     points: &[&'a RestorePoint],
     of: &Policy,
     count: u32,
-    now: DateTime<Utc>,
+    inputs: &RetentionInputs<'_>,
 ) -> Vec<&'a RestorePoint> {
     let is_own = |point: &RestorePoint| {
         point.policy.as_ref().is_some_and(|made_under| made_under.id == of.id)
@@ -256,7 +256,7 @@ fn newest<'a>(
     let mut left = count;
     points.retain(|point| {
         let is_among = left > 0;
-        left = left.saturating_sub(u32::from(is_good(point, now)));
+        left = left.saturating_sub(u32::from(is_sure(point, inputs)));
         is_among
     });
     points

@@ -316,6 +316,21 @@ fn a_suspect_one_stays_while_what_is_newer_is_missing_or_not_over() {
 }
 
 #[test]
+fn the_newest_that_is_known_to_be_good_stays_while_newer_ones_are_still_to_be_verified() {
+    let mut points = daily(4);
+    points[0].trust = Trust::Verified { at: later() };
+    points[1].trust = Trust::Verified { at: later() };
+    let mut policy = keeping(Retention::count(1));
+    assert_eq!(kept(&decide_all(&points, std::slice::from_ref(&policy), later())), [4]);
+    policy.verification = crate::policy::Verification::AfterCompletion;
+    let decisions = decide_all(&points, std::slice::from_ref(&policy), later());
+    assert_eq!(kept(&decisions), [2, 4]);
+    assert_eq!(decisions.points[1].reasons, [Why::NewestSure]);
+    points[3].trust = Trust::Verified { at: later() };
+    assert_eq!(kept(&decide_all(&points, &[policy], later())), [4]);
+}
+
+#[test]
 fn logs_follow_so_many_fulls_that_count() {
     let policies = [Policy { log_retention: LogRetention::FollowFulls(1), ..policy(1) }];
     let with = |newest: RestorePoint| {
