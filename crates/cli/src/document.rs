@@ -12,6 +12,8 @@
 //!
 //! What is left out is the default. What is written and not understood is refused: a misspelt setting would otherwise be none.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, Outcome};
@@ -174,7 +176,18 @@ fn group(mut given: Map<String, Value>) -> Outcome<GroupEntry> {
     let hung = given.remove("attachments").unwrap_or_else(|| json!([]));
     let hung: Vec<Hung> = serde_json::from_value(hung)
         .map_err(|error| wrong(format!("{place}.attachments: {error}")))?;
-    let attachments = hung.into_iter().map(|hung| (hung.policy, hung.schedule)).collect();
+    let attachments: Vec<_> = hung.into_iter().map(|hung| (hung.policy, hung.schedule)).collect();
+    for (at, (policy, schedule)) in attachments.iter().enumerate() {
+        if !policies.iter().any(|known| same(known, policy)) {
+            let what = format!("{place}.attachments: policy {policy:?} is none of the group");
+            return Err(wrong(what));
+        }
+        let before = &attachments[..at];
+        if before.iter().any(|(on, by)| same(on, policy) && same(by, schedule)) {
+            let twice = format!("schedule {schedule:?} hangs on policy {policy:?} twice");
+            return Err(wrong(format!("{place}.attachments: {twice}")));
+        }
+    }
     if given.contains_key("id") {
         return Err(wrong(format!("{place}.id is not known")));
     }
@@ -182,6 +195,22 @@ fn group(mut given: Map<String, Value>) -> Outcome<GroupEntry> {
     let mut fields = fields(&ResourceGroup::new(GroupId(uuid()), name, Vec::new()))?;
     over(&mut fields, given, &["batching"]);
     Ok(GroupEntry { group: read(&place, fields, &all)?, policies, attachments })
+}
+
+/// Whether two names are of one thing.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
+/// Refuses what is there twice: which of the two is meant nobody can say.
+fn each_once<'a>(kind: &str, names: impl Iterator<Item = &'a str>) -> Outcome<()> {
+    let mut known = BTreeSet::new();
+    for name in names {
+        if !known.insert(name.to_lowercase()) {
+            return Err(wrong(format!("{kind} {name:?} is there twice")));
+        }
+    }
+    Ok(())
 }
 
 /// What is known by name until it is brought in.
@@ -288,11 +317,15 @@ impl Document {
         if let Some(name) = all.keys().next() {
             return Err(wrong(format!("{name} is not known")));
         }
-        Ok(Self {
+        let read = Self {
             policies: policies.into_iter().map(policy).collect::<Result<_, _>>()?,
             schedules: schedules.into_iter().map(schedule).collect::<Result<_, _>>()?,
             groups: groups.into_iter().map(group).collect::<Result<_, _>>()?,
-        })
+        };
+        each_once("policy", read.policies.iter().map(|known| known.name.as_str()))?;
+        each_once("schedule", read.schedules.iter().map(|known| known.name.as_str()))?;
+        each_once("group", read.groups.iter().map(|known| known.group.name.as_str()))?;
+        Ok(read)
     }
 }
 

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::fork::LogChain;
+use crate::fork::{ChainFork, LogChain};
 use crate::id::{DatabaseId, PointId, SegmentId, SnapshotRef};
 use crate::inventory::Generation;
 use crate::point::RestorePoint;
@@ -78,7 +78,7 @@ pub enum Bound {
     },
     /// Later logs belong to another stream: the database was restored or its logs were reset.
     Forked {
-        /// When the other stream is first seen.
+        /// When the other stream is first seen, or the database was restored if nothing is stored of it.
         at: DateTime<Utc>,
     },
     /// The logs right after it are not stored any more, or never were.
@@ -138,7 +138,11 @@ pub fn reach(point: &RestorePoint, segments: &[LogSegment], circular_logging: bo
 
 /// The stored logs of a database, chain by chain, in stretches without a gap.
 #[derive(Clone, Debug, Default)]
-pub struct Chains(BTreeMap<LogChain, Stream>);
+pub struct Chains {
+    streams: BTreeMap<LogChain, Stream>,
+    /// When each branch was left for the next one.
+    left: Vec<DateTime<Utc>>,
+}
 
 /// The stored logs of one stream.
 #[derive(Clone, Debug, Default)]
@@ -226,7 +230,16 @@ impl Chains {
         for segment in segments.iter().filter(|segment| segment.database == database) {
             streams.entry(segment.chain).or_default().push(segment);
         }
-        Self(streams.into_iter().map(|(chain, of)| (chain, Stream::of(of))).collect())
+        let streams = streams.into_iter().map(|(chain, of)| (chain, Stream::of(of))).collect();
+        Self { streams, left: Vec::new() }
+    }
+
+    /// The same of a database that forked so, in this order: what was left is not gone on with, also while nothing is stored yet
+    /// of what came after it.
+    #[must_use]
+    pub fn forked(mut self, forks: &[ChainFork]) -> Self {
+        self.left = forks.iter().map(|fork| fork.at).collect();
+        self
     }
 
     /// The generation up to which all logs of a chain are stored, from the newest point on that they can be built on: a log
@@ -270,7 +283,7 @@ impl Chains {
         if circular_logging {
             return own(last, Bound::CircularLogging);
         }
-        let stream = self.0.get(&logs.chain());
+        let stream = self.streams.get(&logs.chain());
         let (mut until, mut used) = (point.taken_at, false);
         if last.is_none()
             && let Some(stream) = stream
@@ -310,12 +323,13 @@ impl Chains {
         Reach { until, last, ..own(None, bound) }
     }
 
-    /// When another chain than this one is first seen after an instant.
+    /// When another chain than this one is first seen after an instant; when this one was left, if nothing is stored of another.
     fn fork(&self, from: LogChain, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let others = self.0.iter().filter(|(chain, _)| **chain != from);
+        let left = usize::try_from(from.branch).ok().and_then(|branch| self.left.get(branch));
+        let others = self.streams.iter().filter(|(chain, _)| **chain != from);
         let first = |stream: &Stream| {
             stream.taken.get(stream.taken.partition_point(|at| *at <= after)).copied()
         };
-        others.filter_map(|(_, stream)| first(stream)).min()
+        others.filter_map(|(_, stream)| first(stream)).min().or(left.copied())
     }
 }

@@ -20,6 +20,9 @@ pub use rules::{PolicyError, check_name};
 pub const LONGEST_NAME: usize = 250;
 /// The most restore points that a retention count may keep. An ONTAP volume holds 1023 snapshots.
 pub const MOST_KEPT: u32 = 1023;
+/// The most days that anything is kept for: days may exceed what a volume holds, but more than a hundred years are a slip of the
+/// finger.
+pub const MOST_DAYS: u32 = 36_500;
 
 /// A policy at one version, as runs and restore points pin it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -171,9 +174,10 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Whether no rule would ever let anything go.
-    pub const fn keeps_all(&self) -> bool {
-        self.count.is_none() && self.within_days.is_none() && self.gfs.is_none()
+    /// Whether no rule would ever let anything go. Grids without a place are no rule.
+    pub fn keeps_all(&self) -> bool {
+        let has_grids = self.gfs.is_some_and(|gfs| gfs != Gfs::default());
+        self.count.is_none() && self.within_days.is_none() && !has_grids
     }
 
     /// Keeps the newest `count`.
@@ -368,21 +372,20 @@ impl Policy {
         {
             return Err(PolicyError::NoHosts);
         }
-        for (what, count) in [
-            ("the retention count", self.retention.count),
-            ("the retention's days", self.retention.within_days),
-            (
-                "the log retention",
-                match self.log_retention {
-                    LogRetention::FollowFulls(count) => Some(count),
-                    LogRetention::Days(days) => Some(days),
-                    LogRetention::AsFulls | LogRetention::None => None,
-                },
-            ),
-        ] {
-            // Days may exceed what a volume holds; ten years and more are a slip of the finger.
-            let most = if what.contains("days") { 36_500 } else { MOST_KEPT };
-            if count.is_some_and(|count| count == 0 || count > most) {
+        let logs = match self.log_retention {
+            LogRetention::FollowFulls(count) => Some((count, MOST_KEPT)),
+            LogRetention::Days(days) => Some((days, MOST_DAYS)),
+            LogRetention::AsFulls | LogRetention::None => None,
+        };
+        let limited = [
+            ("the retention count", self.retention.count.map(|count| (count, MOST_KEPT))),
+            ("the retention's days", self.retention.within_days.map(|days| (days, MOST_DAYS))),
+            ("the log retention", logs),
+        ];
+        for (what, limited) in limited {
+            if let Some((count, most)) = limited
+                && (count == 0 || count > most)
+            {
                 return Err(PolicyError::Retention { what, most });
             }
         }
@@ -438,6 +441,13 @@ mod tests {
             broken(|p| p.log_retention = LogRetention::FollowFulls(0)),
             "retention.out_of_range"
         );
+        assert_eq!(
+            broken(|p| p.log_retention = LogRetention::Days(36_501)),
+            "retention.out_of_range"
+        );
+        let mut years = policy();
+        years.log_retention = LogRetention::Days(10 * 365);
+        assert_eq!(years.check(), Ok(()), "days are no snapshots");
         assert_eq!(
             broken(|p| p.selection = CopySelection::OnHosts { hosts: vec![] }),
             "policy.no_hosts"

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::LogSegment;
 use crate::id::{PointId, PolicyId, SegmentId, SnapshotRef};
 use crate::inventory::Generation;
-use crate::point::RestorePoint;
+use crate::point::{PointState, RestorePoint};
 use crate::policy::Policy;
 use crate::schedule::Zone;
 
@@ -159,6 +159,8 @@ pub enum Why {
     },
     /// It is the newest good one of its database.
     NewestGood,
+    /// It is the newest good one that is verified, or is not to be: what is newer may turn out to be bad.
+    NewestSure,
     /// It is suspect, and there is none of its log stream that is newer.
     NewestOfStream,
     /// It is among the newest so many.
@@ -318,6 +320,7 @@ impl fmt::Display for Why {
             Self::NoPolicy => f.write_str("no policy says how long"),
             Self::KeepsAll { .. } => f.write_str("its policy keeps all"),
             Self::NewestGood => f.write_str("the newest good one"),
+            Self::NewestSure => f.write_str("the newest good one that is not still to be verified"),
             Self::NewestOfStream => f.write_str("suspect, but the newest of its log stream"),
             Self::Count { nth, of, .. } => write!(f, "number {nth} of the newest {of}"),
             Self::Within { days, .. } => write!(f, "within {days} days"),
@@ -400,16 +403,32 @@ impl Decisions {
 /// O(n log n) for n points and segments, times the number of policies, where the logs of a stream follow each other; quadratic
 /// where it has many gaps and as many points that lack logs.
 pub fn decide(inputs: &RetentionInputs<'_>) -> Decisions {
-    decide_without(inputs, None)
+    decide_without(inputs, None, None)
+}
+
+/// The same for a prune of one policy's points alone, if one is given. What it leaves of other policies is still there after it,
+/// whatever their rules say, and keeps the logs that it can be rolled forward through.
+pub fn decide_for(inputs: &RetentionInputs<'_>, policy: Option<PolicyId>) -> Decisions {
+    decide_without(inputs, None, policy)
 }
 
 /// The same where somebody wants one point deleted, whatever its rules say.
-fn decide_without(inputs: &RetentionInputs<'_>, wanted: Option<PointId>) -> Decisions {
+fn decide_without(
+    inputs: &RetentionInputs<'_>,
+    wanted: Option<PointId>,
+    policy: Option<PolicyId>,
+) -> Decisions {
     let mut points = points::decide(inputs);
     if let Some(point) = points.iter_mut().find(|point| Some(point.what) == wanted) {
         *point = Decision { what: point.what, fate: Fate::Delete, reasons: vec![Why::Wanted] };
     }
-    let segments = segments::decide(inputs, &points);
+    let is_left = |point: &RestorePoint| {
+        point.state != PointState::Expiring && !order::is_meant(point, policy)
+    };
+    let stays = inputs.points.iter().zip(&points);
+    let stays = stays.filter(|(point, decision)| decision.is_kept() || is_left(point));
+    let stays: Vec<&RestorePoint> = stays.map(|(point, _)| point).collect();
+    let segments = segments::decide(inputs, &stays);
     points::follow_segments(inputs, &segments, &mut points);
     let snapshots = snapshots_that_go(inputs, &points, &segments);
     Decisions { points, segments, snapshots }

@@ -10,6 +10,7 @@ use stillpoint_context::HostId;
 
 use crate::availability::Reason;
 use crate::chain::{Bound, Chains, LogSegment, Reach};
+use crate::fork::ChainFork;
 use crate::id::{CopyId, DatabaseId, PointId, ProviderId};
 use crate::inventory::{CopyRole, CopyStatus, Inventory};
 use crate::kind::BackupKind;
@@ -120,8 +121,17 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The view of what exists (if that is known) and of these points.
+    /// The view of what exists (if that is known) and of these points, where nothing was ever restored in place.
     pub fn of(inventory: Option<&Inventory>, points: &[RestorePoint]) -> Self {
+        Self::of_forked(inventory, points, &BTreeMap::new())
+    }
+
+    /// The same where chains of logs forked so, those of each database in their order.
+    pub fn of_forked(
+        inventory: Option<&Inventory>,
+        points: &[RestorePoint],
+        forks: &BTreeMap<DatabaseId, Vec<ChainFork>>,
+    ) -> Self {
         let mut by_database: BTreeMap<DatabaseId, Vec<&RestorePoint>> = BTreeMap::new();
         for database in inventory.iter().flat_map(|inventory| inventory.databases.keys()) {
             by_database.entry(*database).or_default();
@@ -131,7 +141,10 @@ impl Topology {
         }
         let mut databases: Vec<DatabaseView> = by_database
             .into_iter()
-            .map(|(database, points)| view(database, inventory, points))
+            .map(|(database, points)| {
+                let forks = forks.get(&database).map_or(&[][..], Vec::as_slice);
+                view(database, inventory, points, forks)
+            })
             .collect();
         databases.sort_by(|a, b| (&a.name, a.database).cmp(&(&b.name, b.database)));
         Self { databases }
@@ -148,13 +161,14 @@ fn view(
     database: DatabaseId,
     inventory: Option<&Inventory>,
     mut points: Vec<&RestorePoint>,
+    forks: &[ChainFork],
 ) -> DatabaseView {
     points.sort_by_key(|point| (std::cmp::Reverse(point.taken_at), point.id));
     let known = inventory.and_then(|inventory| inventory.databases.get(&database));
     let circular = known.is_some_and(|known| known.circular_logging);
     let there = points.iter().filter(|point| !point.has_lost_logs());
     let segments: Vec<LogSegment> = there.filter_map(|point| LogSegment::of(point)).collect();
-    let chains = Chains::of(database, &segments);
+    let chains = Chains::of(database, &segments).forked(forks);
     let owned: Vec<RestorePoint> = points.iter().map(|point| (*point).clone()).collect();
 
     let copies: Vec<CopyView> = inventory
@@ -190,7 +204,7 @@ fn view(
         exists: inventory.map(|_| known.is_some()),
         protection,
         copies,
-        window: RecoveryWindow::of(database, &owned, circular),
+        window: RecoveryWindow::of_forked(database, &owned, forks, circular),
         points: points
             .into_iter()
             .map(|point| PointView {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::availability::ranges;
 use crate::chain::{Bound, Chains, LogSegment, Reach};
-use crate::fork::LogChain;
+use crate::fork::{ChainFork, LogChain};
 use crate::id::{DatabaseId, PointId};
 use crate::inventory::Generation;
 use crate::point::{PointLogs, PointState, RestorePoint, Trust};
@@ -58,7 +58,7 @@ pub enum Why {
     },
     /// Later logs belong to another stream: the database was restored or its logs were reset.
     ChainForked {
-        /// When the other stream is first seen.
+        /// When the other stream is first seen, or the database was restored if nothing is stored of it.
         at: DateTime<Utc>,
     },
     /// The database's logs are overwritten without a backup.
@@ -199,17 +199,30 @@ struct End {
 }
 
 impl RecoveryWindow {
-    /// The window of one database; points of others are passed over.
+    /// The window of one database that was never restored in place; points of others are passed over.
     ///
     /// # Complexity
     /// O(n log n) for n points.
     pub fn of(database: DatabaseId, points: &[RestorePoint], circular_logging: bool) -> Self {
+        Self::of_forked(database, points, &[], circular_logging)
+    }
+
+    /// The same of one whose chain of logs forked so, in this order.
+    ///
+    /// # Complexity
+    /// O(n log n) for n points.
+    pub fn of_forked(
+        database: DatabaseId,
+        points: &[RestorePoint],
+        forks: &[ChainFork],
+        circular_logging: bool,
+    ) -> Self {
         let mut mine: Vec<&RestorePoint> =
             points.iter().filter(|point| point.database == database).collect();
         mine.sort_by_key(|point| (point.taken_at, point.id));
         let there = mine.iter().filter(|point| !point.has_lost_logs());
         let segments: Vec<LogSegment> = there.filter_map(|point| LogSegment::of(point)).collect();
-        let chains = Chains::of(database, &segments);
+        let chains = Chains::of(database, &segments).forked(forks);
 
         let mut window = Self::default();
         let mut ends: Vec<End> = Vec::new();

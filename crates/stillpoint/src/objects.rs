@@ -1,5 +1,7 @@
 //! What is kept in the catalogue: policies, groups, jobs, restore points, topology.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use stillpoint_catalog::{CatalogExt, JobQuery, PointQuery};
 use stillpoint_context::JobId;
 use stillpoint_model::fork::ChainFork;
@@ -142,7 +144,7 @@ impl Stillpoint {
     /// As many reads as the database has points.
     pub async fn topology_of(&self, database: DatabaseId) -> Result<Topology, Error> {
         let points = self.services().catalog.all_points(&PointQuery::of(database)).await?;
-        Ok(Topology::of(None, &points))
+        self.topology_over(None, &points).await
     }
 
     /// What a database can be brought back to, and why not to the rest. Asks the plug-in for what there is, as circular logging
@@ -159,11 +161,24 @@ impl Stillpoint {
             return Err(Error::NotFound { kind: "database", id: database.to_string() });
         }
         let circular = known.is_some_and(|known| known.circular_logging);
-        Ok(RecoveryWindow::of(database, &points, circular))
+        let forks = self.forks(database).await?;
+        Ok(RecoveryWindow::of_forked(database, &points, &forks, circular))
     }
 
     async fn topology_with(&self, inventory: Option<&Inventory>) -> Result<Topology, Error> {
         let points = self.services().catalog.all_points(&PointQuery::all()).await?;
-        Ok(Topology::of(inventory, &points))
+        self.topology_over(inventory, &points).await
+    }
+
+    async fn topology_over(
+        &self,
+        inventory: Option<&Inventory>,
+        points: &[RestorePoint],
+    ) -> Result<Topology, Error> {
+        let mut forks = BTreeMap::new();
+        for database in points.iter().map(|point| point.database).collect::<BTreeSet<_>>() {
+            let _none = forks.insert(database, self.forks(database).await?);
+        }
+        Ok(Topology::of_forked(inventory, points, &forks))
     }
 }

@@ -50,7 +50,14 @@ impl Stillpoint {
         let _one = self.asking().lock().await;
         let recovery = self.engine().recover().await?;
         let mut by_job: BTreeMap<JobId, Vec<(RunHandle, Brief)>> = BTreeMap::new();
-        for handle in recovery.runs {
+        // Those that were taken by a recovery that failed afterwards are carried here, and nobody has their jobs in hand.
+        let mut runs = recovery.runs;
+        let taken: BTreeSet<RunId> = runs.iter().map(RunHandle::id).collect();
+        runs.extend(self.engine().runs().into_iter().filter(|run| {
+            let is_over = matches!(run.status().phase, RunPhase::Ended(_));
+            !is_over && !taken.contains(&run.id()) && self.live().of_run(run.id()).is_none()
+        }));
+        for handle in runs {
             let state = handle.state().await?;
             let labels = &state.submitted().labels;
             let job = labels.get(JOB).and_then(|job| job.parse().ok());

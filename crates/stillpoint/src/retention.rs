@@ -11,7 +11,7 @@ use stillpoint_model::id::{DatabaseId, PointId, PolicyId};
 use stillpoint_model::point::RestorePoint;
 use stillpoint_model::policy::Policy;
 use stillpoint_model::retention::{
-    Decisions, Fate, Protected, PruneError, PruneOrder, RetentionInputs, decide,
+    Decisions, Fate, Protected, PruneError, PruneOrder, RetentionInputs, decide, decide_for,
 };
 use stillpoint_storage::ProviderErrorKind;
 
@@ -134,7 +134,7 @@ impl Stillpoint {
         for (database, points) in by_database {
             let kept = Kept::of(services, &cx, &rules, database, points, wanted).await;
             let order = kept.order(target.policy, wanted)?;
-            databases.push(kept.into_table(order));
+            databases.push(kept.into_table(target.policy, order));
         }
         databases.sort_by(|a, b| (&a.name, a.database).cmp(&(&b.name, b.database)));
         let policies = rules.policies.into_iter().map(|policy| (policy.id, policy.name)).collect();
@@ -272,16 +272,17 @@ impl Kept {
         wanted: Option<PointId>,
     ) -> Result<PruneOrder, PruneError> {
         let Some(id) = wanted else {
-            return Ok(PruneOrder::of(self.database, &self.with(decide), &self.points, policy));
+            let decisions = self.with(|inputs| decide_for(inputs, policy));
+            return Ok(PruneOrder::of(self.database, &decisions, &self.points, policy));
         };
         let known = self.points.iter().find(|point| point.id == id);
         let point = known.ok_or(PruneError::Unknown { point: id })?;
         self.with(|inputs| PruneOrder::of_one(inputs, point))
     }
 
-    fn into_table(self, order: PruneOrder) -> DatabaseRetention {
+    fn into_table(self, policy: Option<PolicyId>, order: PruneOrder) -> DatabaseRetention {
         let name = self.points.last().map(|point| point.database_name.clone()).unwrap_or_default();
-        let decisions = self.with(decide);
+        let decisions = self.with(|inputs| decide_for(inputs, policy));
         let Self { database, points, segments, .. } = self;
         DatabaseRetention { database, name, points, segments, decisions, order }
     }

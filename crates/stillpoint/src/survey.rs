@@ -1,6 +1,7 @@
 //! What has to be known before a backup is planned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use stillpoint_catalog::{CatalogExt, PointQuery};
 use stillpoint_context::{Cx, HostPath};
@@ -53,13 +54,16 @@ pub struct Discovery {
 
 type Places = BTreeMap<CopyId, Vec<(HostPath, VolumeRef)>>;
 
-/// The policy and the group of a request.
+/// The policy of a request, as it is now or in the version that its job pins, and the group.
 pub(crate) async fn subjects(
     this: &Stillpoint,
     request: &BackupRequest,
+    pinned: Option<NonZeroU32>,
 ) -> Result<(Policy, Option<ResourceGroup>), Error> {
     let policy = this
-        .policy(request.policy)
+        .services()
+        .catalog
+        .policy(request.policy, pinned)
         .await?
         .ok_or_else(|| Error::NotFound { kind: "policy", id: request.policy.to_string() })?;
     let group = match &request.target {
@@ -79,8 +83,9 @@ impl Survey {
         this: &Stillpoint,
         cx: &Cx,
         request: &BackupRequest,
+        pinned: Option<NonZeroU32>,
     ) -> Result<Self, Error> {
-        let (policy, group) = subjects(this, request).await?;
+        let (policy, group) = subjects(this, request, pinned).await?;
         let (Discovery { inventory, placement, volumes }, places) = discover(this, cx).await?;
         let services = this.services();
         // Of no other database: a catalogue may have many restore points of each.

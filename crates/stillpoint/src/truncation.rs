@@ -10,6 +10,7 @@
 //! Exchange truncates when every copy allows it, minutes later or days (a lagged copy). So nothing of it is assumed: what a
 //! point says of it is what Exchange was heard to say.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use stillpoint_context::{Cx, Failure, Mono, RunId};
 use stillpoint_exchange::Truncation as Answer;
 use stillpoint_model::id::{CopyId, DatabaseId, PointId};
 use stillpoint_model::job::{JobMember, JobRun};
+use stillpoint_model::kind::BackupKind;
 use stillpoint_model::planning::{Claim, Mode};
 use stillpoint_model::point::{PointFact, RestorePoint, Truncation};
 use stillpoint_model::warning::Warning;
@@ -36,8 +38,8 @@ use crate::pump;
 use crate::runs::Launch;
 use crate::services::Services;
 
-/// How many of the newest points of a database are looked through for what is still open. Each backup looks, so that more are
-/// there only where nobody asked for long.
+/// How many of the newest points of a database that led to truncation, of each kind, are looked through for what is still open.
+/// Each backup looks, so that more are there only where nobody asked for long.
 const NEWEST: u32 = 32;
 
 /// The first pause between two questions, and the longest.
@@ -74,13 +76,17 @@ impl Stillpoint {
 
     /// The points of a database of whose truncation nobody has heard yet, newest first.
     async fn unconfirmed(&self, database: DatabaseId) -> Result<Vec<RestorePoint>, Error> {
-        let page = Page::first(NEWEST);
-        let mut points =
-            self.services().catalog.points(&PointQuery::of(database), &page).await?.items;
-        points.retain(|point| {
-            point.kind.truncates()
-                && matches!(point.truncation, Truncation::Requested | Truncation::Unknown)
-        });
+        let (catalog, page) = (&self.services().catalog, Page::first(NEWEST));
+        let mut points = Vec::new();
+        // By their kinds: any number of log backups may come before Exchange truncates.
+        for kind in BackupKind::ALL.into_iter().filter(|kind| kind.truncates()) {
+            let mut query = PointQuery::of(database);
+            query.kind = Some(kind);
+            points.extend(catalog.points(&query, &page).await?.items);
+        }
+        let is_open = |of: &Truncation| matches!(of, Truncation::Requested | Truncation::Unknown);
+        points.retain(|point| is_open(&point.truncation));
+        points.sort_by_key(|point| Reverse((point.taken_at, point.id)));
         Ok(points)
     }
 

@@ -15,8 +15,9 @@ use stillpoint::context::{ErrorFacts, HostPath, PathFlavor};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::hold::Hold;
 use stillpoint::model::id::{HoldName, PointId, PolicyId, SnapshotId, SnapshotRef};
+use stillpoint::model::inventory::FileRole;
 use stillpoint::model::job::{Job, JobKind, JobState};
-use stillpoint::model::point::{PointState, RestorePoint};
+use stillpoint::model::point::{PointState, RestorePoint, Trust};
 use stillpoint::model::policy::{LogRetention, Retention, Verification};
 use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::workflow::testing::{Part, Sim};
@@ -458,5 +459,39 @@ fn a_backup_may_prune_afterwards_but_not_if_a_database_failed() {
         assert_eq!((job.state(), job.tally()), (JobState::Succeeded, (2, 2)), "{job:#?}");
         assert_eq!(job.runs.iter().filter(|run| run.follow_up).count(), 2);
         assert_eq!(states(&this).await, [PointState::Available; 2]);
+    });
+}
+
+/// A policy that verifies at leisure: until it is known that the newest backup is good, the one before it is all that is.
+#[test]
+fn the_last_one_that_is_known_to_be_good_stays_until_a_newer_one_is_verified() {
+    let (sim, world) = (Sim::new(12), two_arrays(1));
+    sim.run(async {
+        let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
+        let mut policy = policy();
+        policy.retention = Retention::count(1);
+        policy.verification = Verification::AfterCompletion;
+        this.save_policy(&policy).await.unwrap();
+        backed_up_as(&this, "good").await;
+        let good = points(&this).await[0].id;
+        world.faults().on("verify").inject(Fault::Slow(Duration::from_hours(2)));
+        let bad = this.backup(request("bad")).await.unwrap();
+        pause(this.seams(), Duration::from_hours(1)).await;
+        assert_eq!(states(&this).await, [PointState::Available; 2]);
+        let newer = points(&this).await.remove(1);
+        let file = newer.files.iter().find(|file| file.role == FileRole::Database).unwrap();
+        world.damage().stored_file(&file.snapshot, &file.path, 325);
+        drop(prune(&this, "beside", PruneTarget::everything()).await);
+        drop(end_of(&this, &bad).await.unwrap());
+        let newer = this.point(newer.id).await.unwrap().unwrap();
+        assert!(matches!(newer.trust, Trust::Suspect { .. }), "{newer:#?}");
+        drop(prune(&this, "after", PruneTarget::everything()).await);
+        let left = points(&this).await;
+        assert!(left.iter().any(|point| point.id == good), "{left:#?}");
+        // Once a newer one is verified it goes.
+        world.faults().clear();
+        backed_up_as(&this, "newer").await;
+        drop(prune(&this, "late", PruneTarget::everything()).await);
+        assert_eq!(states(&this).await, [PointState::Available]);
     });
 }

@@ -12,7 +12,7 @@ use stillpoint::model::schedule::{Schedule, StoredSchedule};
 
 use super::tell;
 use crate::args::rules::{ExportArgs, ImportArgs};
-use crate::document::{Document, GroupEntry};
+use crate::document::{Document, GroupEntry, same};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::out::Out;
@@ -110,10 +110,6 @@ async fn names_are_there(site: &Site, document: &Document) -> Outcome<()> {
         }
     }
     Ok(())
-}
-
-fn same(one: &str, other: &str) -> bool {
-    one.to_lowercase() == other.to_lowercase()
 }
 
 /// What there is already.

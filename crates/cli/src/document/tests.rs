@@ -128,6 +128,32 @@ fn what_is_not_understood_is_refused_by_its_place() {
              attachments = [{ policy = \"p\", shedule = \"s\" }]",
             "group \"g\".attachments",
         ),
+        // Each import would make two versions of it.
+        (
+            "format = 1\n[[policies]]\nname = \"p\"\n[[policies]]\nname = \"P\"",
+            "policy \"P\" is there twice",
+        ),
+        (
+            "format = 1\n[[schedules]]\nname = \"s\"\nrule.daily.at = \"02:30:00\"\n\
+             [[schedules]]\nname = \"s\"\nrule.daily.at = \"03:30:00\"",
+            "schedule \"s\" is there twice",
+        ),
+        (
+            "format = 1\n[[groups]]\nname = \"g\"\nmembers = [\"everything\"]\n\
+             [[groups]]\nname = \"G\"\nmembers = [\"everything\"]",
+            "group \"G\" is there twice",
+        ),
+        // It would be found out once the policies and schedules are changed.
+        (
+            "format = 1\n[[groups]]\nname = \"g\"\nmembers = [\"everything\"]\npolicies = [\"q\"]\n\
+             attachments = [{ policy = \"p\", schedule = \"s\" }]",
+            "group \"g\".attachments: policy \"p\" is none of the group",
+        ),
+        (
+            "format = 1\n[[groups]]\nname = \"g\"\nmembers = [\"everything\"]\npolicies = [\"p\"]\n\
+             attachments = [{ policy = \"p\", schedule = \"s\" }, { policy = \"P\", schedule = \"S\" }]",
+            "group \"g\".attachments: schedule \"S\" hangs on policy \"P\" twice",
+        ),
     ] {
         let error = Document::of_toml(text).unwrap_err();
         assert_eq!(error.failure.code, "import.invalid", "{text}");

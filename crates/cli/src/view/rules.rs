@@ -134,6 +134,9 @@ fn when(verification: Verification) -> String {
 }
 
 fn kept(retention: &Retention) -> String {
+    if retention.keeps_all() {
+        return "all".to_owned();
+    }
     let rules: Vec<String> = [
         retention.count.map(|count| format!("the newest {count}")),
         retention.within_days.map(|days| format!("those of the last {days} days")),
@@ -142,7 +145,7 @@ fn kept(retention: &Retention) -> String {
     .into_iter()
     .flatten()
     .collect();
-    if rules.is_empty() { "all".to_owned() } else { rules.join(", and ") }
+    rules.join(", and ")
 }
 
 /// What `policy` shows.

@@ -32,8 +32,8 @@ pub struct PruneOrder {
 }
 
 impl PruneOrder {
-    /// What follows from what was decided of these points; of one policy's points alone, if one is given. Deletions that were
-    /// begun are gone on with in any case.
+    /// What follows from what was decided of these points; of one policy's points alone, if one is given and it was decided
+    /// [for that](super::decide_for). Deletions that were begun are gone on with in any case.
     pub fn of(
         database: DatabaseId,
         decisions: &Decisions,
@@ -54,9 +54,7 @@ impl PruneOrder {
                 // One that is held meanwhile is to be spared.
                 return fate != Some(&Fate::Defer);
             }
-            let made_under = point.policy.as_ref().map(|policy| policy.id);
-            let is_meant = policy.is_none_or(|policy| made_under == Some(policy));
-            is_meant && fate == Some(&Fate::Delete)
+            is_meant(point, policy) && fate == Some(&Fate::Delete)
         });
         let going = going.map(|point| {
             let keeps_logs = point.has_segment() && logs.contains(&SegmentId(point.id.0));
@@ -75,7 +73,7 @@ impl PruneOrder {
         let known = plain.points.iter().find(|known| known.what == point);
         let Some(known) = known else { return Err(PruneError::Unknown { point }) };
         refuse(known)?;
-        let decisions = decide_without(inputs, Some(point));
+        let decisions = decide_without(inputs, Some(point), None);
         let mut order = Self::of(wanted.database, &decisions, std::slice::from_ref(wanted), None);
         let is_logs = !wanted.has_database() && wanted.state != PointState::Expiring;
         if is_logs && order.points.get(&point).is_none_or(|going| going.keeps_logs) {
@@ -109,6 +107,12 @@ impl PruneOrder {
         claims.extend(sets.into_iter().map(Claim::set));
         claims
     }
+}
+
+/// Whether a prune of one policy's points, or of all if none is given, is about a point.
+pub(super) fn is_meant(point: &RestorePoint, policy: Option<PolicyId>) -> bool {
+    let made_under = point.policy.as_ref().map(|policy| policy.id);
+    policy.is_none_or(|policy| made_under == Some(policy))
 }
 
 /// Whether one that is named must not go.

@@ -7,10 +7,10 @@ use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike, Utc};
 use super::{Decision, Fate, Period, RetentionInputs, Why, lived_through};
 use crate::id::{PointId, SegmentId};
 use crate::point::{PointLogs, PointState, RestorePoint, Trust};
-use crate::policy::{Gfs, Policy};
+use crate::policy::{Gfs, Policy, Verification};
 
 /// Whether it counts: its backup is over, its storage has it, and nobody found anything wrong.
-fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
+pub(super) fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
     point.has_database()
         && !point.is_missing()
         && point.state == PointState::Available
@@ -18,12 +18,29 @@ fn is_good(point: &RestorePoint, now: DateTime<Utc>) -> bool {
         && point.taken_at <= now
 }
 
+/// Whether it counts, and nothing is to be found out of it any more: its policy verifies at leisure, and has not yet.
+pub(super) fn is_sure(point: &RestorePoint, inputs: &RetentionInputs<'_>) -> bool {
+    let made_under = point.policy.as_ref().map(|policy| policy.id);
+    let is_pending = || {
+        let policy = inputs.policies.iter().find(|policy| Some(policy.id) == made_under);
+        policy.is_some_and(|policy| policy.verification == Verification::AfterCompletion)
+    };
+    is_good(point, inputs.now) && !(point.trust == Trust::Unverified && is_pending())
+}
+
 pub(super) fn decide(inputs: &RetentionInputs<'_>) -> Vec<Decision<PointId>> {
     let mut keeps: Vec<Vec<Why>> =
         inputs.points.iter().map(|point| keeps_by_itself(point, inputs)).collect();
-    let good = inputs.points.iter().enumerate().filter(|(_, point)| is_good(point, inputs.now));
-    if let Some((at, _)) = good.max_by_key(|(_, point)| (point.taken_at, point.id)) {
+    let newest = |counts: &dyn Fn(&RestorePoint) -> bool| {
+        let points = inputs.points.iter().enumerate().filter(|(_, point)| counts(point));
+        points.max_by_key(|(_, point)| (point.taken_at, point.id)).map(|(at, _)| at)
+    };
+    let good = newest(&|point| is_good(point, inputs.now));
+    if let Some(at) = good {
         keeps[at].push(Why::NewestGood);
+    }
+    if let Some(at) = newest(&|point| is_sure(point, inputs)).filter(|at| Some(*at) != good) {
+        keeps[at].push(Why::NewestSure);
     }
     for at in newest_suspects(inputs.points) {
         keeps[at].push(Why::NewestOfStream);
@@ -77,17 +94,28 @@ fn keeps_by_itself(point: &RestorePoint, inputs: &RetentionInputs<'_>) -> Vec<Wh
     keeps
 }
 
-/// Of each log stream the place of the newest point, where it is suspect: a bad one is better than none.
+/// The places of suspect points of whose log stream there is none that is newer and can be had: a bad one is better than none.
 fn newest_suspects(points: &[RestorePoint]) -> impl Iterator<Item = usize> {
-    let mut newest: BTreeMap<_, usize> = BTreeMap::new();
-    for (at, point) in points.iter().enumerate().filter(|(_, point)| point.has_database()) {
-        let stream = point.logs.as_ref().map(PointLogs::chain);
-        let known = newest.entry(stream).or_insert(at);
-        if (points[*known].taken_at, points[*known].id) < (point.taken_at, point.id) {
-            *known = at;
+    let stream = |point: &RestorePoint| point.logs.as_ref().map(PointLogs::chain);
+    let mut newest: BTreeMap<_, (DateTime<Utc>, PointId)> = BTreeMap::new();
+    for point in points.iter().filter(|point| point.has_database()) {
+        // One that is not over may come to nothing.
+        if point.state == PointState::Available && !point.is_missing() {
+            let this = (point.taken_at, point.id);
+            let known = newest.entry(stream(point)).or_insert(this);
+            *known = this.max(*known);
         }
     }
-    newest.into_values().filter(|at| matches!(points[*at].trust, Trust::Suspect { .. }))
+    let suspect = points
+        .iter()
+        .enumerate()
+        .filter(|(_, point)| point.has_database() && matches!(point.trust, Trust::Suspect { .. }));
+    suspect
+        .filter(move |(_, point)| {
+            let newest = newest.get(&stream(point));
+            newest.is_none_or(|newest| *newest <= (point.taken_at, point.id))
+        })
+        .map(|(at, _)| at)
 }
 
 /// A point that the rules of its policy are about.

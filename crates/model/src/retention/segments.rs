@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::points::is_sure;
 use super::{Decision, RetentionInputs, Why, follows, lived_through};
 use crate::chain::LogSegment;
 use crate::fork::LogChain;
@@ -13,17 +14,11 @@ use crate::inventory::Generation;
 use crate::point::{PointLogs, RestorePoint};
 use crate::policy::{LogRetention, Policy};
 
+/// Of all segments, where these points stay.
 pub(super) fn decide(
     inputs: &RetentionInputs<'_>,
-    points: &[Decision<PointId>],
+    points: &[&RestorePoint],
 ) -> Vec<Decision<SegmentId>> {
-    let points: Vec<_> = inputs
-        .points
-        .iter()
-        .zip(points)
-        .filter(|(_, decision)| decision.is_kept())
-        .map(|(point, _)| point)
-        .collect();
     let segments = Segments::of(inputs.segments);
     let mut keeps: Vec<Vec<Why>> = inputs.segments.iter().map(|_| Vec::new()).collect();
     for point in points.iter().filter(|point| point.has_database()) {
@@ -54,8 +49,10 @@ pub(super) fn decide(
             }
         };
         match policy.log_retention {
-            LogRetention::AsFulls => rolled_through(&points),
-            LogRetention::FollowFulls(count) => rolled_through(&newest(&points, policy, count)),
+            LogRetention::AsFulls => rolled_through(points),
+            LogRetention::FollowFulls(count) => {
+                rolled_through(&newest(points, policy, count, inputs));
+            }
             LogRetention::Days(days) => {
                 for at in within(inputs, days) {
                     keeps[at].push(Why::LogDays { policy: policy.id, days });
@@ -238,9 +235,14 @@ fn is_missing(logs: &PointLogs, segment: &LogSegment) -> bool {
     }
 }
 
-/// The newest so many of a policy's own points that hold the database and are not missing; of all, for one that takes none
-/// itself.
-fn newest<'a>(points: &[&'a RestorePoint], of: &Policy, count: u32) -> Vec<&'a RestorePoint> {
+/// The newest so many of a policy's own points that are known to be good, with those between them that do not count; of all points,
+/// for one that takes no database itself.
+fn newest<'a>(
+    points: &[&'a RestorePoint],
+    of: &Policy,
+    count: u32,
+    inputs: &RetentionInputs<'_>,
+) -> Vec<&'a RestorePoint> {
     let is_own = |point: &RestorePoint| {
         point.policy.as_ref().is_some_and(|made_under| made_under.id == of.id)
     };
@@ -251,7 +253,12 @@ fn newest<'a>(points: &[&'a RestorePoint], of: &Policy, count: u32) -> Vec<&'a R
         .filter(|point| !of.kind.takes_database() || is_own(point))
         .collect();
     points.sort_by_key(|point| Reverse((point.taken_at, point.id)));
-    points.truncate(count as usize);
+    let mut left = count;
+    points.retain(|point| {
+        let is_among = left > 0;
+        left = left.saturating_sub(u32::from(is_sure(point, inputs)));
+        is_among
+    });
     points
 }
 

@@ -121,6 +121,9 @@ fn a_policy_without_rules_keeps_everything_and_so_does_none() {
     assert_eq!(kept(&orphaned).len(), 30);
     assert_eq!(orphaned.points[0].reasons, [Why::NoPolicy]);
     assert!(decisions.snapshots.is_empty() && orphaned.snapshots.is_empty());
+    // Nor do grids without a place let anything go.
+    let nowhere = Retention { gfs: Some(Gfs::default()), ..Retention::default() };
+    assert_eq!(kept(&decide_all(&points, &[keeping(nowhere)], later())).len(), 30);
 }
 
 #[test]
@@ -287,4 +290,83 @@ fn the_logs_of_a_point_that_goes_may_be_the_bridge_of_one_that_stays() {
         decisions.snapshots.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["sim:vol#data-2"]
     );
+}
+
+fn suspect(mut point: RestorePoint) -> RestorePoint {
+    point.trust = Trust::Suspect { at: later(), reason: "bad".into(), findings: vec![] };
+    point
+}
+
+#[test]
+fn a_suspect_one_stays_while_what_is_newer_is_missing_or_not_over() {
+    let gfs = Gfs { daily: 1, ..Gfs::default() };
+    let policies = [keeping(Retention { gfs: Some(gfs), ..Retention::default() })];
+    let mut points = [suspect(point(1, 1)), point(2, 48)];
+    assert_eq!(kept(&decide_all(&points, &policies, later())), [2]);
+    // The storage has lost the newer one: a bad one is better than none.
+    let lost = points[1].members[0].snapshot.clone();
+    let fact =
+        crate::point::PointFact::Missing { point: points[1].id, at: later(), lost: [lost].into() };
+    let missing = fact.apply(Some(points[1].clone())).unwrap().unwrap();
+    let decisions = decide_all(&[points[0].clone(), missing], &policies, later());
+    assert_eq!(decisions.points[0].reasons, [Why::NewestOfStream]);
+    // The newer one may still come to nothing.
+    points[1].state = PointState::Provisional;
+    assert_eq!(kept(&decide_all(&points, &policies, later())), [1, 2]);
+}
+
+#[test]
+fn the_newest_that_is_known_to_be_good_stays_while_newer_ones_are_still_to_be_verified() {
+    let mut points = daily(4);
+    points[0].trust = Trust::Verified { at: later() };
+    points[1].trust = Trust::Verified { at: later() };
+    let mut policy = keeping(Retention::count(1));
+    assert_eq!(kept(&decide_all(&points, std::slice::from_ref(&policy), later())), [4]);
+    policy.verification = crate::policy::Verification::AfterCompletion;
+    let decisions = decide_all(&points, std::slice::from_ref(&policy), later());
+    assert_eq!(kept(&decisions), [2, 4]);
+    assert_eq!(decisions.points[1].reasons, [Why::NewestSure]);
+    points[3].trust = Trust::Verified { at: later() };
+    assert_eq!(kept(&decide_all(&points, &[policy], later())), [4]);
+}
+
+#[test]
+fn logs_follow_so_many_fulls_that_count() {
+    let policies = [Policy { log_retention: LogRetention::FollowFulls(1), ..policy(1) }];
+    let with = |newest: RestorePoint| {
+        let points = [with_logs(point(1, 0), 1..=2), log(2, 24, 3..=4), newest];
+        segments_kept(&decide_all(&points, &policies, later()))
+    };
+    let newest = with_logs(point(3, 48), 5..=6);
+    assert_eq!(with(newest.clone()), [1, 3]);
+    // A failed verification does not count, and a backup that is not over may fail: until there is a good one, the logs of the
+    // one before are what it can be rolled forward with.
+    assert_eq!(with(suspect(newest.clone())), [1, 2, 3]);
+    assert_eq!(with(RestorePoint { state: PointState::Provisional, ..newest }), [1, 2, 3]);
+}
+
+#[test]
+fn a_prune_of_one_policy_leaves_logs_to_the_points_that_it_leaves() {
+    let mut points = vec![with_logs(point(1, 0), 1..=2), log(2, 24, 3..=4)];
+    points[1].policy = Some(policy(2).reference());
+    points.push(with_logs(point(3, 48), 5..=6));
+    let keeps_one = |id| Policy { retention: Retention::count(1), ..policy(id) };
+    let policies = [keeps_one(1), keeps_one(2)];
+    let segments: Vec<_> = points.iter().filter_map(LogSegment::of).collect();
+    let inputs = RetentionInputs {
+        points: &points,
+        segments: &segments,
+        policies: &policies,
+        ..RetentionInputs::new(later())
+    };
+    let order = |policy: Option<u128>| -> Vec<u128> {
+        let policy = policy.map(|id| PolicyId(Uuid::from_u128(id)));
+        let decisions = decide_for(&inputs, policy);
+        let order = PruneOrder::of(DATABASE, &decisions, &points, policy);
+        order.points.keys().map(|point| point.0.as_u128()).collect()
+    };
+    assert_eq!(order(None), [1, 2]);
+    // The first point is there until its own policy is pruned, and goes on to be rolled forward.
+    assert_eq!(order(Some(2)), [] as [u128; 0]);
+    assert_eq!(order(Some(1)), [1]);
 }

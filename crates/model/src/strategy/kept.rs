@@ -51,7 +51,7 @@ impl Share<'_> {
         }
     }
 
-    pub(super) const fn keeps_all(&self) -> bool {
+    pub(super) fn keeps_all(&self) -> bool {
         self.policy.retention.keeps_all()
     }
 

@@ -605,6 +605,9 @@ fn retentions() -> impl proptest::strategy::Strategy<Value = Retention> {
             (retention.count, retention.within_days) = (count, days);
             retention.gfs = Some(Gfs { hourly, daily, weekly, ..Gfs::default() });
             retention.min_keep = NonZeroU32::new(least).unwrap();
+            if retention.keeps_all() {
+                retention.count = Some(1);
+            }
             retention
         },
     )

@@ -44,7 +44,7 @@ impl Stillpoint {
     /// # Errors
     /// As [`plan`](Self::plan) and [`retention`](Self::retention).
     pub async fn dry_run(&self, request: &BackupRequest) -> Result<DryRun, Error> {
-        let survey = Survey::take(self, &self.cx(), request).await?;
+        let survey = Survey::take(self, &self.cx(), request, None).await?;
         let plan = self.first_plan(request, &survey)?;
         let retention =
             if request.prune { Some(self.retention_after(&plan, &survey).await?) } else { None };

@@ -54,7 +54,7 @@ impl Stillpoint {
     /// What cannot be found, and what concerns the whole request: a policy or group that breaks a rule, an inventory or a
     /// catalogue that cannot be read. What concerns one database is in the plan.
     pub async fn plan(&self, request: &BackupRequest) -> Result<BackupPlan, Error> {
-        let survey = Survey::take(self, &self.cx(), request).await?;
+        let survey = Survey::take(self, &self.cx(), request, None).await?;
         self.first_plan(request, &survey)
     }
 
@@ -69,7 +69,7 @@ impl Stillpoint {
     /// # Errors
     /// As [`plan`](Self::plan).
     pub async fn engine_plans(&self, request: &BackupRequest) -> Result<Vec<Plan>, Error> {
-        let survey = Survey::take(self, &self.cx(), request).await?;
+        let survey = Survey::take(self, &self.cx(), request, None).await?;
         let plan = self.first_plan(request, &survey)?;
         let compiled = plan.sets.iter().map(|set| compile(&self.sources(&survey, &plan, set)));
         Ok(compiled.collect::<Result<_, Failure>>()?)
@@ -99,7 +99,7 @@ impl Stillpoint {
     /// # Idempotence
     /// The same request with the same key is the same job.
     pub async fn backup(&self, request: BackupRequest) -> Result<JobHandle, Error> {
-        let (policy, group) = crate::survey::subjects(self, &request).await?;
+        let (policy, group) = crate::survey::subjects(self, &request, None).await?;
         let coalesced = request.coalesced.clone();
         let ask = Ask {
             kind: JobKind::Backup,
@@ -190,7 +190,9 @@ impl Stillpoint {
     /// What has to be known for a plan; a side that panics or hangs does not keep the job open.
     async fn survey(&self, request: &BackupRequest, live: &LiveJob) -> Result<Survey, Error> {
         let cx = self.cx_of(live);
-        let survey = Survey::take(self, &cx, request);
+        // As the job says, whatever was edited since it was asked for.
+        let pinned = live.snapshot().policy.map(|policy| policy.version);
+        let survey = Survey::take(self, &cx, request, pinned);
         let limit = self.timeouts().inventory;
         let survey = within(self.seams(), limit, "looking at what there is", survey);
         unless_cancelled(live.cancel_token(), survey).await

@@ -61,7 +61,7 @@ impl Rounds {
 pub(super) struct Carried {
     /// A cancel has left something out that was not begun.
     pub(super) is_short: bool,
-    /// The policy as it was when it was planned.
+    /// The policy in the version that the job pins.
     pub(super) policy: Policy,
 }
 

@@ -26,24 +26,30 @@ fn key(attachment: AttachmentId, due: &OpenDue) -> Result<IdempotencyKey, Error>
 }
 
 impl Turns {
-    /// Begins what is open of these attachments and has no job, and notes its job. What is begun already is that same job.
-    pub(super) async fn begin(&mut self, attachments: Vec<AttachmentId>) -> Result<(), Error> {
-        let mut failed = None;
+    /// Begins what is open of these attachments and has no job, and notes its job. What is begun already is that same job. What
+    /// cannot be begun now keeps the others from nothing.
+    pub(super) async fn begin(&mut self, attachments: Vec<AttachmentId>) {
         for attachment in attachments {
             if self.shared.wants_stop() {
                 break;
             }
             // Another process may have written it since it was read here.
-            let known = self.catalog().ledger(attachment).await?;
+            let known = match self.catalog().ledger(attachment).await {
+                Ok(known) => known,
+                Err(error) => {
+                    // Where nothing can be read it is of no use to go on.
+                    self.unbegun = Some(error.into());
+                    break;
+                }
+            };
             if self.book.entry(attachment) != known.as_ref() {
                 self.book.learn(attachment, known.clone());
             }
             let Some(entry) = known else { continue };
             if let Err(error) = self.begin_of(attachment, entry).await {
-                failed = Some(error);
+                self.unbegun = Some(error);
             }
         }
-        failed.map_or(Ok(()), Err)
     }
 
     async fn begin_of(

@@ -30,12 +30,14 @@ pub(super) struct Turns {
     pub(super) book: Book,
     regress: Option<Regress>,
     recovered_at: Option<stillpoint_context::Mono>,
+    /// Why a job could not be begun in this turn. The next one tries again, and others are not kept from their time by it.
+    pub(super) unbegun: Option<Error>,
 }
 
 impl Turns {
     pub(super) fn new(this: Stillpoint, shared: Arc<Shared>) -> Self {
         let book = Book::new(shared.options);
-        Self { this, shared, book, regress: None, recovered_at: None }
+        Self { this, shared, book, regress: None, recovered_at: None, unbegun: None }
     }
 
     pub(super) fn catalog(&self) -> Arc<dyn Catalog> {
@@ -44,11 +46,11 @@ impl Turns {
 
     /// Does what is to be done now; for how long there is nothing more.
     pub(super) async fn turn(&mut self) -> Duration {
+        self.unbegun = None;
         let done = crate::bounds::caught(self.all()).await;
         let clock = Arc::clone(&self.this.seams().clock);
         let beat = self.shared.options.beat;
-        let mut failure = None;
-        let mut next = None;
+        let (mut failed, mut next) = (self.unbegun.take(), None);
         let rest = match done {
             Ok(wake) => {
                 next = wake;
@@ -59,12 +61,14 @@ impl Turns {
             Err(error) => {
                 // What was considered here may not be settled there.
                 self.book.doubt();
-                let told = Failure::of(&error);
-                failure = Some(told.clone());
-                self.shared.tell(SchedulerEvent::Failed(told));
+                failed = Some(error);
                 beat
             }
         };
+        let failure = failed.map(|error| Failure::of(&error));
+        if let Some(failure) = &failure {
+            self.shared.tell(SchedulerEvent::Failed(failure.clone()));
+        }
         let mut state = self.shared.state();
         let status = &mut state.status;
         (status.attachments, status.next) = (self.book.len(), next);
@@ -81,7 +85,7 @@ impl Turns {
         let behind = self.book.read(&*catalog, &times, now).await?;
         self.settle(behind, now).await?;
         // What another one intended, and may have died before it could begin it.
-        self.begin(times.unbegun).await?;
+        self.begin(times.unbegun).await;
         loop {
             let now = self.this.seams().clock.now();
             let looked = self.book.look(now);
@@ -130,7 +134,7 @@ impl Turns {
                 settlements.push(self.decide(batch, now).await?);
             }
             let unbegun = self.store(now, settlements).await?;
-            self.begin(unbegun).await?;
+            self.begin(unbegun).await;
         }
         Ok(())
     }

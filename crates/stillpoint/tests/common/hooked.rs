@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use stillpoint::catalog::{
     Begun, Catalog, CatalogError, Cursor, Debris, Entry, JobQuery, Listing, MemoryCatalog, Page,
     PointQuery, ScheduleCatalog, Settlement, Settling, Times,
 };
-use stillpoint::context::{BoxFuture, JobId, RunId};
+use stillpoint::context::{BoxFuture, Effect, JobId, RunId};
 use stillpoint::model::fork::ChainFork;
 use stillpoint::model::group::ResourceGroup;
 use stillpoint::model::hold::Hold;
@@ -34,6 +34,15 @@ pub enum When {
 pub struct Hooked {
     inner: MemoryCatalog,
     hook: Arc<Hook>,
+    /// The method whose next call fails.
+    fails: Mutex<Option<&'static str>>,
+    /// The policy that cannot be read.
+    unreadable: Mutex<Option<PolicyId>>,
+}
+
+fn failed() -> CatalogError {
+    let message = "it was to fail".to_owned();
+    CatalogError::Unavailable { message, effect: Effect::None, source: None }
 }
 
 impl fmt::Debug for Hooked {
@@ -46,10 +55,32 @@ impl Hooked {
     pub fn new(
         hook: impl Fn(&'static str, When) -> Option<BoxFuture<'static, ()>> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryCatalog::new(), hook: Arc::new(hook) })
+        Arc::new(Self {
+            inner: MemoryCatalog::new(),
+            hook: Arc::new(hook),
+            fails: Mutex::default(),
+            unreadable: Mutex::default(),
+        })
     }
 
-    async fn around<T>(&self, name: &'static str, call: impl Future<Output = T>) -> T {
+    /// Has the next call of this method fail, without a look at the store.
+    pub fn fail_next(&self, name: &'static str) {
+        *self.fails.lock().unwrap() = Some(name);
+    }
+
+    /// Has this policy not be read from now on, or every one again.
+    pub fn make_unreadable(&self, policy: Option<PolicyId>) {
+        *self.unreadable.lock().unwrap() = policy;
+    }
+
+    async fn around<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Answer<T>>,
+    ) -> Answer<T> {
+        if self.fails.lock().unwrap().take_if(|fails| *fails == name).is_some() {
+            return Err(failed());
+        }
         if let Some(hooked) = (self.hook)(name, When::Before) {
             hooked.await;
         }
@@ -107,6 +138,9 @@ impl Catalog for Hooked {
         self.around("put_policy", self.inner.put_policy(policy)).await
     }
     async fn policy(&self, id: PolicyId, version: Option<NonZeroU32>) -> Answer<Option<Policy>> {
+        if *self.unreadable.lock().unwrap() == Some(id) {
+            return Err(failed());
+        }
         self.around("policy", self.inner.policy(id, version)).await
     }
     async fn policies(&self) -> Answer<Vec<Policy>> {

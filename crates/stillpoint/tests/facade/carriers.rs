@@ -15,6 +15,7 @@ use stillpoint::workflow::{JournalError, Leases, MemoryJournal};
 use stillpoint::{Builder, JobEvent, NotifyOn, Outcome, Stillpoint};
 use stillpoint_testkit::{Fault, Trouble, World};
 
+use super::common::hooked::Hooked;
 use super::common::teller::{Teller, told_by};
 use super::common::*;
 
@@ -246,5 +247,45 @@ fn a_job_is_cancelled_once_the_journal_is_back() {
         cancelled.unwrap();
         let job = within(this.seams(), Duration::from_mins(10), handle.wait()).await.unwrap();
         assert_eq!(job.state(), JobState::Cancelled, "{job:#?}");
+    });
+}
+
+/// Between the runs that are taken and the jobs that are listed the catalogue fails: the runs go on, and who recovers once more has
+/// their jobs.
+#[test]
+fn a_recovery_that_failed_half_way_leaves_no_run_without_its_job() {
+    let (outside, catalog) = (Outside::new(), Hooked::new(|_, _| None));
+    let builder = |sim: &Sim| outside.builder(sim).catalog(Arc::clone(&catalog) as _);
+    outside.world.faults().on("settle").inject(Fault::Slow(Duration::from_mins(5)));
+    let sim = Sim::new(15);
+    let this = builder(&sim).build().unwrap();
+    let job = sim.run(async {
+        this.save_policy(&policy()).await.unwrap();
+        let handle = this.backup(request("night")).await.unwrap();
+        while handle.job().runs.first().map(|run| run.state) != Some(RunState::Running) {
+            pause(this.seams(), Duration::from_millis(50)).await;
+        }
+        pause(this.seams(), Duration::from_secs(5)).await;
+        handle.job()
+    });
+    let at = sim.seams().clock.mono().0;
+    drop((this, sim));
+
+    let sim = Sim::starting_at(16, at);
+    let this = builder(&sim).build().unwrap();
+    sim.run(async {
+        pause(this.seams(), TERM + MARGIN).await;
+        catalog.fail_next("jobs");
+        this.recover().await.unwrap_err();
+        pause(this.seams(), Duration::from_secs(10)).await;
+        let jobs = this.recover().await.unwrap();
+        let [handle] = jobs.as_slice() else { panic!("{jobs:?}") };
+        assert_eq!(handle.id(), job.id);
+        pause(this.seams(), Duration::from_secs(10)).await;
+        let shown = this.job(job.id).await.unwrap().unwrap();
+        assert_eq!(shown.state(), JobState::Running, "its run goes on: {shown:#?}");
+        let ended = handle.wait().await;
+        assert_eq!(ended.tally(), (1, 1), "{ended:#?}");
+        assert_eq!(catalog.job(job.id).await.unwrap().as_ref(), Some(&ended));
     });
 }

@@ -10,12 +10,13 @@ use stillpoint::context::{BoxFuture, Effect, Seams};
 use stillpoint::exchange::Coordination;
 use stillpoint::model::id::{CopyId, PointId};
 use stillpoint::model::job::{Job, JobState, MemberEnd, RunEnd, RunState};
+use stillpoint::model::kind::BackupKind;
 use stillpoint::model::point::{PointState, Truncation};
 use stillpoint::model::policy::{CopySelection, OnMiss, Verification};
 use stillpoint::model::topology::Protection;
 use stillpoint::workflow::testing::{Part, Sim};
 use stillpoint::workflow::{Payload, Resolution};
-use stillpoint::{ForgetOptions, JobHandle, Stillpoint, Timeouts, VerifyRequest};
+use stillpoint::{ForgetOptions, JobHandle, PruneTarget, Stillpoint, Timeouts, VerifyRequest};
 use stillpoint_testkit::{
     Change, CopySpec, DatabaseSpec, Fault, RandomFaults, Trouble, VolumeSpec, World,
 };
@@ -522,5 +523,34 @@ fn a_job_ends_whatever_goes_wrong() {
             let over = ended.state().is_final() && ended.ended_at.is_some();
             assert!(over || ended.state() == JobState::Parked, "{ended:#?}");
         });
+    });
+}
+
+/// The policy is edited between the request and the planning, as it may be while a hook runs before a job or a restore is waited for.
+#[test]
+fn a_job_is_carried_out_by_the_version_of_the_policy_that_it_pins() {
+    let (sim, world) = (Sim::new(17), two_arrays(1));
+    let clock = sim.seams().clock;
+    let catalog = Hooked::new(move |name, when| {
+        let waits = (name, when) == ("begin_job", When::After);
+        waits.then(|| clock.sleep_until(clock.mono() + Duration::from_mins(1)))
+    });
+    sim.run(async {
+        let this = builder(&sim, &world, Coordination::Engine, |engine| engine);
+        let this = this.catalog(catalog).build().unwrap();
+        this.save_policy(&policy()).await.unwrap();
+        let edit = async {
+            pause(this.seams(), Duration::from_secs(30)).await;
+            let mut edited = policy();
+            edited.kind = BackupKind::Copy;
+            this.save_policy(&policy().edit(edited).unwrap()).await.unwrap();
+        };
+        let (job, ()) = futures_util::future::join(this.backup(request("night")), edit).await;
+        let job = end_of(&this, &job.unwrap()).await.unwrap();
+        assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
+        assert_eq!(job.policy, Some(policy().reference()));
+        let points = this.retention(&PruneTarget::everything()).await.unwrap().databases;
+        let point = &points[0].points[0];
+        assert_eq!((&point.policy, point.kind), (&job.policy, BackupKind::FullAndLog));
     });
 }

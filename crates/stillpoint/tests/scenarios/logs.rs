@@ -336,6 +336,52 @@ fn truncation_that_is_pending_is_asked_about_by_the_next_backup() {
     });
 }
 
+/// A lagged copy keeps logs for days, and log backups come every hour meanwhile.
+#[test]
+fn truncation_that_is_pending_for_days_is_asked_about_behind_any_number_of_log_backups() {
+    let sim = Sim::new(71);
+    sim.run(async {
+        let site = Site::slow_to_truncate(&sim, Duration::from_hours(70));
+        let (full, logs) = (policy(1, BackupKind::FullAndLog), policy(2, BackupKind::Log));
+        site.save(&[&full, &logs]).await;
+        let first = site.backup("full", &full).await;
+        for hour in 0..40 {
+            site.pass(GENERATION).await;
+            site.backed_up(&format!("logs-{hour}"), &logs).await;
+        }
+        let told = truncation_of(&site, &first).await;
+        assert!(matches!(told, Truncation::Confirmed { .. }), "{told:?}");
+    });
+}
+
+#[test]
+fn a_window_does_not_go_on_to_the_minute_where_the_database_was_restored_since() {
+    let sim = Sim::new(72);
+    sim.run(async {
+        let this = Logs::new(&sim).await;
+        let engine = &this.site.this;
+        let last = this.backed_up("before").await;
+        assert!(this.topology().await.window.up_to_the_minute);
+        let full = this.site.points().await.remove(0);
+        let back = RestoreRequest::new(crate::common::key("back"), full.id, RestoreTarget::InPlace);
+        let restore = engine.restore(back).await.unwrap().wait().await;
+        assert_eq!(restore.state(), JobState::Succeeded, "{restore:#?}");
+        let fork = engine.forks(full.database).await.unwrap().remove(0);
+        // The logs on the server are of another branch now, also while no backup has been made of it.
+        let windows = [
+            engine.recovery_window(full.database).await.unwrap(),
+            this.topology().await.window,
+            engine.topology_of(full.database).await.unwrap().databases.remove(0).window,
+        ];
+        for window in windows {
+            assert!(!window.up_to_the_minute, "{window:#?}");
+            assert_eq!(Some(window.intervals[0].until), last.logs.as_ref().unwrap().until);
+            let why = &window.gaps.last().unwrap().why;
+            assert_eq!(*why, [Why::ChainForked { at: fork.at }]);
+        }
+    });
+}
+
 #[test]
 fn truncation_that_cannot_be_asked_about_is_a_warning() {
     let sim = Sim::new(67);

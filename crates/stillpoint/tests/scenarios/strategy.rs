@@ -145,6 +145,12 @@ fn what_is_saved_together_is_looked_at_together() {
         assert_eq!(site.this.groups().await.unwrap(), draft.groups);
         assert_eq!(site.this.attached().await.unwrap().len(), 2);
         site.this.save_draft(&draft).await.unwrap();
+        let mut twin = Draft::default();
+        twin.schedules = vec![stored(23, "Nightly", daily())];
+        twin.policies = vec![policy(7, "fine", Retention::default())];
+        let refused = site.this.save_draft(&twin).await.unwrap_err();
+        assert_eq!(refused.code(), "schedule.name_taken");
+        assert_eq!(site.this.policies().await.unwrap(), draft.policies, "nothing was saved");
 
         // One asks for more and the other for less: together they fit, one by one they would not.
         let mut moved = Draft::default();

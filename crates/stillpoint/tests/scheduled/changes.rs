@@ -1,18 +1,23 @@
 //! Schedules that are made, changed and taken away while a scheduler is at work, and how it ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use stillpoint::SchedulerEvent;
 use stillpoint::model::group::Selector;
+use stillpoint::model::id::PolicyId;
 use stillpoint::model::job::JobState;
-use stillpoint::model::schedule::{Blackout, Why, Window};
+use stillpoint::model::policy::Verification;
+use stillpoint::model::schedule::{AttachmentId, Blackout, Why, Window};
 use stillpoint_testkit::Fault;
+use uuid::Uuid;
 
-use crate::common::pause;
+use crate::common::hooked::Hooked;
+use crate::common::{pause, policy};
 use crate::outside::{
-    Outside, daily, due_jobs, due_times, everything_by, finish, hourly, idle, in_words, lapses,
-    put_group, sim_at, start, until, utc,
+    Outside, attach, daily, due_jobs, due_times, everything_by, finish, hourly, idle, in_words,
+    lapses, put_group, put_policy, sim_at, start, until, utc,
 };
 
 #[test]
@@ -139,6 +144,44 @@ fn a_due_time_whose_job_cannot_be_made_has_its_reason() {
     });
 }
 
+/// A policy that is damaged in the store, say: nobody knows whether it can be read later.
+#[test]
+fn a_schedule_whose_job_cannot_be_begun_keeps_no_other_one_from_its_time() {
+    let (sim, outside) = (sim_at(7, "2026-01-05 00:30"), Outside::new(idle(1, 2)));
+    let catalog = Hooked::new(|_, _| None);
+    sim.run(async {
+        let this = outside.builder(&sim).catalog(Arc::clone(&catalog) as _).build().unwrap();
+        put_policy(&this).await;
+        let mut other = policy();
+        (other.id, other.name) = (PolicyId(Uuid::from_u128(2)), "other".to_owned());
+        other.verification = Verification::None;
+        this.save_policy(&other).await.unwrap();
+        let member = |name| vec![Selector::Database(outside.world.database(name))];
+        let group = put_group(&this, 1, member("DB01")).await;
+        attach(&this, &group, hourly("good")).await;
+        let mut bad = put_group(&this, 2, member("DB02")).await;
+        bad.policies.push(other.id);
+        this.save_group(&bad).await.unwrap();
+        let schedule = this.create_schedule(daily("bad", 0, 45, "UTC")).await.unwrap().id;
+        let id = AttachmentId { schedule, group: bad.id, policy: other.id };
+        this.attach(id).await.unwrap();
+        catalog.make_unreadable(Some(other.id));
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 04:30").await;
+        let hours = ["01-05 01:00", "01-05 02:00", "01-05 03:00", "01-05 04:00"];
+        assert_eq!(due_times(&this).await, hours);
+        let failure = scheduler.status().failure.unwrap();
+        assert_eq!(failure.code, "state.unavailable");
+        // What could not be begun is not lost.
+        catalog.make_unreadable(None);
+        until(&this, "2026-01-05 04:45").await;
+        finish(&this, &scheduler).await;
+        assert_eq!(due_times(&this).await[0], "01-05 00:45");
+        assert!(lapses(&this, id).await.is_empty());
+        assert_eq!(scheduler.status().failure, None);
+    });
+}
+
 /// Somebody who detached a schedule, or removed its group, died before he came to the ledger.
 #[test]
 fn what_hung_on_a_group_that_is_gone_is_forgotten() {
@@ -169,7 +212,7 @@ fn what_one_schedule_asks_of_many_groups_is_spread_by_its_jitter() {
         for number in 2..=3 {
             let database = outside.world.database(&format!("DB0{number}"));
             let group = put_group(&this, number, vec![Selector::Database(database)]).await;
-            let id = stillpoint::model::schedule::AttachmentId { group: group.id, ..first };
+            let id = AttachmentId { group: group.id, ..first };
             this.attach(id).await.unwrap();
         }
         let seen = this.preview(first.schedule, utc("2026-01-05 00:30"), 3).await.unwrap();

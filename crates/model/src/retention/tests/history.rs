@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::point::{Loss, PointFact};
+use crate::policy::Verification;
 
 pub(super) fn rules() -> impl Strategy<Value = Retention> {
     let count = proptest::option::of(1_u32..6);
@@ -32,6 +33,10 @@ pub(super) fn log_rules() -> impl Strategy<Value = LogRetention> {
     ]
 }
 
+pub(super) fn verification() -> impl Strategy<Value = Verification> {
+    prop_oneof![Just(Verification::AfterCompletion), Just(Verification::default())]
+}
+
 /// Points in order of time, of two policies and of none, some suspect, some not over, with logs that go on or have gaps.
 pub(super) fn history() -> impl Strategy<Value = Vec<RestorePoint>> {
     let one = (1_i64..60, 0_u8..10, 0_u32..3, 0_u8..12, 0_u128..4);
@@ -56,6 +61,7 @@ pub(super) fn history() -> impl Strategy<Value = Vec<RestorePoint>> {
                         point.trust =
                             Trust::Suspect { at: later(), reason: "bad".into(), findings: vec![] }
                     }
+                    3 => point.trust = Trust::Verified { at: later() },
                     _ => {}
                 }
                 point
@@ -137,6 +143,7 @@ fn put_into(state: u8, point: &mut RestorePoint, hours: i64) {
             point.members[0].snapshot.id = shared;
         }
         8 => point.taken_at += days(200),
+        9 => point.trust = Trust::Verified { at: later() },
         _ => {}
     }
 }

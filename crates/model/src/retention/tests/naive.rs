@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::point::RestorePoint;
+use crate::policy::Verification;
 use chrono::{Datelike, Timelike};
 
 /// What [`super::decide`] has to come to.
@@ -71,6 +72,13 @@ fn is_good(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> bool {
     is_whole && !point.is_missing() && !is_suspect(point) && point.taken_at <= inputs.now
 }
 
+fn is_sure(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> bool {
+    let mut policies = inputs.policies.iter().filter(|policy| is_under(point, policy));
+    let is_verified_later = |policy: &Policy| policy.verification == Verification::AfterCompletion;
+    let is_open = point.trust == Trust::Unverified && policies.any(is_verified_later);
+    is_good(inputs, point) && !is_open
+}
+
 fn is_newer(one: &RestorePoint, than: &RestorePoint) -> bool {
     (one.taken_at, one.id) > (than.taken_at, than.id)
 }
@@ -111,9 +119,17 @@ fn point_stays(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> Vec<Why> {
     if is_good(inputs, point) && !newer().any(|other| is_good(inputs, other)) {
         stays.push(Why::NewestGood);
     }
+    let is_good_and_newer = newer().any(|other| is_good(inputs, other));
+    let is_sure_and_newer = newer().any(|other| is_sure(inputs, other));
+    if is_sure(inputs, point) && !is_sure_and_newer && is_good_and_newer {
+        stays.push(Why::NewestSure);
+    }
     let stream =
         |point: &RestorePoint| point.logs.as_ref().map(|logs| (logs.signature, logs.branch));
-    let follows = newer().any(|other| other.has_database() && stream(other) == stream(point));
+    let is_there = |point: &RestorePoint| {
+        point.kind.takes_database() && point.state == PointState::Available && !point.is_missing()
+    };
+    let follows = newer().any(|other| is_there(other) && stream(other) == stream(point));
     if point.has_database() && is_suspect(point) && !follows {
         stays.push(Why::NewestOfStream);
     }
@@ -252,7 +268,11 @@ fn by_policy(
             points.retain(|point| {
                 !point.is_missing() && (!policy.kind.takes_database() || is_under(point, policy))
             });
-            points.truncate(count as usize);
+            let all = points.clone();
+            let sure_after = |point: &RestorePoint| {
+                all.iter().filter(|other| is_newer(other, point) && is_sure(inputs, other)).count()
+            };
+            points.retain(|point| sure_after(point) < count as usize);
         }
         LogRetention::AsFulls => {}
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::history::{any_history, history, log_rules, protected, rules};
+use super::history::{any_history, history, log_rules, protected, rules, verification};
 use super::*;
 use crate::chain::reach;
 use crate::seed::seeded;
@@ -15,11 +15,12 @@ proptest! {
         points in history(),
         (first, first_logs) in (rules(), log_rules()),
         (second, second_logs) in (rules(), log_rules()),
+        verification in verification(),
         hold in proptest::option::of(0_usize..25),
         wait in 0_i64..5000,
     ) {
         let policies = [
-            Policy { retention: first, log_retention: first_logs, ..policy(1) },
+            Policy { retention: first, log_retention: first_logs, verification, ..policy(1) },
             Policy { retention: second, log_retention: second_logs, ..policy(2) },
         ];
         let held = Protected { holds: ["h".to_owned()].into(), ..Protected::default() };
@@ -87,15 +88,21 @@ proptest! {
     #[test]
     fn decisions_are_those_of_a_look_at_each_point_by_itself(
         points in any_history(),
-        rules in proptest::collection::vec((proptest::option::of(rules()), log_rules()), 0..3),
+        rules in proptest::collection::vec(
+            (proptest::option::of(rules()), log_rules(), verification()),
+            0..3,
+        ),
         protected in protected(),
         zone in prop_oneof![Just("UTC"), Just("Australia/Lord_Howe"), Just("Europe/Berlin")],
     ) {
         let policies: Vec<_> = rules
             .into_iter()
             .zip(1..)
-            .map(|((retention, log_retention), id)| {
-                Policy { retention: retention.unwrap_or_default(), log_retention, ..policy(id) }
+            .map(|((retention, log_retention, verification), id)| Policy {
+                retention: retention.unwrap_or_default(),
+                log_retention,
+                verification,
+                ..policy(id)
             })
             .collect();
         let segments: Vec<_> = points.iter().filter_map(LogSegment::of).collect();
