@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::history::{any_history, history, log_rules, protected, rules, verification};
 use super::*;
 use crate::chain::reach;
+use crate::point::Expiry;
 use crate::seed::seeded;
 
 proptest! {
@@ -80,6 +81,53 @@ proptest! {
             for point in left.iter().filter(|p| p.has_database()) {
                 let (before, after) = (reach(point, &segments, false), reach(point, &left_segments, false));
                 prop_assert_eq!((before.until, before.last), (after.until, after.last));
+            }
+        }
+    }
+
+    /// Whatever a prune of one policy's points deletes, those that it leaves go as far as before, where logs stay as fulls do.
+    #[test]
+    fn a_prune_of_one_policy_shortens_no_point_that_it_leaves(
+        points in history(),
+        rules in proptest::collection::vec((rules(), verification()), 1..4),
+        protected in protected(),
+        which in 1_u128..4,
+    ) {
+        let mut policies: Vec<_> = rules
+            .into_iter()
+            .zip(1..)
+            .map(|((retention, verification), id)| Policy { retention, verification, ..policy(id) })
+            .collect();
+        policies[0].log_retention = LogRetention::AsFulls;
+        let segments: Vec<_> = points.iter().filter_map(LogSegment::of).collect();
+        let inputs = RetentionInputs {
+            points: &points,
+            segments: &segments,
+            policies: &policies,
+            protected: &protected,
+            ..RetentionInputs::new(epoch() + days(100))
+        };
+        let id = PolicyId(Uuid::from_u128(which));
+        let order = PruneOrder::of(DATABASE, &decide_for(&inputs, Some(id)), &points, Some(id));
+        let mut left = points.clone();
+        for point in &mut left {
+            if let Some(going) = order.points.get(&point.id) {
+                point.state = PointState::Expiring;
+                let (turn, since, keeps_logs) = (1, inputs.now, going.keeps_logs);
+                let from = PointState::Available;
+                point.expiry = Some(Expiry { turn, since, from, keeps_logs, is_over: false });
+            }
+        }
+        let left_segments: Vec<_> = left.iter().filter_map(LogSegment::of).collect();
+        for (before, after) in points.iter().zip(&left) {
+            if before.state == PointState::Expiring {
+                continue;
+            }
+            let theirs = before.policy.as_ref().is_none_or(|made| made.id != id);
+            prop_assert!(!theirs || !order.points.contains_key(&before.id), "{before:?}");
+            if after.has_database() {
+                let (now, then) = (reach(before, &segments, false), reach(after, &left_segments, false));
+                prop_assert_eq!((now.until, now.last), (then.until, then.last));
             }
         }
     }
