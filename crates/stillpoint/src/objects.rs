@@ -7,6 +7,8 @@ use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{DatabaseId, GroupId, PointId, PolicyId};
 use stillpoint_model::inventory::Inventory;
 use stillpoint_model::job::Job;
+use stillpoint_model::planning::PlanError;
+use stillpoint_model::planning::name::Template;
 use stillpoint_model::point::RestorePoint;
 use stillpoint_model::policy::Policy;
 use stillpoint_model::topology::Topology;
@@ -25,7 +27,7 @@ impl Stillpoint {
     /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails; `retention.snapshot_budget_exceeded` where it
     /// would keep more snapshots of a volume of one of its groups than that can hold.
     pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
-        policy.check().map_err(stillpoint_model::planning::PlanError::Policy)?;
+        policy.check().map_err(PlanError::Policy)?;
         for hook in &policy.hooks {
             let runner = self.services().hooks.as_ref().ok_or_else(|| no_runner(hook))?;
             runner.check(&self.cx(), hook).await?;
@@ -53,10 +55,12 @@ impl Stillpoint {
     /// Stores a resource group. A schedule that is attached to it anew counts from now.
     ///
     /// # Errors
-    /// When it breaks a rule of its own, or the catalogue fails; `retention.snapshot_budget_exceeded` where its policies would
-    /// keep more snapshots of a volume than that can hold.
+    /// When it breaks a rule of its own, its snapshots cannot be named as it says (`naming.template_invalid`), or the catalogue
+    /// fails; `retention.snapshot_budget_exceeded` where its policies would keep more snapshots of a volume than that can hold.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
-        group.check().map_err(stillpoint_model::planning::PlanError::Group)?;
+        group.check().map_err(PlanError::Group)?;
+        // A backup would refuse it, and by then nobody may be there.
+        let _usable = Template::of(group.naming.as_deref())?;
         self.check_budget(Change::Group(group)).await?;
         let before = self.group(group.id).await?;
         self.services().catalog.put_group(group).await?;
