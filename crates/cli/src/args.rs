@@ -509,7 +509,7 @@ pub(crate) enum GroupCommand {
     Edit {
         /// Its name, or the beginning of its id.
         name: String,
-        /// What changes; members and policies are replaced as a whole.
+        /// What changes; members and policies are replaced as a whole, and schedules of policies that are left out are detached.
         #[command(flatten)]
         edit: GroupEdit,
         /// Its new name.
@@ -544,7 +544,8 @@ pub(crate) struct GroupEdit {
     /// At most so many volumes are snapped together.
     #[arg(long, value_name = "N")]
     pub(crate) max_volumes: Option<std::num::NonZeroU32>,
-    /// How its snapshots are named.
+    /// How its snapshots are named: text with {group}, {policy}, {host}, {kind}, {class}, {time} and {run}, which comes last if it
+    /// is left out. [default: stillpoint_{host}_{time}_{run}]
     #[arg(long, value_name = "TEMPLATE")]
     pub(crate) naming: Option<String>,
 }

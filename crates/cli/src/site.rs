@@ -71,6 +71,8 @@ pub(crate) struct Site {
     pub(crate) storage: Storage,
     /// Copies are clones that take an instant and no room.
     pub(crate) clones: bool,
+    /// Why nobody is told what becomes of jobs, where somebody was to be.
+    pub(crate) untold: Option<CliError>,
 }
 
 impl Site {
@@ -99,12 +101,7 @@ impl Site {
         if absent == Absent::Refuse {
             places.require_state()?;
         } else if !places.has_state() {
-            // Everything that can be wrong is looked at before a file is made.
-            let source = places.source.as_deref().ok_or_else(|| no_source(places))?;
-            check_source(source)?;
-            let store = places.store();
-            check_apart(source, &store)?;
-            check_provider(source, &store, places.storage.unwrap_or_default())?;
+            check_new(places)?;
         }
         // Journal, leases and catalogue.
         let catalog = Arc::new(open(&places.state)?);
@@ -123,15 +120,37 @@ impl Site {
         let storage =
             storage_of(places, known.map(|tag| tag.is_some_and(|tag| tag == Path::new(BTRFS))))?;
         let hooks = hooks_of(places, remembered(HOOKS_TAG))?;
-        let notifiers = notifiers_of(places, remembered(NOTIFY_TAG))?;
+        let (notifiers, untold) = match notifiers_of(places, remembered(NOTIFY_TAG)) {
+            Ok(notifiers) => (notifiers, None),
+            Err(error) if places.notify.is_some() => return Err(error),
+            // It keeps nobody from a backup or a restore.
+            Err(error) => {
+                let failure = &error.failure;
+                Out::alarm(&format!(
+                    "warning: nobody is told what becomes of jobs: {} [{}]\n  remedy: {}",
+                    failure.message, failure.code, failure.remedy
+                ));
+                (Vec::new(), Some(error))
+            }
+        };
         let sides = Sides { state: Some(catalog), hooks, notifiers, storage_operations };
         let (stillpoint, clones) = compose(&source, &store, storage, sides)?;
         let state = places.state.clone();
-        let site = Self { stillpoint, state, store, source, storage, clones };
+        let site = Self { stillpoint, state, store, source, storage, clones, untold };
         if absent == Absent::Make {
             site.remember(group, places).await?;
         }
         Ok(site)
+    }
+
+    /// Notes where the operator has said that notifications and hooks are: whoever tries them, or starts the daemon with them, will
+    /// not say it again.
+    pub(crate) async fn note(&self, places: &Places) -> Outcome<()> {
+        if places.notify.is_none() && places.hooks.is_none() {
+            return Ok(());
+        }
+        let group = self.default_group().await?;
+        self.remember(Some(group), places).await
     }
 
     /// Brings to its end what a command left open whose process was killed. For commands that go on to change something.
@@ -220,6 +239,20 @@ impl Site {
             Ok(self.stillpoint.topology_of_catalog().await?)
         }
     }
+}
+
+/// That a state file can be made here: everything that can be wrong is looked at before it is. Gives what it would protect.
+pub(crate) fn check_new(places: &Places) -> Outcome<&Path> {
+    let source = places.source.as_deref().ok_or_else(|| no_source(places))?;
+    check_source(source)?;
+    let store = places.store();
+    // What is remembered must be readable again.
+    for path in [source, &store, &places.state] {
+        let _text = text(path)?;
+    }
+    check_apart(source, &store)?;
+    check_provider(source, &store, places.storage.unwrap_or_default())?;
+    Ok(source)
 }
 
 /// What a Stillpoint has beside a folder and a store.
@@ -412,8 +445,7 @@ fn hooks_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<Option<Arc<
     }
 }
 
-/// Who is told: as the file says that the operator names, else the remembered one, else the one beside the state file. One that was
-/// not named and cannot be used is told of and keeps nobody from a backup or a restore.
+/// Who is told: as the file says that the operator names, else the remembered one, else the one beside the state file.
 fn notifiers_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<Vec<Subscription>> {
     if let Some(named) = &places.notify {
         return notifiers::read(named);
@@ -423,14 +455,7 @@ fn notifiers_of(places: &Places, remembered: Option<PathBuf>) -> Outcome<Vec<Sub
         None if !default_notify(places).exists() => return Ok(Vec::new()),
         None => default_notify(places),
     };
-    notifiers::read(&file).or_else(|error| {
-        let failure = &error.failure;
-        Out::alarm(&format!(
-            "warning: nobody is told what becomes of jobs: {} [{}]\n  remedy: {}",
-            failure.message, failure.code, failure.remedy
-        ));
-        Ok(Vec::new())
-    })
+    notifiers::read(&file)
 }
 
 fn default_notify(places: &Places) -> PathBuf {

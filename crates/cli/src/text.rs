@@ -24,6 +24,12 @@ pub(crate) fn count(number: usize, one: &str) -> String {
     format!("{number} {one}{plural}")
 }
 
+/// `group a`, `groups a, b`.
+pub(crate) fn list(one: &str, names: &[&str]) -> String {
+    let plural = if names.len() == 1 { "" } else { "s" };
+    format!("{one}{plural} {}", names.join(", "))
+}
+
 /// A time to the second.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%SZ").to_string()

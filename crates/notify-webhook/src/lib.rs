@@ -54,6 +54,8 @@ use stillpoint_context::{Cx, Effect, ErrorClass, Failure, Subject};
 use ureq::Agent;
 use ureq::http::Uri;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 /// The name and version of what is sent.
 pub const SCHEMA: &str = "stillpoint.notification/1";
@@ -183,8 +185,8 @@ impl Webhook {
             .user_agent(concat!("stillpoint/", env!("CARGO_PKG_VERSION")))
             // A setting of the environment does not decide where a token goes.
             .proxy(None)
-            .build()
-            .new_agent();
+            .build();
+        let agent = Agent::with_parts(agent, DefaultConnector::default(), Names::default());
         Ok(Self { config, machine, agent })
     }
 
@@ -233,6 +235,31 @@ impl Webhook {
             E::Io(io) => Tried::Unknown(format!("the connection broke ({})", io.kind())),
             _ => Tried::Unknown("what it answered is not understood".to_owned()),
         }
+    }
+}
+
+/// Looks machines up as the system does. One that fails says so by an error that a broken connection could have had as well; here
+/// it means that nobody was asked anything yet.
+#[derive(Default)]
+struct Names(DefaultResolver);
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Names")
+    }
+}
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0.resolve(uri, config, timeout).map_err(|error| match error {
+            ureq::Error::Io(_) => ureq::Error::HostNotFound,
+            other => other,
+        })
     }
 }
 

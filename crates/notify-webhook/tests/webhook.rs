@@ -168,6 +168,16 @@ async fn where_nobody_listens_is_said_and_no_secret_is() {
     assert!(!shown.contains(TOKEN) && !shown.contains("p4th"), "{shown}");
 }
 
+/// A look-up that fails has asked nobody anything: it is tried again, and nothing is unknown.
+#[tokio::test]
+async fn a_machine_that_is_not_found_was_not_told() {
+    let config = WebhookConfig::new("https://no-such-machine.invalid/hook");
+    let cx = Cx::detached(&TokioSeams::current().unwrap());
+    let failure = Webhook::new(config).unwrap().notify(&cx, &notification()).await.unwrap_err();
+    assert!(failure.message.contains("no machine no-such-machine.invalid"), "{failure:?}");
+    assert_eq!((failure.effect, failure.retryable), (Effect::None, true), "{failure:?}");
+}
+
 #[test]
 fn what_is_no_safe_address_is_refused_before_anything_is_sent() {
     for url in [

@@ -8,7 +8,7 @@ use stillpoint_context::{ErrorClass, Failure};
 use stillpoint_exchange::VerifyReport;
 use stillpoint_model::id::{CopyId, PointId};
 use stillpoint_model::job::{JobMember, JobRun, MemberEnd};
-use stillpoint_workflow::{Cause, RunReport};
+use stillpoint_workflow::{Cause, End, RunReport};
 
 use crate::backup::judge::Judgement;
 use crate::debris::Leaves;
@@ -92,8 +92,8 @@ impl Concern {
                     let bad = checked
                         .as_ref()
                         .and_then(|checked| Some(checked.verdict(member.copy.as_ref()?).is_bad()));
-                    member.end = Some(match (report.failure(), bad) {
-                        (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },
+                    member.end = Some(match (undone(report), bad) {
+                        (Some(end), _) => end,
                         (None, Some(suspect)) => MemberEnd::Point { point: *point, suspect },
                         (None, None) => MemberEnd::Done,
                     });
@@ -104,10 +104,7 @@ impl Concern {
             // What could not be deleted is in its warnings, and still in the catalogue.
             Self::Restore | Self::Prune | Self::Reconcile | Self::Truncation { .. } => {
                 for member in &mut run.members {
-                    member.end = Some(match report.failure() {
-                        Some(failure) => MemberEnd::Failed { failure: failure.clone() },
-                        None => MemberEnd::Done,
-                    });
+                    member.end = Some(undone(report).unwrap_or(MemberEnd::Done));
                 }
             }
         }
@@ -121,7 +118,8 @@ fn backed_up(member: &JobMember, report: &RunReport) -> MemberEnd {
     let copy = member.copy.as_ref();
     let judged = copy.and_then(|copy| judgement.as_ref()?.copies.get(copy));
     let point = copy.and_then(|copy| points.as_ref()?.get(copy));
-    match (report.cause(), judged, point) {
+    match (undone(report), judged, point) {
+        (Some(end), _, _) => end,
         (None, Some(judged), point) => match (&judged.refused, point) {
             (Some(failure), _) => MemberEnd::Failed { failure: failure.clone() },
             (None, Some(point)) => {
@@ -129,10 +127,19 @@ fn backed_up(member: &JobMember, report: &RunReport) -> MemberEnd {
             }
             (None, None) => cancelled(),
         },
-        (Some(Cause::Failed { failure, .. }), _, _) => {
-            MemberEnd::Failed { failure: (**failure).clone() }
+        (None, None, _) => cancelled(),
+    }
+}
+
+/// What became of every database of a run that came to nothing.
+fn undone(report: &RunReport) -> Option<MemberEnd> {
+    match report.cause() {
+        Some(Cause::Failed { failure, .. }) => {
+            Some(MemberEnd::Failed { failure: (**failure).clone() })
         }
-        _ => cancelled(),
+        Some(Cause::Cancelled { .. }) => Some(cancelled()),
+        // One that was cancelled in the queue has not begun, and has no cause.
+        None => (report.end() == End::Cancelled).then(cancelled),
     }
 }
 

@@ -8,6 +8,7 @@
 use stillpoint_catalog::{CatalogError, Named};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::planning::PlanError;
+use stillpoint_model::planning::name::Template;
 use stillpoint_model::policy::Policy;
 use stillpoint_model::schedule::StoredSchedule;
 
@@ -50,6 +51,8 @@ impl Stillpoint {
         }
         for group in &draft.groups {
             group.check().map_err(PlanError::Group)?;
+            // A backup would refuse it, and by then nobody may be there.
+            let _usable = Template::of(group.naming.as_deref())?;
         }
         let before = Wanted::read(self).await?;
         let after = before.with(draft);

@@ -48,8 +48,8 @@ impl Stillpoint {
     /// Stores a resource group. A schedule that is attached to it anew counts from now.
     ///
     /// # Errors
-    /// When it breaks a rule of its own, or the catalogue fails; `retention.snapshot_budget_exceeded` where its policies would
-    /// keep more snapshots of a volume than that can hold.
+    /// When it breaks a rule of its own, its snapshots cannot be named as it says (`naming.template_invalid`), or the catalogue
+    /// fails; `retention.snapshot_budget_exceeded` where its policies would keep more snapshots of a volume than that can hold.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
         self.save_draft(&Draft { groups: vec![group.clone()], ..Draft::default() }).await
     }

@@ -142,7 +142,7 @@ impl ProviderErrorKind {
             Self::PathEscapes => (
                 "storage.path_escapes",
                 Invalid,
-                "Name paths inside the folder, without links that lead out of it.",
+                "Name paths inside the folder, without links that lead out of it, and targets outside the store.",
             ),
             Self::Vanished => (
                 "storage.vanished",

@@ -79,6 +79,15 @@ pub enum OpenError {
         /// What was found.
         message: String,
     },
+    /// There is no room on its disk, which opening it takes a little of.
+    #[error("the state file {} cannot be opened: its disk is full", path.display())]
+    Full {
+        /// The path.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// The system refused something.
     #[error("the state file {} cannot be opened", path.display())]
     Io {
@@ -111,6 +120,7 @@ impl OpenError {
             | Self::Foreign { path }
             | Self::Newer { path, .. }
             | Self::Corrupt { path, .. }
+            | Self::Full { path, .. }
             | Self::Io { path, .. }
             | Self::Sqlite { path, .. } => path,
         }
@@ -129,7 +139,7 @@ impl ErrorFacts for OpenError {
             Self::Foreign { .. } => "state.foreign",
             Self::Newer { .. } => "state.newer_format",
             Self::Corrupt { .. } => "state.corrupt",
-            Self::Io { .. } | Self::Sqlite { .. } => "state.unavailable",
+            Self::Full { .. } | Self::Io { .. } | Self::Sqlite { .. } => "state.unavailable",
         })
     }
 
@@ -138,7 +148,7 @@ impl ErrorFacts for OpenError {
             Self::InUse { .. } => ErrorClass::Busy,
             Self::Exists { .. } => ErrorClass::Conflict,
             Self::Corrupt { .. } => ErrorClass::Integrity,
-            Self::Io { .. } | Self::Sqlite { .. } => ErrorClass::Unavailable,
+            Self::Full { .. } | Self::Io { .. } | Self::Sqlite { .. } => ErrorClass::Unavailable,
             _ => ErrorClass::Invalid,
         }
     }
@@ -167,10 +177,16 @@ impl ErrorFacts for OpenError {
             Self::Corrupt { .. } => {
                 "Keep the file, and rebuild the catalogue from the manifests beside the data."
             }
+            Self::Full { .. } => "Free room on the disk that it is on, then try again.",
             Self::Io { .. } | Self::Sqlite { .. } => "Look at the disk and the rights of the file.",
         }
         .into()
     }
+}
+
+/// Whether an error of SQLite says that the disk is full.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    Kind::of(error) == Kind::Full
 }
 
 /// When a transaction of the writer was lost.
@@ -229,6 +245,10 @@ impl Kind {
         match error {
             Error::SqliteFailure(failure, _) => match failure.code {
                 Sqlite::DiskFull => Self::Full,
+                // There is no room for what the processes on the file share.
+                Sqlite::SystemIoFailure if failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE => {
+                    Self::Full
+                }
                 Sqlite::DatabaseBusy | Sqlite::DatabaseLocked => Self::Busy,
                 // The tables do not hold what they must.
                 Sqlite::DatabaseCorrupt | Sqlite::NotADatabase | Sqlite::ConstraintViolation => {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use stillpoint_catalog::CatalogError;
 
-use crate::error::OpenError;
+use crate::error::{OpenError, is_full};
 use crate::schema::{self, APPLICATION_ID, FORMAT};
 use crate::{check, log};
 
@@ -217,6 +217,7 @@ pub(crate) fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
             OpenError::Corrupt { path: path.to_owned(), message: source.to_string() }
         }
         Some(ErrorCode::ReadOnly) => OpenError::ReadOnly { path: path.to_owned() },
+        _ if is_full(&source) => OpenError::Full { path: path.to_owned(), source },
         _ => OpenError::Sqlite { path: path.to_owned(), source },
     }
 }

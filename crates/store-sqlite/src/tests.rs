@@ -93,6 +93,23 @@ async fn a_call_that_fails_leaves_the_others_of_its_commit() {
     assert_eq!(store.debris().await.unwrap().len(), 2);
 }
 
+#[test]
+fn a_full_disk_is_told_when_a_file_is_opened() {
+    use rusqlite::ffi;
+    for (code, is_full) in [
+        (ffi::SQLITE_FULL, true),
+        // What a file on a full disk says first: there is no room for the index of its log.
+        (ffi::SQLITE_IOERR_SHMSIZE, true),
+        (ffi::SQLITE_IOERR_FSYNC, false),
+    ] {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let error = crate::file::failed(Path::new("/x.db"), error);
+        assert_eq!(error.code(), "state.unavailable");
+        assert_eq!(error.to_string().contains("full"), is_full, "{error}");
+        assert_eq!(error.remedy().contains("Free room"), is_full, "{}", error.remedy());
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_is_told_and_can_pass() {
     let folder = tempfile::tempdir().unwrap();

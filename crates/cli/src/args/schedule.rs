@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveTime, Utc, Weekday};
 use clap::{Args, Subcommand, ValueEnum};
 use stillpoint::model::schedule::{Blackout, CronRule, MonthDay, Window, Zone};
 
-use super::value::duration;
+use super::value::{duration, instant};
 
 /// What to do with schedules.
 #[derive(Debug, Subcommand)]
@@ -65,8 +65,8 @@ pub(crate) enum ScheduleCommand {
         /// How many.
         #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
         count: usize,
-        /// After this instant, such as 2026-03-28T12:00:00Z. [default: now]
-        #[arg(long, value_name = "TIME")]
+        /// After this instant, such as 2026-03-28 or 2026-03-28T12:00:00Z. [default: now]
+        #[arg(long, value_name = "TIME", value_parser = instant)]
         after: Option<DateTime<Utc>>,
     },
     /// Show the due times that became no jobs, newest first, with the reason for each.
@@ -116,7 +116,7 @@ pub(crate) struct RuleArgs {
     /// On a day of each month, such as 1@02:30, last@02:30, 2tue@02:30 or lastfri@02:30.
     #[arg(long, value_name = "DAY@HH:MM", value_parser = monthly)]
     pub(crate) monthly: Option<(MonthDay, NaiveTime)>,
-    /// By a cron pattern of five fields, such as '30 2 * * MON-FRI'.
+    /// By a cron pattern of five fields, such as '30 2 * * MON-FRI', or of six with seconds in front.
     #[arg(long, value_name = "PATTERN", value_parser = cron)]
     pub(crate) cron: Option<CronRule>,
 }
@@ -136,11 +136,11 @@ pub(crate) struct ScheduleEdit {
     /// In whose time it is, such as Europe/Berlin. [default: UTC]
     #[arg(long, value_name = "ZONE", value_parser = zone)]
     pub(crate) zone: Option<Zone>,
-    /// Nothing is due before.
-    #[arg(long, value_name = "TIME")]
+    /// Nothing is due before, such as 2026-12-24 or 2026-12-24T12:00:00Z. A day means its beginning in UTC.
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     pub(crate) start: Option<DateTime<Utc>>,
     /// Nothing is due from then on.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
     pub(crate) end: Option<DateTime<Utc>>,
     /// Each time is late by up to so much, such as 10m, so that not everything begins at once.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -200,8 +200,8 @@ pub(crate) enum OverrunWord {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// How often the state file is looked at for what others have changed.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    /// How often the state file is looked at for what others have changed, at most once a second.
+    #[arg(long, value_name = "TIME", value_parser = beat, default_value = "30s")]
     pub(crate) beat: Duration,
     /// How late a due time may be without being missed.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
@@ -227,6 +227,12 @@ pub(crate) struct RunArgs {
     /// What to do with jobs that are under way when it is told to end.
     #[arg(long, value_enum, default_value_t = OnStop::Finish)]
     pub(crate) on_stop: OnStop,
+}
+
+fn beat(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    let is_busy = every < Duration::from_secs(1);
+    if is_busy { Err("write a second or more".to_owned()) } else { Ok(every) }
 }
 
 /// How often something is done, if at all.
@@ -270,7 +276,10 @@ fn clock(text: &str) -> Result<NaiveTime, String> {
 }
 
 fn zone(text: &str) -> Result<Zone, String> {
-    text.parse().map_err(|error: stillpoint::model::schedule::ScheduleError| error.to_string())
+    let why = |error: stillpoint::model::schedule::ScheduleError| {
+        format!("{error}; write a name of the tz database, such as Europe/Berlin")
+    };
+    text.parse().map_err(why)
 }
 
 fn cron(text: &str) -> Result<CronRule, String> {
@@ -278,7 +287,7 @@ fn cron(text: &str) -> Result<CronRule, String> {
 }
 
 fn day(text: &str) -> Result<Weekday, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is no day of the week"))
+    text.trim().parse().map_err(|_| format!("{text:?} is no day of the week, such as mon"))
 }
 
 fn days(text: &str) -> Result<Vec<Weekday>, String> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use stillpoint::context::{Failure, JobId};
 use stillpoint::model::inventory::Inventory;
+use stillpoint::model::job::Job;
 use stillpoint::{Gravity, Stillpoint};
 
 use super::tell;
@@ -82,9 +83,11 @@ async fn examine(places: &Places, view: &mut DoctorView) {
     }
 }
 
-/// Jobs that a process began and did not live to end. Nobody else can be at work on them: the state file is ours.
+/// Jobs that a process began and did not live to end. No other command can be at work on them, but the daemon can.
 async fn left_open(stillpoint: &Stillpoint, view: &mut DoctorView) {
     let Ok(jobs) = stillpoint.jobs().await else { return };
+    // After the jobs: who has begun one held its lease before.
+    let Ok(others) = stillpoint.engine().others().await else { return };
     let parked = stillpoint.parked().await.unwrap_or_default();
     for known in &parked {
         let what = known.steps.first().map(|step| step.why.to_string()).unwrap_or_default();
@@ -93,10 +96,16 @@ async fn left_open(stillpoint: &Stillpoint, view: &mut DoctorView) {
         view.add("parked", Level::Warning, message, remedy);
     }
     let is_parked = |job: &JobId| parked.iter().any(|known| known.job == Some(*job));
-    for job in jobs.iter().filter(|job| !job.state().is_final() && !is_parked(&job.id)) {
+    let is_at_work = |job: &Job| match job.owner {
+        Some(owner) => others.contains(&(owner.process, owner.epoch)),
+        // Nobody can say whose it is, unless there is nobody else.
+        None => !others.is_empty(),
+    };
+    let is_open = |job: &&Job| !job.state().is_final() && !is_parked(&job.id);
+    for job in jobs.iter().filter(is_open).filter(|job| !is_at_work(job)) {
         let message =
             format!("the process of {} {} ended before it did [job.left_open]", job.kind, job.id);
-        let remedy = "Ask for it again. What is named *.partial in the folder `sets` of the store belongs to no restore point.";
+        let remedy = "Nothing to do: the next command that changes something, or the daemon, carries on with it or undoes it.";
         view.add("jobs", Level::Warning, message, remedy);
     }
 }

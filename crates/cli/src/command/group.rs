@@ -13,6 +13,7 @@ use crate::out::Out;
 use crate::pick;
 use crate::place::Places;
 use crate::site::{Absent, Site};
+use crate::text;
 use crate::view::GroupsView;
 
 /// Shows, makes or edits groups.
@@ -23,6 +24,7 @@ pub(super) async fn run(command: GroupCommand, places: &Places, out: Out) -> Out
     };
     let site = Site::open(places, absent).await?;
     let groups = site.stillpoint.groups().await?;
+    let policies = site.stillpoint.policies().await?;
     let view = match command {
         GroupCommand::Remove { name } => {
             let id = pick::group(&groups, &name)?.id;
@@ -37,25 +39,33 @@ pub(super) async fn run(command: GroupCommand, places: &Places, out: Out) -> Out
                 ));
             }
             site.stillpoint.remove_group(id).await?;
-            GroupsView::of(groups.iter().filter(|group| group.id != id))
+            GroupsView::of(groups.iter().filter(|group| group.id != id), &policies)
         }
-        GroupCommand::List => GroupsView::of(&groups),
-        GroupCommand::Show { name } => GroupsView::of([pick::group(&groups, &name)?]),
+        GroupCommand::List => GroupsView::of(&groups, &policies),
+        GroupCommand::Show { name } => GroupsView::of([pick::group(&groups, &name)?], &policies),
         GroupCommand::Create { name, edit } => {
             let id = GroupId(site.stillpoint.seams().ids.uuid());
             let mut group = ResourceGroup::new(id, name, Vec::new());
             change(&site, &mut group, &edit).await?;
             site.stillpoint.save_group(&group).await?;
-            GroupsView::of([&group])
+            GroupsView::of([&group], &policies)
         }
         GroupCommand::Edit { name, edit, rename } => {
-            let mut group = pick::group(&groups, &name)?.clone();
+            let before = pick::group(&groups, &name)?;
+            let mut group = before.clone();
             change(&site, &mut group, &edit).await?;
             if let Some(name) = rename {
                 group.name = name;
             }
             site.stillpoint.save_group(&group).await?;
-            GroupsView::of([&group])
+            let detached = before.attachments.len() - group.attachments.len();
+            if detached > 0 {
+                out.note(&format!(
+                    "{} of policies that it has no more: detached",
+                    text::count(detached, "schedule")
+                ));
+            }
+            GroupsView::of([&group], &policies)
         }
     };
     tell(out, &view, Exit::Done, None)

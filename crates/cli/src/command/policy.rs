@@ -14,6 +14,7 @@ use crate::out::Out;
 use crate::pick;
 use crate::place::Places;
 use crate::site::{Absent, Site};
+use crate::text;
 use crate::view::PoliciesView;
 
 /// Shows, makes or edits policies.
@@ -27,6 +28,20 @@ pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Ou
     let view = match command {
         PolicyCommand::Remove { name } => {
             let id = pick::policy(&policies, &name)?.id;
+            let groups = site.stillpoint.groups().await?;
+            let users = groups.iter().filter(|group| group.policies.contains(&id));
+            let users: Vec<&str> = users.map(|group| group.name.as_str()).collect();
+            if !users.is_empty() {
+                let message =
+                    format!("policy {name:?} is a policy of {}", text::list("group", &users));
+                let remedy = "Leave it out first: `stillpoint group edit NAME --policy` with those that stay.";
+                return Err(CliError::of_class(
+                    "policy.in_use",
+                    ErrorClass::Conflict,
+                    message,
+                    remedy,
+                ));
+            }
             site.stillpoint.remove_policy(id).await?;
             PoliciesView::of(policies.iter().filter(|policy| policy.id != id))
         }

@@ -57,23 +57,34 @@ pub(super) async fn run(args: &ProtectArgs, global: &Global, talk: &Talk) -> Out
     tell(out, &view, exit, failure.as_ref())
 }
 
+fn no_databases(source: &Path) -> CliError {
+    CliError::of_class(
+        "source.no_databases",
+        ErrorClass::Invalid,
+        format!("there is no Exchange database under {}", source.display()),
+        "Name the folder that holds the databases; they are known by their content, not by their name.",
+    )
+    .about("path", source.display())
+}
+
 async fn protect(
     places: &Places,
     demo: Option<&Demo>,
     talk: &Talk,
 ) -> Outcome<(ProtectView, Exit, Option<Failure>)> {
+    // A state file protects one folder for good: one that was named by mistake must not be it.
+    if !places.has_state() {
+        let source = site::check_new(places)?;
+        if site::inventory(source).await?.databases.is_empty() {
+            return Err(no_databases(source));
+        }
+    }
     let site = Site::open(places, Absent::Make).await?;
     site.recover().await?;
     check_source(&site.source)?;
     let inventory = site.stillpoint.discover().await?.inventory;
     if inventory.databases.is_empty() {
-        return Err(CliError::of_class(
-            "source.no_databases",
-            ErrorClass::Invalid,
-            format!("there is no Exchange database under {}", site.source.display()),
-            "Name the folder that holds the databases; they are known by their content, not by their name.",
-        )
-        .about("path", site.source.display()));
+        return Err(no_databases(&site.source));
     }
     let group = site.default_group().await?;
     let policies = site.stillpoint.policies().await?;

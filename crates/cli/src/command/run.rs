@@ -37,6 +37,7 @@ pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome
     let notify = Notify::from_env();
     let interrupts = talk.interrupts.follow();
     let site = Site::open_shared(places, Absent::Refuse, args.storage_operations).await?;
+    site.note(places).await?;
     let this = &site.stillpoint;
     let recovered = this.recover().await?.len();
     if recovered > 0 {

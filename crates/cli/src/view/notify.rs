@@ -36,9 +36,6 @@ impl Report for NotifyView {
     const SCHEMA: &'static str = "stillpoint.notify/1";
 
     fn text(&self, text: &mut String) {
-        if self.notifiers.is_empty() {
-            text.push_str("nobody is told: there is no file of notifications, or nobody in it\n");
-        }
         for notifier in &self.notifiers {
             let word = if notifier.sent { "sent" } else { "not sent" };
             let _ = writeln!(text, "{}: {word}", notifier.name);

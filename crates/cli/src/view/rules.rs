@@ -1,5 +1,6 @@
 //! What `policy` and `group` show.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -229,13 +230,20 @@ impl GroupView {
 #[derive(Debug, Serialize)]
 pub(crate) struct GroupsView {
     groups: Vec<GroupView>,
+    /// What policies are called, for people.
+    #[serde(skip)]
+    names: BTreeMap<PolicyId, String>,
 }
 
 impl GroupsView {
-    pub(crate) fn of<'a>(groups: impl IntoIterator<Item = &'a ResourceGroup>) -> Self {
+    pub(crate) fn of<'a>(
+        groups: impl IntoIterator<Item = &'a ResourceGroup>,
+        policies: &[Policy],
+    ) -> Self {
         let mut groups: Vec<GroupView> = groups.into_iter().map(GroupView::of).collect();
         groups.sort_by(|a, b| (&a.name, a.group).cmp(&(&b.name, b.group)));
-        Self { groups }
+        let names = policies.iter().map(|policy| (policy.id, policy.name.clone())).collect();
+        Self { groups, names }
     }
 }
 
@@ -249,11 +257,16 @@ impl Report for GroupsView {
         for group in &self.groups {
             let _ = writeln!(text, "{} {}", group.name, group.group);
             for member in &group.members {
-                let id = member.id.as_deref().unwrap_or_default();
-                let _ = writeln!(text, "  protects {} {id}", member.kind);
+                let id = member.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
+                let _ = writeln!(text, "  protects {}{id}", member.kind);
             }
             for policy in &group.policies {
-                let _ = writeln!(text, "  policy {policy}");
+                let name =
+                    self.names.get(policy).map(|name| format!(" {name}")).unwrap_or_default();
+                let _ = writeln!(text, "  policy{name} {policy}");
+            }
+            if let Some(naming) = &group.naming {
+                let _ = writeln!(text, "  snapshots named {naming}");
             }
             let databases = usize::try_from(group.max_databases).unwrap_or(usize::MAX);
             let _ = writeln!(

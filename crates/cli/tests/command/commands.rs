@@ -210,7 +210,18 @@ fn policies_and_groups_are_made_edited_and_used() {
     let (code, shown) = lab.json(["group", "create", "none", "--policy", "nightly"]);
     assert_eq!((code, &shown["error"]["code"]), (1, &"group.empty".into()), "{shown:#}");
     let group = ["group", "create", "one", "--database", "DB02", "--policy", "nightly"];
+    // A backup would not be able to name its snapshots.
+    for naming in ["", "{database}", "{host"] {
+        let (code, shown) = lab.json(group.into_iter().chain(["--naming", naming]));
+        let wanted = (1, &"naming.template_invalid".into());
+        assert_eq!((code, &shown["error"]["code"]), wanted, "{shown:#}");
+    }
     assert_eq!(lab.json(group).0, 0);
+    let told = lab.run(["group", "show", "one"]);
+    assert!(told.stdout.contains("  policy nightly "), "{told:?}");
+    let (code, shown) = lab.json(["policy", "remove", "nightly"]);
+    assert_eq!((code, &shown["error"]["code"]), (1, &"policy.in_use".into()), "{shown:#}");
+    assert!(text(&shown["error"], "message").ends_with("group one"), "{shown:#}");
     let (code, shown) = lab.json(["backup", "--group", "one"]);
     assert_eq!(code, 0, "{shown:#}");
     assert_eq!(shown["job"]["policy"]["name"], "nightly");

@@ -2,7 +2,9 @@
 #![cfg(unix)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -158,9 +160,9 @@ fn the_daemon_tells_what_the_store_has_lost() {
     assert_eq!(lab.run(["protect", "mail"]).code, 0);
     let (_, shown) = lab.json(["reconcile"]);
     assert_eq!(shown["counts"]["whole"], 1, "{shown:#}");
-    let sets = std::fs::read_dir(lab.path("state.store/sets")).unwrap();
+    let sets = fs::read_dir(lab.path("state.store/sets")).unwrap();
     let set = sets.map(|set| set.unwrap().path()).next().unwrap();
-    std::fs::rename(set, lab.path("aside")).unwrap();
+    fs::rename(set, lab.path("aside")).unwrap();
     let options = ["--reconcile-first", "1s"];
     let mut daemon = Daemon::start_with(&lab, None, &options);
     let line = daemon.until("what was found has changed: job ");
@@ -176,15 +178,47 @@ fn the_daemon_tells_what_the_store_has_lost() {
     let job = &list(&shown, "jobs")[0];
     assert_eq!((text(job, "kind"), text(job, "state")), ("reconcile", "succeeded_with_warnings"));
     assert!(shown.to_string().contains("point.missing"), "{shown:#}");
-    for wrong in
-        [["--reconcile-every", "0s"], ["--reconcile-every", "often"], ["--reconcile-first", "soon"]]
-    {
+    for wrong in [
+        ["--reconcile-every", "0s"],
+        ["--reconcile-every", "often"],
+        ["--reconcile-first", "soon"],
+        ["--beat", "0s"],
+    ] {
         let (code, shown) = lab.json(["run"].into_iter().chain(wrong));
         assert_eq!((code, &shown["error"]["code"]), (2, &"cli.usage".into()), "{shown:#}");
     }
     let wrong = ["run", "--reconcile-every", "never", "--delete-orphans-after", "7d"];
     let (code, shown) = lab.json(wrong);
     assert_eq!((code, &shown["error"]["code"]), (1, &"run.no_reconcile".into()), "{shown:#}");
+}
+
+/// What the daemon has in hand has not been left by anybody.
+#[test]
+fn a_job_of_the_daemon_is_no_job_that_was_left_open() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let hooks = lab.path("state.hooks");
+    fs::create_dir(&hooks).unwrap();
+    let hook = hooks.join("wait");
+    fs::write(&hook, "#!/bin/sh\ntouch ../begun; while [ ! -e ../go ]; do sleep 0.1; done\n")
+        .unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let document = "format = 1\n[[policies]]\nname = \"default\"\nkind = \"copy\"\n\
+        hooks = [{ phase = \"before_quiesce\", program = \"wait\" }]\n";
+    fs::write(lab.path("hooks.toml"), document).unwrap();
+    assert_eq!(lab.run(["import", "hooks.toml", "--source", "mail"]).code, 0);
+    let add = ["schedule", "add", "often", "--every", "1s", "--group", "default"];
+    assert_eq!(lab.run(add).code, 0);
+    let mut daemon = Daemon::start(&lab, None);
+    daemon.until("often, due");
+    while !lab.path("begun").exists() {
+        std::thread::yield_now();
+    }
+    let doctor = lab.run(["doctor"]);
+    fs::write(lab.path("go"), "").unwrap();
+    assert!(!doctor.stdout.contains("[job.left_open]"), "{doctor:?}");
+    daemon.signal("-TERM");
+    assert_eq!(daemon.end().0, 0);
 }
 
 #[test]
@@ -203,9 +237,17 @@ fn schedules_are_made_looked_at_and_removed() {
     assert_eq!((code, &shown["error"]["code"]), (1, &"schedule.never_fires".into()), "{shown:#}");
     let (code, shown) = lab.json(["schedule", "add", "never", "--daily", "1:00", "--zone", "X/Y"]);
     assert_eq!((code, &shown["error"]["code"]), (2, &"cli.usage".into()), "{shown:#}");
+    for (wrong, hint) in [("2026", "such as 2027-01-31"), ("tomorrow", "such as 2027-01-31")] {
+        let ran = lab.run(["schedule", "add", "never", "--daily", "1:00", "--start", wrong]);
+        assert!(ran.code == 2 && ran.stderr.contains(hint), "{ran:?}");
+    }
     let (code, shown) = lab.json(["schedule", "add", "when"]);
     assert_eq!((code, &shown["error"]["code"]), (2, &"cli.usage".into()), "{shown:#}");
 
+    let after = ["--after", "2026-03-28", "-n", "2"];
+    let (_, shown) = lab.json(["schedule", "preview", "nightly"].into_iter().chain(after));
+    let fates: Vec<_> = list(&shown, "firings").iter().map(|firing| text(firing, "fate")).collect();
+    assert_eq!(fates, ["planned", "shifted"], "{shown:#}");
     let after = ["--after", "2026-03-28T12:00:00Z", "-n", "2"];
     let (_, shown) = lab.json(["schedule", "preview", "nightly"].into_iter().chain(after));
     let fates: Vec<_> = list(&shown, "firings").iter().map(|firing| text(firing, "fate")).collect();

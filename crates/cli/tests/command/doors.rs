@@ -1,6 +1,8 @@
 //! Wrong input at every door: a clear answer, nothing touched, no panic.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -40,6 +42,31 @@ fn sources_that_are_none() {
     refused(&lab, &["protect", "empty", "--source", "file"], 2, "cli.usage");
     assert_eq!(names(&lab.root()), ["empty", "file"], "nothing was made");
     refused(&lab, &["protect", "empty"], 1, "source.no_databases");
+    assert_eq!(names(&lab.root()), ["empty", "file"], "a state file would protect it for good");
+}
+
+/// What is not Unicode is told to be that: not to lead anywhere.
+#[test]
+fn paths_that_are_not_unicode() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    let odd = |name: &[u8]| lab.path("").join(OsStr::from_bytes(name));
+    let (state, store) = (odd(b"state\xff.db"), odd(b"store\xff"));
+    for (option, path) in [("--state", &state), ("--store", &store), ("--source", &store)] {
+        let mut command = Command::new(STILLPOINT);
+        command.args(["protect", "--json"]).arg(option).arg(path);
+        if option == "--source" {
+            fs::create_dir(path).unwrap();
+            fs::rename(lab.path("mail"), path.join("mail")).unwrap();
+        } else {
+            command.arg("mail");
+        }
+        lab.tame(&mut command);
+        let ran = ran(&mut command);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert_eq!(ran.json()["error"]["code"], "path.invalid", "{ran:?}");
+    }
+    assert_eq!(fs::read_dir(lab.root()).unwrap().count(), 1, "nothing was made");
 }
 
 #[test]

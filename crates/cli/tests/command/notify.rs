@@ -160,6 +160,7 @@ fn a_test_says_who_was_told_and_who_was_not() {
     assert_eq!(lab.run(["protect", "mail"]).code, 0);
     let (exit, shown) = lab.json(["notify", "test"]);
     assert_eq!((exit, list(&shown, "notifiers").len()), (1, 0), "{shown:#}");
+    assert_eq!(text(&shown["error"], "code"), "notify.nobody", "{shown:#}");
     let service = Service::new();
     service.told(&lab, "on = []");
     let (ran, told, _) = service.while_running(&mut lab.command(["notify", "test", "--json"]));
@@ -180,6 +181,18 @@ fn a_test_says_who_was_told_and_who_was_not() {
     assert_eq!(exit, 3, "{shown:#}");
     let warnings = list(&shown["job"], "warnings");
     assert_eq!((warnings.len(), text(&warnings[0], "code")), (1, "notify.failed"), "{shown:#}");
+}
+
+/// Who has tried a file is told from then on, without naming it again.
+#[test]
+fn a_file_that_was_tried_is_remembered() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    fs::write(lab.path("elsewhere.toml"), "format = 1\n[[notify]]\nlog = {}\n").unwrap();
+    assert_eq!(lab.run(["notify", "test", "--notify", "elsewhere.toml"]).code, 0);
+    let (exit, shown) = lab.json(["notify", "test"]);
+    assert_eq!((exit, list(&shown, "notifiers").len()), (0, 1), "{shown:#}");
 }
 
 #[test]
@@ -224,6 +237,8 @@ fn a_file_that_cannot_be_used_is_told_of_and_keeps_nobody_from_a_backup() {
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(ran.stderr.contains(wanted), "{content}: {ran:?}");
         assert!(!ran.stderr.contains("s3cr3t"), "{ran:?}");
+        let (exit, shown) = lab.json(["notify", "test"]);
+        assert_eq!((exit, text(&shown["error"], "code")), (1, wanted), "{content}: {shown:#}");
         // One that is named has to be good.
         let (exit, shown) = lab.json(["backup", "--notify", "state.notify.toml"]);
         assert_eq!((exit, text(&shown["error"], "code")), (1, wanted), "{content}: {shown:#}");

@@ -13,6 +13,7 @@ use stillpoint::model::job::{Job, JobState, MemberEnd, RunEnd, RunState};
 use stillpoint::model::kind::BackupKind;
 use stillpoint::model::point::{PointState, Truncation};
 use stillpoint::model::policy::{CopySelection, OnMiss, Verification};
+use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 use stillpoint::model::topology::Protection;
 use stillpoint::workflow::testing::{Part, Sim};
 use stillpoint::workflow::{Payload, Resolution};
@@ -370,6 +371,30 @@ fn a_verification_cancelled_between_its_points_ends_cancelled() {
         assert_eq!(job.runs.len(), 1, "{job:#?}");
         assert_eq!(job.runs[0].state, RunState::Ended(RunEnd::Succeeded));
         assert_eq!(job.state(), JobState::Cancelled, "{job:#?}");
+    });
+}
+
+/// Nothing was restored, verified or pruned, so nothing may be counted as if it had been.
+#[test]
+fn a_job_cancelled_before_it_has_begun_counts_no_database_as_done() {
+    let (sim, world) = (Sim::new(3), two_arrays(2));
+    sim.run(async {
+        let this = stillpoint(&sim, &world, Coordination::Engine, |engine| engine);
+        let points = two_points(&this).await;
+        let back = RestoreRequest::new(key("back"), points[0], RestoreTarget::InPlace);
+        let first = VerifyRequest::new(key("verify"), vec![points[0]]);
+        for job in [this.restore(back).await.unwrap(), this.verify(first).await.unwrap()] {
+            job.cancel("a test").await.unwrap();
+            let job = job.wait().await;
+            assert_eq!(job.state(), JobState::Cancelled, "{job:#?}");
+            assert_eq!(job.tally().0, 0, "{job:#?}");
+            for member in job.runs.iter().flat_map(|run| &run.members) {
+                let Some(MemberEnd::Failed { failure }) = &member.end else {
+                    panic!("it came to nothing: {job:#?}");
+                };
+                assert_eq!(failure.code, "run.cancelled");
+            }
+        }
     });
 }
 

@@ -97,7 +97,6 @@ fn what_waits_for_the_operator() {
 fn notify() {
     let sent = [("ops".to_owned(), None), ("log".to_owned(), Some(failure()))];
     check("notify", &NotifyView::of(&sent));
-    check("notify_nobody", &NotifyView::of(&[]));
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn discover() {
 #[test]
 fn policies_and_groups() {
     check("policy", &PoliciesView::of([&policy(), &Policy::new(PolicyId(uuid(31)), "archive")]));
-    check("group", &GroupsView::of([&group()]));
+    check("group", &GroupsView::of([&group()], &[policy()]));
 }
 
 #[test]
