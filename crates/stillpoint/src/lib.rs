@@ -123,6 +123,7 @@ mod doctor;
 mod draft;
 mod error;
 mod exposure;
+mod follow;
 mod history;
 mod holds;
 mod hooks;

@@ -23,8 +23,8 @@ use crate::Stillpoint;
 use crate::brief::JOB;
 use crate::byhand;
 use crate::error::Error;
+use crate::follow::open_state;
 use crate::job::{JobHandle, LiveJob};
-use crate::runs::open_state;
 
 /// Why a run waits for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -20,10 +20,11 @@ use crate::Stillpoint;
 use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::debris::Leaves;
 use crate::error::Error;
+use crate::follow::open_state;
 use crate::hooks::jobs;
 use crate::job::{JobHandle, LiveJob};
 use crate::parked::job_of;
-use crate::runs::{open_state, owner_of};
+use crate::runs::owner_of;
 
 /// The code of what is said of a job whose process ended before it was over.
 const INTERRUPTED: &str = "job.interrupted";

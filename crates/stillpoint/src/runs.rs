@@ -1,11 +1,8 @@
-//! Jobs begun, and runs of the engine followed for them.
+//! Jobs begun and ended, and what becomes of runs for them.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{Either, select};
 use serde::Serialize;
 use stillpoint_catalog::Begun;
 use stillpoint_context::{
@@ -16,18 +13,14 @@ use stillpoint_model::job::{Job, JobKind, JobOwner, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
 use stillpoint_model::warning::Warning;
-use stillpoint_workflow::{
-    End, EngineError, JournalError, Notice, NoticeKind, Plan, RunHandle, RunPhase, RunReport,
-    Submission,
-};
-use tokio::sync::broadcast::{self, error::RecvError};
+use stillpoint_workflow::{End, Plan, RunReport, Submission};
 
 use crate::Stillpoint;
 use crate::bounds::{CANCELLED, caught, within};
 use crate::brief::{BRIEF, Brief, Concern, JOB};
 use crate::error::Error;
-use crate::hooks::jobs;
-use crate::job::{JobEvent, JobHandle, LiveJob};
+use crate::follow::let_go;
+use crate::job::{JobHandle, LiveJob};
 use crate::services::Services;
 
 /// What makes a job.
@@ -321,140 +314,6 @@ impl Stillpoint {
         self.note_standings(noted).await;
         closed.map_err(|error| Failure::of(&error))
     }
-
-    /// Follows a run to its end, passing its news on. A parked run is not over: the job shows it, and waits; nor is one that stands
-    /// still because the journal fails. One that is carried here no more lets go of the job.
-    pub(crate) async fn follow(
-        &self,
-        live: &LiveJob,
-        handle: &RunHandle,
-        mut news: broadcast::Receiver<Notice>,
-    ) -> Result<RunReport, EngineError> {
-        live.add_run(handle.clone());
-        // What follows on a job is not of it any more: a hook may have been made for this very case.
-        let is_after = handle.id() == jobs::after(live.snapshot().id);
-        if let Some(by) = live.cancelled_by().filter(|_| !is_after) {
-            // The wish came before the run did.
-            let _answer = handle.cancel(by).await.map_err(|error| let_go(live, error))?;
-        }
-        let mut end = pin!(handle.wait());
-        let mut parked = false;
-        loop {
-            // News may be missed, and come before what they tell of. That a run is parked must not be.
-            let shown = parked;
-            let turned = pin!(async move {
-                drop(if shown { handle.unparked().await } else { handle.settled().await });
-            });
-            let heard = pin!(news.recv());
-            let told = select(heard, turned);
-            match select(end.as_mut(), told).await {
-                Either::Left((Ok(report), _)) => return Ok(report),
-                Either::Left((Err(error), _)) => {
-                    // Whether anybody carries it on is known at once; that the journal is back may take a while.
-                    let known = handle.mended().now_or_never();
-                    let mended = if let Some(mended) = known {
-                        mended
-                    } else {
-                        self.stall(live, handle.id(), Failure::of(&error)).await;
-                        handle.mended().await
-                    };
-                    mended.map_err(|error| let_go(live, error))?;
-                    end.set(handle.wait());
-                }
-                Either::Right((Either::Left((Ok(notice), _)), _)) => {
-                    if notice.run == handle.id() {
-                        self.pass_on(live, handle.id(), notice.kind);
-                    }
-                }
-                Either::Right((Either::Left((Err(RecvError::Closed), _)), _)) => {
-                    return end.await.map_err(|error| let_go(live, error));
-                }
-                Either::Right((
-                    Either::Left((Err(RecvError::Lagged(_)), _)) | Either::Right(_),
-                    _,
-                )) => {}
-            }
-            parked = self.show(live, handle).await;
-        }
-    }
-
-    /// Shows in the job that its run stands still, as the journal fails, and tells of it: the end, of which somebody would be told,
-    /// may be far away.
-    async fn stall(&self, live: &LiveJob, run: RunId, why: Failure) {
-        live.change_run(run, |known| known.failure = Some(why.clone()));
-        live.tell(JobEvent::Stalled { run, why: why.clone() });
-        if let Err(error) = self.store_job(live).await {
-            tracing::warn!(%run, %error, "the job of a run that stands still could not be stored");
-        }
-        self.tell_stalled(live, run, why).await;
-    }
-
-    /// Shows in the job where its run stands; whether that is parked.
-    async fn show(&self, live: &LiveJob, handle: &RunHandle) -> bool {
-        let job = live.snapshot();
-        let known = job.runs.iter().find(|known| known.run == handle.id());
-        let is_shown = known.is_none_or(|known| known.state == RunState::Parked);
-        if handle.status().phase == RunPhase::Parked && !is_shown {
-            // Told before it is shown and stored: who waits for it may end, and whoever carries on tells what was not.
-            self.tell_parked(live, handle).await;
-        }
-        let (mut news, mut is_parked) = (false, false);
-        live.change_run(handle.id(), |known| {
-            // Looked at in here, so that of two who show it the later one shows what is newer.
-            let status = handle.status();
-            // The end is recorded with its report.
-            let Some(state) = open_state(status.phase) else { return };
-            // Why it is parked is told at once: nobody reads a report of a run that has not ended.
-            let why = status.parked.first().map(|(_, parked)| (*parked.failure).clone());
-            is_parked = state == RunState::Parked;
-            news = known.state != state || known.failure != why;
-            known.state = state;
-            known.failure = why;
-        });
-        if news && is_parked {
-            // A parked run may outlast this process: what is known of it is stored now.
-            if let Err(error) = self.store_job(live).await {
-                tracing::error!(run = %handle.id(), %error, "the parked run's job could not be stored");
-            }
-        }
-        is_parked
-    }
-
-    fn pass_on(&self, live: &LiveJob, run: RunId, news: NoticeKind) {
-        let step = |step, what| JobEvent::Step { run, step, what };
-        match news {
-            NoticeKind::Started => {
-                let now = self.seams().clock.now();
-                live.change_run(run, |known| known.started_at = Some(now));
-            }
-            NoticeKind::StepStarted { step: name, .. } => live.tell(step(name, "running")),
-            NoticeKind::StepSucceeded { step: name } => live.tell(step(name, "done")),
-            NoticeKind::StepFailed { step: name, .. } => live.tell(step(name, "failed")),
-            NoticeKind::Progress { step, progress } => {
-                live.tell(JobEvent::Progress { run, step, progress });
-            }
-            NoticeKind::Waiting(waiting) => {
-                let (key, holder) = (waiting.key.to_string(), waiting.holder);
-                live.tell(JobEvent::Waiting { run, key, holder });
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Lets go of a job of which a run is not carried here any more though it has not ended, as this says.
-fn let_go(live: &LiveJob, error: EngineError) -> EngineError {
-    let is_lost = matches!(
-        error,
-        EngineError::Gone
-            | EngineError::Suspended { .. }
-            | EngineError::Elsewhere { .. }
-            | EngineError::Journal(JournalError::Fenced { .. })
-    );
-    if is_lost {
-        live.let_go();
-    }
-    error
 }
 
 /// Shows of the open runs of a job that is left to others that they are over as far as this process goes.
@@ -463,17 +322,6 @@ fn give_up_open_runs(job: &mut Job) {
     for run in job.runs.iter_mut().filter(|run| !matches!(run.state, RunState::Ended(_))) {
         run.state = RunState::Ended(RunEnd::Failed);
         run.failure.clone_from(&why);
-    }
-}
-
-/// What a job says of a run that has not ended.
-pub(crate) const fn open_state(phase: RunPhase) -> Option<RunState> {
-    match phase {
-        RunPhase::Queued => Some(RunState::Queued),
-        RunPhase::Running => Some(RunState::Running),
-        RunPhase::Cancelling => Some(RunState::Cancelling),
-        RunPhase::Parked => Some(RunState::Parked),
-        _ => None,
     }
 }
 
