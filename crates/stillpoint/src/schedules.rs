@@ -86,8 +86,10 @@ impl Stillpoint {
         if known.schedule == schedule {
             return Ok(known);
         }
-        let next = known.edit(schedule, self.seams().clock.now())?;
+        let mut next = known.edit(schedule, self.seams().clock.now())?;
         self.check_budget(Change::Schedule(&next)).await?;
+        // That may have taken its time, in which the version before went on.
+        next.since = next.since.max(self.seams().clock.now());
         self.services().catalog.put_schedule(&next).await?;
         Ok(next)
     }
