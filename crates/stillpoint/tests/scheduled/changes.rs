@@ -34,10 +34,7 @@ fn what_is_added_changed_and_detached_while_it_works_counts_from_then_on() {
         assert_eq!(scheduler.status().next, Some(utc("2026-01-05 03:00")));
         // Another minute of the hour, from now on.
         let mut other = hourly("often");
-        other.rule = stillpoint::model::schedule::Rule::Hourly {
-            every: std::num::NonZeroU32::MIN,
-            minute: 5,
-        };
+        other.rule = Rule::Hourly { every: std::num::NonZeroU32::MIN, minute: 5 };
         this.change_schedule(id.schedule, other).await.unwrap();
         scheduler.nudge();
         until(&this, "2026-01-05 03:10").await;
