@@ -84,12 +84,13 @@ fn the_document_is_what_it_always_was_and_comes_back() {
 
 #[test]
 fn what_is_left_out_is_the_default() {
-    let text = "format = 1\n[[policies]]\nname = \"p\"\nretention.count = 7\n\
+    let text = "format = 1\n[[policies]]\nname = \"p\"\nretention.count = 7\nretention.gfs.weekly = 8\n\
                 [[schedules]]\nname = \"s\"\nrule.hourly = { every = 1, minute = 5 }\n\
                 [[groups]]\nname = \"g\"\nmembers = [\"everything\"]\n";
     let read = Document::of_toml(text).unwrap();
     let mut policy = Policy::new(PolicyId(uuid()), "p");
     policy.retention.count = Some(7);
+    policy.retention.gfs = Some(Gfs { weekly: 8, ..Gfs::default() });
     assert_eq!(read.policies, [policy]);
     let rule = Rule::Hourly { every: NonZeroU32::MIN, minute: 5 };
     assert_eq!(read.schedules, [Schedule::new("s", rule, Zone::UTC)]);
