@@ -222,9 +222,16 @@ fn policies() -> impl Strategy<Value = Policy> {
 proptest! {
     #[test]
     fn any_document_comes_back(
-        policies in proptest::collection::vec(policies(), 0..4),
-        schedules in proptest::collection::vec(schedules(), 0..4),
+        mut policies in proptest::collection::vec(policies(), 0..4),
+        mut schedules in proptest::collection::vec(schedules(), 0..4),
     ) {
+        // Each is there once.
+        for (number, policy) in policies.iter_mut().enumerate() {
+            policy.name.push_str(&number.to_string());
+        }
+        for (number, schedule) in schedules.iter_mut().enumerate() {
+            schedule.name.push_str(&number.to_string());
+        }
         let document = Document { policies, schedules, groups: Vec::new() };
         let text = document.to_toml().unwrap();
         prop_assert_eq!(Document::of_toml(&text).unwrap(), document, "{}", text);
