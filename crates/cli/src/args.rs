@@ -91,7 +91,7 @@ pub(crate) enum Command {
     Protect(ProtectArgs),
     /// Show the databases that are there, and whether each can be backed up.
     Discover(FolderArgs),
-    /// How things are protected. Hooks of a policy are set with `import`.
+    /// How things are protected. Hooks and grids of a policy, and the least that it keeps, are set with `import`.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// What is protected together.

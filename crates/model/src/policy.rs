@@ -139,6 +139,7 @@ impl Default for QuiescePolicy {
 
 /// Grandfather, father, son: how many of each to keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Gfs {
     /// Hours.
     pub hourly: u32,

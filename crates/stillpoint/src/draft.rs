@@ -61,7 +61,8 @@ impl Stillpoint {
         self.check_budget(draft, &before, &after).await
     }
 
-    /// Saves a draft, once all of it was [checked](Self::check_draft). A schedule that is attached to a group anew counts from now.
+    /// Saves a draft, once all of it was [checked](Self::check_draft), and gives it as it was saved: a schedule counts from when that
+    /// is, and one that is attached to a group anew, too.
     ///
     /// # Errors
     /// As [`check_draft`](Self::check_draft), and nothing is saved then; `policy.version_conflict` and `schedule.version_conflict`
@@ -72,22 +73,35 @@ impl Stillpoint {
     ///
     /// # Crash behaviour
     /// Each of them is saved whole or not at all, groups after what they refer to. Saving it again goes on.
-    pub async fn save_draft(&self, draft: &Draft) -> Result<(), Error> {
+    pub async fn save_draft(&self, draft: &Draft) -> Result<Draft, Error> {
         self.check_draft(draft).await?;
         let catalog = &self.services().catalog;
         for policy in &draft.policies {
             catalog.put_policy(policy).await?;
         }
-        for stored in &draft.schedules {
-            catalog.put_schedule(stored).await?;
+        let mut saved = draft.clone();
+        for stored in &mut saved.schedules {
+            match self.schedule(stored.id).await? {
+                Some(known) if says_the_same(&known, stored) => *stored = known,
+                _ => {
+                    // The check may have taken its time, in which the version before went on.
+                    stored.since = stored.since.max(self.seams().clock.now());
+                    catalog.put_schedule(stored).await?;
+                }
+            }
         }
         for group in &draft.groups {
             let before = self.group(group.id).await?;
             catalog.put_group(group).await?;
             self.keep_ledgers(before.as_ref(), Some(group)).await?;
         }
-        Ok(())
+        Ok(saved)
     }
+}
+
+/// Whether a version of a schedule was saved before.
+fn says_the_same(known: &StoredSchedule, new: &StoredSchedule) -> bool {
+    (known.version, &known.schedule) == (new.version, &new.schedule)
 }
 
 /// Whether two things of one kind may not be called so.

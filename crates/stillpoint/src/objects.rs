@@ -26,7 +26,8 @@ impl Stillpoint {
     /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails; `retention.snapshot_budget_exceeded` where it
     /// would keep more snapshots of a volume of one of its groups than that can hold.
     pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
-        self.save_draft(&Draft { policies: vec![policy.clone()], ..Draft::default() }).await
+        let draft = Draft { policies: vec![policy.clone()], ..Draft::default() };
+        self.save_draft(&draft).await.map(drop)
     }
 
     /// The newest version of a policy.
@@ -51,7 +52,8 @@ impl Stillpoint {
     /// When it breaks a rule of its own, its snapshots cannot be named as it says (`naming.template_invalid`), or the catalogue
     /// fails; `retention.snapshot_budget_exceeded` where its policies would keep more snapshots of a volume than that can hold.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {
-        self.save_draft(&Draft { groups: vec![group.clone()], ..Draft::default() }).await
+        let draft = Draft { groups: vec![group.clone()], ..Draft::default() };
+        self.save_draft(&draft).await.map(drop)
     }
 
     /// A resource group.

@@ -14,7 +14,7 @@ use stillpoint_context::{ErrorClass, Failure, JobId, RunId, Subject};
 use stillpoint_model::job::{Job, JobMember, JobOwner, JobRun, RunEnd, RunState};
 use stillpoint_model::request::{BackupRequest, Trigger};
 use stillpoint_model::warning::Warning;
-use stillpoint_workflow::{JournalError, RunHandle, RunPhase, RunReport};
+use stillpoint_workflow::{EngineError, JournalError, RunHandle, RunPhase, RunReport};
 
 use crate::Stillpoint;
 use crate::brief::{BRIEF, Brief, Concern, JOB};
@@ -51,19 +51,8 @@ impl Stillpoint {
         let _one = self.asking().lock().await;
         let recovery = self.engine().recover().await?;
         let mut by_job: BTreeMap<JobId, Vec<(RunHandle, Brief)>> = BTreeMap::new();
-        // Those that were taken by a recovery that failed afterwards are carried here, and nobody has their jobs in hand.
-        let mut runs = recovery.runs;
-        let taken: BTreeSet<RunId> = runs.iter().map(RunHandle::id).collect();
-        runs.extend(self.engine().runs().into_iter().filter(|run| {
-            let is_over = matches!(run.status().phase, RunPhase::Ended(_));
-            !is_over && !taken.contains(&run.id()) && self.live().of_run(run.id()).is_none()
-        }));
-        for handle in runs {
-            let state = handle.state().await?;
-            let labels = &state.submitted().labels;
-            let job = labels.get(JOB).and_then(|job| job.parse().ok());
-            let brief = labels.get(BRIEF).and_then(|brief| Brief::of_label(brief));
-            if let (Some(job), Some(brief)) = (job, brief) {
+        for handle in recovery.runs {
+            if let Some((job, brief)) = of_job(&handle).await? {
                 by_job.entry(job).or_default().push((handle, brief));
             } else {
                 // A run that the embedder submitted itself is its own affair.
@@ -81,10 +70,11 @@ impl Stillpoint {
         let theirs = self.jobs_elsewhere(&open, elsewhere).await;
         let (mut jobs, mut stuck) = (Vec::new(), Vec::new());
         for job in open {
-            let runs = by_job.remove(&job.id).unwrap_or_default();
+            let mut runs = by_job.remove(&job.id).unwrap_or_default();
             if self.live().find(job.id).is_some() || theirs.contains(&job.id) {
                 continue;
             }
+            self.add_taken(&job, &mut runs).await?;
             let is_owned = job.owner.is_some_and(|owner| others.contains(&owner));
             if !is_owned && job.runs.iter().any(|run| unread.contains_key(&run.run)) {
                 stuck.push(job);
@@ -112,6 +102,25 @@ impl Stillpoint {
             self.show_unreadable(job, &unread).await;
         }
         Ok(jobs)
+    }
+
+    /// Adds the runs of a job that are carried here, and were taken by a recovery that failed afterwards.
+    async fn add_taken(
+        &self,
+        job: &Job,
+        runs: &mut Vec<(RunHandle, Brief)>,
+    ) -> Result<(), EngineError> {
+        for known in &job.runs {
+            let is_new = runs.iter().all(|(run, _)| run.id() != known.run);
+            let Some(handle) = self.engine().run(known.run).filter(|_| is_new) else { continue };
+            if matches!(handle.status().phase, RunPhase::Ended(_)) {
+                continue;
+            }
+            if let Some((_, brief)) = of_job(&handle).await? {
+                runs.push((handle, brief));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a job in hand that nobody has, and gives it as it is then; nothing where another process that recovers was faster, as
@@ -270,6 +279,14 @@ impl Stillpoint {
         });
         Some((report, brief))
     }
+}
+
+/// The job of a run, and what is to be known of it there; none for a run that is of no job.
+async fn of_job(run: &RunHandle) -> Result<Option<(JobId, Brief)>, EngineError> {
+    let state = run.state().await?;
+    let labels = &state.submitted().labels;
+    let job = labels.get(JOB).and_then(|job| job.parse().ok());
+    Ok(job.zip(labels.get(BRIEF).and_then(|brief| Brief::of_label(brief))))
 }
 
 /// Brings what is known of the runs of a job, which may be newer than what is stored of it, into the job. That one is parked shows

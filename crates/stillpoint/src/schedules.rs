@@ -88,8 +88,8 @@ impl Stillpoint {
     }
 
     async fn save_schedule(&self, stored: StoredSchedule) -> Result<StoredSchedule, Error> {
-        self.save_draft(&Draft { schedules: vec![stored.clone()], ..Draft::default() }).await?;
-        Ok(stored)
+        let draft = Draft { schedules: vec![stored.clone()], ..Draft::default() };
+        Ok(self.save_draft(&draft).await?.schedules.pop().unwrap_or(stored))
     }
 
     /// The newest version of a schedule.

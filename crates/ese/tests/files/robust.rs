@@ -1,6 +1,9 @@
 //! No input makes a parser panic, and none makes it loop or allocate without bound.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use stillpoint_ese::{
     DatabaseHeader, FileKind, LogHeader, LogMember, LogName, ScanOptions, check_page, judge_set,
     read_checkpoint, read_database_header, read_log_header, read_segment_stamp, read_stamp,
@@ -73,7 +76,18 @@ fn seed_file(kind: u8, seed: u64) -> Vec<u8> {
     }
 }
 
+/// Another seed each time, printed when the test fails; `STILLPOINT_SEED` plays one again.
+fn seeded(test: &str) -> ProptestConfig {
+    let seed = std::env::var("STILLPOINT_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    eprintln!("replay: STILLPOINT_SEED={seed} cargo test -p stillpoint-ese --test files {test}");
+    let rng_seed = RngSeed::Fixed(seed);
+    ProptestConfig { rng_seed, failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
+    #![proptest_config(seeded("robust"))]
+
     #[test]
     fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..20_000)) {
         feed(&bytes);

@@ -26,6 +26,8 @@ use stillpoint_model::retention::{
 use stillpoint_model::window::RecoveryWindow;
 use uuid::Uuid;
 
+use super::world::seed;
+
 const DATABASE: DatabaseId = DatabaseId(Uuid::from_u128(1));
 
 fn day(number: i64) -> DateTime<Utc> {
@@ -356,6 +358,8 @@ fn a_hold_says_what_it_keeps_and_why() {
 }
 
 proptest! {
+    #![proptest_config(seed::seeded("a_prune_that_was_cut_short"))]
+
     /// However a prune is cut short and begun again, it comes to the same, and then there is nothing more to do.
     #[test]
     fn a_prune_that_was_cut_short_comes_to_the_same(

@@ -126,13 +126,17 @@ fn what_is_saved_together_is_looked_at_together() {
         let mut draft = Draft::default();
         draft.groups = vec![group(&[(&fulls, &nightly), (&logs, &often)])];
         // What a group refers to has to be there, or among what comes with it.
-        for refused in [site.this.check_draft(&draft).await, site.this.save_draft(&draft).await] {
-            assert_eq!(refused.unwrap_err().code(), "catalog.not_found");
+        let refused = async |draft: &Draft| {
+            let checked = site.this.check_draft(draft).await.unwrap_err();
+            [checked, site.this.save_draft(draft).await.unwrap_err()]
+        };
+        for error in refused(&draft).await {
+            assert_eq!(error.code(), "catalog.not_found");
         }
         draft.policies = vec![fulls.clone(), logs];
         draft.schedules = vec![nightly, often];
-        for refused in [site.this.check_draft(&draft).await, site.this.save_draft(&draft).await] {
-            assert_eq!(exceeded(&refused.unwrap_err()).1, 1080);
+        for error in refused(&draft).await {
+            assert_eq!(exceeded(&error).1, 1080);
         }
         assert_eq!(site.this.policies().await.unwrap(), [], "nothing was saved");
         assert_eq!(site.this.schedules().await.unwrap(), []);

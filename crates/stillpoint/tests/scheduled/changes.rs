@@ -8,8 +8,8 @@ use stillpoint::SchedulerEvent;
 use stillpoint::model::group::Selector;
 use stillpoint::model::id::PolicyId;
 use stillpoint::model::job::JobState;
-use stillpoint::model::policy::Verification;
-use stillpoint::model::schedule::{AttachmentId, Blackout, Why, Window};
+use stillpoint::model::policy::{Retention, Verification};
+use stillpoint::model::schedule::{AttachmentId, Blackout, Rule, Why, Window};
 use stillpoint_testkit::Fault;
 use uuid::Uuid;
 
@@ -34,10 +34,7 @@ fn what_is_added_changed_and_detached_while_it_works_counts_from_then_on() {
         assert_eq!(scheduler.status().next, Some(utc("2026-01-05 03:00")));
         // Another minute of the hour, from now on.
         let mut other = hourly("often");
-        other.rule = stillpoint::model::schedule::Rule::Hourly {
-            every: std::num::NonZeroU32::MIN,
-            minute: 5,
-        };
+        other.rule = Rule::Hourly { every: std::num::NonZeroU32::MIN, minute: 5 };
         this.change_schedule(id.schedule, other).await.unwrap();
         scheduler.nudge();
         until(&this, "2026-01-05 03:10").await;
@@ -68,6 +65,31 @@ fn a_change_while_nobody_was_there_loses_nothing_that_was_due_before() {
         finish(&this, &scheduler).await;
         // The nine o'clock of the day of the change was before the change.
         assert_eq!(due_times(&this).await, ["01-05 02:00", "01-06 09:00"]);
+        assert!(lapses(&this, id).await.is_empty());
+    });
+}
+
+/// Before a schedule is changed it is asked what there is, which may take its time; the version before is in force until then.
+#[test]
+fn a_change_counts_from_when_it_is_made_and_not_from_when_it_is_asked_for() {
+    let (sim, outside) = (sim_at(8, "2026-01-05 00:30"), Outside::new(idle(1, 1)));
+    sim.run(async {
+        let this = outside.process(&sim);
+        let id = everything_by(&this, hourly("often")).await;
+        let mut counted = policy();
+        (counted.verification, counted.retention) = (Verification::None, Retention::count(7));
+        this.save_policy(&policy().edit(counted).unwrap()).await.unwrap();
+        let scheduler = start(&this);
+        until(&this, "2026-01-05 01:58").await;
+        let mut other = hourly("often");
+        other.rule = Rule::Hourly { every: std::num::NonZeroU32::MIN, minute: 59 };
+        outside.world.faults().on("inventory").nth(1).inject(Fault::Slow(Duration::from_mins(3)));
+        let changed = this.change_schedule(id.schedule, other).await.unwrap();
+        assert!(changed.since > utc("2026-01-05 02:00"), "{changed:?}");
+        until(&this, "2026-01-05 03:10").await;
+        finish(&this, &scheduler).await;
+        // Of each version what was due while it was in force, and nothing is left open.
+        assert_eq!(due_times(&this).await, ["01-05 01:00", "01-05 02:00", "01-05 02:59"]);
         assert!(lapses(&this, id).await.is_empty());
     });
 }

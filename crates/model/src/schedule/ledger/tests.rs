@@ -13,6 +13,7 @@ use super::super::{
 };
 use super::*;
 use crate::group::Attachment;
+use crate::seed::seeded;
 
 fn utc(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(&format!("{}:00Z", text.replace(' ', "T"))).unwrap().to_utc()
@@ -166,6 +167,8 @@ fn schedules() -> impl Strategy<Value = Schedule> {
 }
 
 proptest! {
+    #![proptest_config(seeded("schedule::ledger"))]
+
     #[test]
     fn every_due_time_is_due_or_a_lapse_once(
         schedule in schedules(),
