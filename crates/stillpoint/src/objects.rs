@@ -27,13 +27,21 @@ impl Stillpoint {
     /// [`HookRunner::check`](crate::HookRunner::check)), or the catalogue fails; `retention.snapshot_budget_exceeded` where it
     /// would keep more snapshots of a volume of one of its groups than that can hold.
     pub async fn save_policy(&self, policy: &Policy) -> Result<(), Error> {
+        self.check_policy(policy).await?;
+        Ok(self.services().catalog.put_policy(policy).await?)
+    }
+
+    /// Whether a policy could be stored, as far as it does not depend on what else is stored by then. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`save_policy`](Self::save_policy), but for what the catalogue refuses.
+    pub async fn check_policy(&self, policy: &Policy) -> Result<(), Error> {
         policy.check().map_err(stillpoint_model::planning::PlanError::Policy)?;
         for hook in &policy.hooks {
             let runner = self.services().hooks.as_ref().ok_or_else(|| no_runner(hook))?;
             runner.check(&self.cx(), hook).await?;
         }
-        self.check_budget(Change::Policy(policy)).await?;
-        Ok(self.services().catalog.put_policy(policy).await?)
+        self.check_budget(Change::Policy(policy)).await
     }
 
     /// The newest version of a policy.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use stillpoint::model::group::{Attachment, ResourceGroup};
 use stillpoint::model::id::{GroupId, PolicyId, ScheduleId};
+use stillpoint::model::policy::Policy;
 
 use super::tell;
 use crate::args::rules::{ExportArgs, ImportArgs};
@@ -57,6 +58,11 @@ pub(super) async fn import(args: &ImportArgs, places: &Places, out: Out) -> Outc
     let mut view = ImportView::new(args.dry_run);
     names_are_there(&site, &document).await?;
     for policy in &document.policies {
+        if let (Some(next), _) = next_policy(&site, policy).await? {
+            site.stillpoint.check_policy(&next).await?;
+        }
+    }
+    for policy in &document.policies {
         view.policies.push(import_policy(&site, policy, args.dry_run).await?);
     }
     for schedule in &document.schedules {
@@ -101,27 +107,26 @@ async fn names_are_there(site: &Site, document: &Document) -> Outcome<()> {
     Ok(())
 }
 
-async fn import_policy(
-    site: &Site,
-    wanted: &stillpoint::model::policy::Policy,
-    dry: bool,
-) -> Outcome<Became> {
+/// A policy as it is to be, if it is not so yet, and what becomes of it by that.
+async fn next_policy(site: &Site, wanted: &Policy) -> Outcome<(Option<Policy>, Became)> {
     let this = &site.stillpoint;
     let known = this.policies().await?.into_iter().find(|known| same(&known.name, &wanted.name));
-    let mut next = wanted.clone();
-    let became = if let Some(known) = known {
-        (next.id, next.version) = (known.id, known.version);
-        if next == known {
-            return Ok(Became::unchanged(&next.name));
-        }
-        next = known.edit(next)?;
-        Became::changed(&next.name)
-    } else {
+    let (mut next, name) = (wanted.clone(), &wanted.name);
+    let Some(known) = known else {
         next.id = PolicyId(this.seams().ids.uuid());
-        Became::created(&next.name)
+        return Ok((Some(next), Became::created(name)));
     };
-    if !dry {
-        this.save_policy(&next).await?;
+    (next.id, next.version) = (known.id, known.version);
+    if next == known {
+        return Ok((None, Became::unchanged(name)));
+    }
+    Ok((Some(known.edit(next)?), Became::changed(name)))
+}
+
+async fn import_policy(site: &Site, wanted: &Policy, dry: bool) -> Outcome<Became> {
+    let (next, became) = next_policy(site, wanted).await?;
+    if let Some(next) = next.filter(|_| !dry) {
+        site.stillpoint.save_policy(&next).await?;
     }
     Ok(became)
 }
