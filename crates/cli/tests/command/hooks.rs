@@ -125,6 +125,23 @@ fn what_cannot_be_a_hook_is_refused_when_it_is_imported() {
 }
 
 #[test]
+fn an_import_that_is_refused_for_a_hook_has_changed_nothing_and_its_dry_run_says_so() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    let (_, before) = lab.json(["policy", "list"]);
+    let document = "format = 1\n[[policies]]\nname = \"default\"\nretention.count = 1\n\
+                    [[policies]]\nname = \"second\"\n\
+                    hooks = [{ phase = \"always\", program = \"nowhere\" }]\n";
+    fs::write(lab.path("two.toml"), document).unwrap();
+    for args in [&["import", "two.toml", "--dry-run"][..], &["import", "two.toml"]] {
+        let (exit, shown) = lab.json(args);
+        assert_eq!((exit, code(&shown)), (1, "hook.no_runner"), "{shown:#}");
+        assert_eq!(lab.json(["policy", "list"]).1, before, "{args:?}");
+    }
+}
+
+#[test]
 fn the_folder_of_hooks_is_remembered_and_one_that_is_gone_stops_only_hooks() {
     let lab = Lab::new();
     lab.mail(&["DB01"]);

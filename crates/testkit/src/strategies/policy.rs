@@ -11,8 +11,8 @@ use stillpoint_model::hook::Hook;
 use stillpoint_model::id::PolicyId;
 use stillpoint_model::kind::BackupKind;
 use stillpoint_model::policy::{
-    CopySelection, FrequencyClass, Gfs, LogRetention, MOST_KEPT, MultipleTruncating, OnMiss,
-    OnPartial, Policy, Retention, Verification,
+    CopySelection, FrequencyClass, Gfs, LogRetention, MOST_DAYS, MOST_KEPT, MultipleTruncating,
+    OnMiss, OnPartial, Policy, Retention, Verification,
 };
 use uuid::Uuid;
 
@@ -191,10 +191,10 @@ fn breaks() -> impl Strategy<Value = Break> {
     prop_oneof![
         1 => broken_names().prop_map(Break::Name),
         1 => out_of_range(MOST_KEPT).prop_map(Break::Count),
-        1 => out_of_range(36_500).prop_map(Break::Days),
+        1 => out_of_range(MOST_DAYS).prop_map(Break::Days),
         1 => (MOST_KEPT + 1..=u32::MAX).prop_map(Break::Least),
         1 => out_of_range(MOST_KEPT).prop_map(Break::Fulls),
-        1 => out_of_range(MOST_KEPT).prop_map(Break::LogDays),
+        1 => out_of_range(MOST_DAYS).prop_map(Break::LogDays),
         1 => any::<bool>().prop_map(Break::NoHosts),
         1 => Just(Break::NoTime),
         3 => broken_hooks().prop_map(|(hooks, code)| Break::Hooks(hooks, code)),
