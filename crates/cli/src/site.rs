@@ -364,7 +364,14 @@ async fn default_group(catalog: &dyn Catalog) -> Outcome<Option<ResourceGroup>> 
 fn no_source(places: &Places) -> CliError {
     CliError::invalid(
         "state.no_source",
-        format!("the state file {} does not know what it protects", places.state.display()),
+        if places.has_state() {
+            format!("the state file {} does not know what it protects", places.state.display())
+        } else {
+            format!(
+                "there is no state file {}, and nothing says what to protect",
+                places.state.display()
+            )
+        },
         "Name the folder with --source.",
     )
 }
