@@ -60,6 +60,15 @@ pub(crate) enum Absent {
     Make,
 }
 
+/// What the daemon has beside what the state file says.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// How many storage operations there are at once.
+    pub(crate) storage_operations: Option<NonZeroU32>,
+    /// Whoever is told of jobs whatever the file of notifications says.
+    pub(crate) told: Option<Subscription>,
+}
+
 /// An open state file and what belongs to it. Held for as long as the command runs: the file is locked.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -80,22 +89,18 @@ impl Site {
     ///
     /// One command at a time has it: what one process leaves open the next one carries on. The daemon shares it with any.
     pub(crate) async fn open(places: &Places, absent: Absent) -> Outcome<Self> {
-        Self::open_by(places, absent, None, |file| SqliteStore::open_first(file)).await
+        Self::open_by(places, absent, Own::default(), |file| SqliteStore::open_first(file)).await
     }
 
-    /// The same for the daemon, which may have a limit of storage operations.
-    pub(crate) async fn open_shared(
-        places: &Places,
-        absent: Absent,
-        storage_operations: Option<NonZeroU32>,
-    ) -> Outcome<Self> {
-        Self::open_by(places, absent, storage_operations, |file| SqliteStore::open(file)).await
+    /// The same for the daemon, with what only it has.
+    pub(crate) async fn open_shared(places: &Places, absent: Absent, own: Own) -> Outcome<Self> {
+        Self::open_by(places, absent, own, |file| SqliteStore::open(file)).await
     }
 
     async fn open_by(
         places: &Places,
         absent: Absent,
-        storage_operations: Option<NonZeroU32>,
+        own: Own,
         open: impl Fn(&Path) -> Result<SqliteStore, OpenError>,
     ) -> Outcome<Self> {
         if absent == Absent::Refuse {
@@ -120,7 +125,7 @@ impl Site {
         let storage =
             storage_of(places, known.map(|tag| tag.is_some_and(|tag| tag == Path::new(BTRFS))))?;
         let hooks = hooks_of(places, remembered(HOOKS_TAG))?;
-        let (notifiers, untold) = match notifiers_of(places, remembered(NOTIFY_TAG)) {
+        let (mut notifiers, untold) = match notifiers_of(places, remembered(NOTIFY_TAG)) {
             Ok(notifiers) => (notifiers, None),
             Err(error) if places.notify.is_some() => return Err(error),
             // It keeps nobody from a backup or a restore.
@@ -133,6 +138,8 @@ impl Site {
                 (Vec::new(), Some(error))
             }
         };
+        notifiers.extend(own.told);
+        let storage_operations = own.storage_operations;
         let sides = Sides { state: Some(catalog), hooks, notifiers, storage_operations };
         let (stillpoint, clones) = compose(&source, &store, storage, sides)?;
         let state = places.state.clone();
@@ -364,7 +371,14 @@ async fn default_group(catalog: &dyn Catalog) -> Outcome<Option<ResourceGroup>> 
 fn no_source(places: &Places) -> CliError {
     CliError::invalid(
         "state.no_source",
-        format!("the state file {} does not know what it protects", places.state.display()),
+        if places.has_state() {
+            format!("the state file {} does not know what it protects", places.state.display())
+        } else {
+            format!(
+                "there is no state file {}, and nothing says what to protect",
+                places.state.display()
+            )
+        },
         "Name the folder with --source.",
     )
 }

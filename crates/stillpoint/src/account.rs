@@ -3,7 +3,7 @@
 use stillpoint_catalog::Debris;
 use stillpoint_context::{Failure, JobId, RunId, StepName};
 use stillpoint_model::hook::HookEnd;
-use stillpoint_model::job::{Job, RunState};
+use stillpoint_model::job::{Job, JobRun, RunState};
 use stillpoint_workflow::{GuardVerdict, NodeKind, NodeNo, NodeProgress, Plan, RunAccount};
 
 use crate::Stillpoint;
@@ -105,7 +105,35 @@ impl RunSteps {
     }
 }
 
+/// The journal is nearer to the truth than a job that is followed elsewhere, or by nobody any more: jobs are not stored at each
+/// turn of their runs, as that might be inside a freeze.
+fn show(run: &mut JobRun, known: &RunAccount) {
+    let state = &known.state;
+    if matches!(run.state, RunState::Ended(_)) || state.end().is_some() {
+        return;
+    }
+    if let Some(parked) = known.parked.first() {
+        (run.state, run.failure) = (RunState::Parked, Some(parked.failure.clone()));
+    } else if state.is_unwinding() || state.cancelled_by().is_some() {
+        run.state = RunState::Cancelling;
+    } else if known.started_at.is_some() {
+        run.state = RunState::Running;
+    }
+    run.started_at = run.started_at.or(known.started_at);
+}
+
 impl Stillpoint {
+    /// Has a job that is not under way here show how far its open runs have come.
+    pub(crate) async fn look_up(&self, job: &mut Job) {
+        for run in &mut job.runs {
+            if !matches!(run.state, RunState::Ended(_))
+                && let Ok(Some(known)) = self.engine().account(run.run).await
+            {
+                show(run, &known);
+            }
+        }
+    }
+
     /// A job with everything that is known of it, also one of a process that is gone: read from journal and catalogue, so it
     /// needs no [recovery](Self::recover) and changes nothing. Nothing if there is no such job.
     ///
@@ -116,11 +144,7 @@ impl Stillpoint {
         let mut runs = Vec::new();
         for run in &mut job.runs {
             let Ok(Some(known)) = self.engine().account(run.run).await else { continue };
-            // The journal is nearer to the truth than a job that nobody follows any more.
-            if !matches!(run.state, RunState::Ended(_)) && !known.parked.is_empty() {
-                run.state = RunState::Parked;
-                run.failure = known.parked.first().map(|parked| parked.failure.clone());
-            }
+            show(run, &known);
             runs.push(RunSteps::of(&known));
         }
         let mine = |run: RunId| job.runs.iter().any(|known| known.run == run);

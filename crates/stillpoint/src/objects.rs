@@ -72,14 +72,23 @@ impl Stillpoint {
         Ok(self.services().catalog.groups().await?)
     }
 
-    /// Every job, newest first: those of the catalogue, and those under way here as they are now.
+    /// Every job, newest first: those of the catalogue, and those under way, here or elsewhere, as they are now.
     ///
     /// # Errors
     /// Of the catalogue.
+    ///
+    /// # Complexity
+    /// O(jobs, and records of the runs that are open elsewhere).
     pub async fn jobs(&self) -> Result<Vec<Job>, Error> {
         // Those under way first: one that ends meanwhile is stored before it is forgotten here, so it is not missed.
         let open = self.live().open();
         let mut jobs = self.services().catalog.all_jobs(&JobQuery::all()).await?;
+        let is_here = |job: &Job| open.iter().any(|open| open.id == job.id);
+        for job in jobs.iter_mut().filter(|job| job.ended_at.is_none()) {
+            if !is_here(job) {
+                self.look_up(job).await;
+            }
+        }
         for open in open {
             match jobs.iter_mut().find(|job| job.id == open.id) {
                 // It has ended meanwhile.
@@ -100,7 +109,11 @@ impl Stillpoint {
         if let Some(live) = self.live().find(id) {
             return Ok(Some(live.snapshot()));
         }
-        Ok(self.services().catalog.job(id).await?)
+        let mut job = self.services().catalog.job(id).await?;
+        if let Some(job) = &mut job {
+            self.look_up(job).await;
+        }
+        Ok(job)
     }
 
     /// A restore point.

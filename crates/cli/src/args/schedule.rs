@@ -63,8 +63,8 @@ pub(crate) enum ScheduleCommand {
         /// Its name, or the beginning of its id.
         name: String,
         /// How many.
-        #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
-        count: usize,
+        #[arg(long, short = 'n', default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
         /// After this instant, such as 2026-03-28 or 2026-03-28T12:00:00Z. [default: now]
         #[arg(long, value_name = "TIME", value_parser = instant)]
         after: Option<DateTime<Utc>>,
@@ -74,7 +74,7 @@ pub(crate) enum ScheduleCommand {
         /// Of one, by its name or the beginning of its id. [default: of all]
         name: Option<String>,
         /// At most how many.
-        #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
+        #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
     },
     /// Remove one that is attached to nothing.

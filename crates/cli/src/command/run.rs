@@ -1,10 +1,15 @@
 //! `run`: the daemon.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use stillpoint::context::{Effect, ErrorClass};
-use stillpoint::{Reconciling, Scheduler, SchedulerEvent, SchedulerOptions, Stillpoint};
+use async_trait::async_trait;
+use stillpoint::context::{Cx, Effect, ErrorClass, Failure};
+use stillpoint::{
+    JobReport, Notification, Notifier, NotifyOn, Outcome as JobOutcome, Reconciling, Scheduler,
+    SchedulerEvent, SchedulerOptions, Stillpoint,
+};
 
 use super::tell;
 use crate::args::schedule::{OnStop, RunArgs};
@@ -12,10 +17,11 @@ use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::interrupt::Following;
 use crate::model::job::Job;
+use crate::notifiers::Subscription;
 use crate::notify::Notify;
 use crate::out::{Out, Talk};
 use crate::place::Places;
-use crate::site::{Absent, Site};
+use crate::site::{Absent, Own, Site};
 use crate::text;
 use crate::view::RunView;
 
@@ -36,7 +42,9 @@ pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome
     }
     let notify = Notify::from_env();
     let interrupts = talk.interrupts.follow();
-    let site = Site::open_shared(places, Absent::Refuse, args.storage_operations).await?;
+    let told: Subscription = (NotifyOn::all(), Arc::new(Line(talk.out)));
+    let own = Own { storage_operations: args.storage_operations, told: Some(told) };
+    let site = Site::open_shared(places, Absent::Refuse, own).await?;
     site.note(places).await?;
     let this = &site.stillpoint;
     let recovered = this.recover().await?.len();
@@ -77,6 +85,30 @@ pub(super) async fn run(args: &RunArgs, places: &Places, talk: &Talk) -> Outcome
         if open.is_empty() || args.on_stop == OnStop::Leave { Exit::Done } else { Exit::Attention };
     let view = RunView::of(recovered, status.began, status.lapsed, &open);
     tell(talk.out, &view, exit, None)
+}
+
+/// Tells whoever reads the lines of the daemon what became of each job.
+#[derive(Debug)]
+struct Line(Out);
+
+#[async_trait]
+impl Notifier for Line {
+    fn name(&self) -> &'static str {
+        "standard error"
+    }
+
+    async fn notify(&self, _: &Cx, notification: &Notification) -> Result<(), Failure> {
+        let JobReport { job, failures, .. } = &notification.report;
+        let line = format!("{}: job {job}", notification.subject);
+        if !matches!(notification.outcome, JobOutcome::Failed | JobOutcome::NeedsAttention) {
+            self.0.note(&line);
+            return Ok(());
+        }
+        let why =
+            failures.first().map(|why| format!("\n  because: {} [{}]", why.message, why.code));
+        Out::alarm(&format!("error: {line}{}", why.unwrap_or_default()));
+        Ok(())
+    }
 }
 
 /// Tells what happens, and that the daemon lives, until somebody wants it to end.

@@ -59,6 +59,7 @@ pub(super) async fn run(command: ScheduleCommand, places: &Places, out: Out) -> 
         ScheduleCommand::Preview { name, count, after } => {
             let stored = pick::schedule(&known, &name)?;
             let after = after.unwrap_or_else(|| site.stillpoint.seams().clock.now());
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
             let next = site.stillpoint.preview(stored.id, after, count).await?;
             let groups = site.stillpoint.groups().await?;
             return tell(out, &PreviewView::of(stored, &next, &groups), Exit::Done, None);

@@ -133,12 +133,12 @@ fn a_daemon_that_was_killed_is_carried_on_with() {
     let mut told = BTreeSet::new();
     for _ in 0..3 {
         let mut daemon = Daemon::start(&lab, None);
-        told.insert(due(&daemon.until(": job ")));
+        told.insert(due(&daemon.until("often, due")));
         daemon.signal("-KILL");
         daemon.child.wait().unwrap();
     }
     let mut last = Daemon::start(&lab, None);
-    told.insert(due(&last.until(": job ")));
+    told.insert(due(&last.until("often, due")));
     last.signal("-INT");
     let (code, shown) = last.end();
     assert_eq!(code, 0, "{shown:#}");
@@ -210,13 +210,21 @@ fn a_job_of_the_daemon_is_no_job_that_was_left_open() {
     let add = ["schedule", "add", "often", "--every", "1s", "--group", "default"];
     assert_eq!(lab.run(add).code, 0);
     let mut daemon = Daemon::start(&lab, None);
-    daemon.until("often, due");
+    let line = daemon.until("often, due");
+    let (_, job) = line.trim().split_once(": job ").unwrap();
     while !lab.path("begun").exists() {
         std::thread::yield_now();
     }
     let doctor = lab.run(["doctor"]);
     fs::write(lab.path("go"), "").unwrap();
     assert!(!doctor.stdout.contains("[job.left_open]"), "{doctor:?}");
+    // The journal of the system has to say how it ended, too.
+    let line = daemon.until(job);
+    assert!(line.starts_with("backup default: succeeded"), "{line}");
+    fs::rename(lab.path("mail"), lab.path("gone")).unwrap();
+    let line = daemon.until("error: backup default: failed");
+    assert!(line.contains(": job "), "{line}");
+    assert!(daemon.until("because: ").trim_end().ends_with(']'));
     daemon.signal("-TERM");
     assert_eq!(daemon.end().0, 0);
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stillpoint::model::job::JobState;
+use stillpoint_testkit::Fault;
 
-use crate::common::{for_seeds, pause};
+use crate::common::{for_seeds, pause, request};
 use crate::outside::{
-    Outside, due_jobs, everything_by, finish, hourly, idle, lapses, sim_at, start, until,
+    Outside, due_jobs, everything_by, finish, hourly, idle, lapses, put_policy, sim_at, start,
+    until,
 };
 
 #[test]
@@ -34,6 +36,30 @@ fn of_several_processes_one_makes_the_job_of_each_due_time() {
             assert!(lapses(&processes[0], id).await.is_empty());
             assert_eq!(outside.world.completes().len(), 12);
         });
+    });
+}
+
+/// A job is not stored at each turn of its run; the journal tells how far it has come.
+#[test]
+fn how_far_a_job_has_come_is_seen_by_other_processes() {
+    let (sim, outside) = (sim_at(4, "2026-01-05 00:30"), Outside::new(idle(1, 1)));
+    sim.run(async {
+        let (this, other) = (outside.process(&sim), outside.process(&sim));
+        put_policy(&this).await;
+        outside.world.faults().on("settle").inject(Fault::Slow(Duration::from_mins(5)));
+        let job = this.backup(request("night")).await.unwrap();
+        pause(this.seams(), Duration::from_mins(1)).await;
+        for seen in
+            [other.job(job.id()).await.unwrap().unwrap(), other.jobs().await.unwrap().remove(0)]
+        {
+            assert_eq!(seen.state(), JobState::Running, "{seen:#?}");
+            assert!(seen.runs[0].started_at.is_some(), "{seen:#?}");
+        }
+        job.cancel("a test").await.unwrap();
+        let seen = other.job(job.id()).await.unwrap().unwrap();
+        assert_eq!(seen.state(), JobState::Cancelling, "{seen:#?}");
+        let ended = job.wait().await;
+        assert_eq!(other.job(job.id()).await.unwrap().as_ref(), Some(&ended));
     });
 }
 

@@ -94,12 +94,13 @@ impl fmt::Debug for Sim {
 }
 
 impl Sim {
-    /// A simulation of this seed.
+    /// A simulation of this seed, whose clocks show a second past midnight, UTC, of 1 January 2026.
     pub fn new(seed: u64) -> Self {
         Self::starting_at(seed, Duration::from_secs(1))
     }
 
-    /// The same, with clocks that stand there: a process that comes after another one.
+    /// The same, with clocks that stand so long after that midnight: a process that comes after another one. Both clocks count
+    /// from there, so that `Mono(now)` is when it begins.
     pub fn starting_at(seed: u64, now: Duration) -> Self {
         let state = State {
             random: mix(seed),
