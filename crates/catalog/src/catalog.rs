@@ -274,10 +274,12 @@ pub trait Catalog: ScheduleCatalog + Debug + Send + Sync + 'static {
     /// [`CatalogError::PolicyInUse`] while a group has it.
     async fn remove_policy(&self, id: PolicyId) -> Result<(), CatalogError>;
 
-    /// Stores a group as it is now.
+    /// Stores a version of a group, which takes the place of the one before. One that is stored already in the same words is
+    /// left as it is.
     ///
     /// # Errors
-    /// [`CatalogError::NameTaken`]; [`CatalogError::NotFound`] if one of its policies, or a schedule that is attached, does
+    /// [`CatalogError::GroupVersion`] for one that does not follow the stored one, or is it in other words: somebody else has
+    /// changed the group. [`CatalogError::NameTaken`]; [`CatalogError::NotFound`] if one of its policies, or a schedule that is attached, does
     /// not exist.
     async fn put_group(&self, group: &ResourceGroup) -> Result<(), CatalogError>;
 

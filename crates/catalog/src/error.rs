@@ -79,6 +79,16 @@ pub enum CatalogError {
         /// The point.
         point: PointId,
     },
+    /// A group's version does not follow the stored one, or differs from it.
+    #[error("version {found} of group {id} cannot be stored: the newest is {newest}")]
+    GroupVersion {
+        /// The group.
+        id: GroupId,
+        /// The version that was to be stored.
+        found: NonZeroU32,
+        /// The one that is stored, 0 if there is none.
+        newest: u32,
+    },
     /// A schedule's version does not follow its newest, or differs from what is stored.
     #[error("version {found} of schedule {id} cannot be stored: the newest is {newest}")]
     ScheduleVersion {
@@ -152,6 +162,7 @@ impl ErrorFacts for CatalogError {
             Self::Version { .. } => "policy.version_conflict".into(),
             Self::PolicyInUse { .. } => "policy.in_use".into(),
             Self::Expiring { .. } => "hold.too_late".into(),
+            Self::GroupVersion { .. } => "group.version_conflict".into(),
             Self::ScheduleVersion { .. } => "schedule.version_conflict".into(),
             Self::ScheduleInUse { .. } => "schedule.in_use".into(),
             Self::NotFound { .. } => "catalog.not_found".into(),
@@ -169,6 +180,7 @@ impl ErrorFacts for CatalogError {
             | Self::Version { .. }
             | Self::PolicyInUse { .. }
             | Self::Expiring { .. }
+            | Self::GroupVersion { .. }
             | Self::ScheduleVersion { .. }
             | Self::ScheduleInUse { .. }
             | Self::Fenced { .. } => ErrorClass::Conflict,
@@ -196,6 +208,7 @@ impl ErrorFacts for CatalogError {
                 std::iter::once(Subject::new("policy", id)).chain(groups).collect()
             }
             Self::Expiring { point } => vec![Subject::new("restore point", point)],
+            Self::GroupVersion { id, .. } => vec![Subject::new("group", id)],
             Self::ScheduleVersion { id, .. } => vec![Subject::new("schedule", id)],
             Self::ScheduleInUse { id, groups } => {
                 let groups = groups.iter().map(|group| Subject::new("group", group));
@@ -215,6 +228,7 @@ impl ErrorFacts for CatalogError {
             Self::Version { .. } => "Read the policy again and edit its newest version.",
             Self::PolicyInUse { .. } => "Take the policy out of these groups first.",
             Self::Expiring { .. } => "Hold another point: some of this one may be gone.",
+            Self::GroupVersion { .. } => "Read the group again and edit its newest version.",
             Self::ScheduleVersion { .. } => "Read the schedule again and edit its newest version.",
             Self::ScheduleInUse { .. } => "Detach the schedule from these groups first.",
             Self::NotFound { .. } => "List what exists and choose from that.",

@@ -268,6 +268,15 @@ impl Catalog for MemoryCatalog {
             return Err(CatalogError::NotFound { kind: "policy", id: id.to_string() });
         }
         state.schedules.check(group)?;
+        let known = state.groups.get(&group.id);
+        let newest = known.map_or(0, |known| known.version.get());
+        if known == Some(group) {
+            return Ok(());
+        }
+        if group.version.get() - 1 != newest {
+            let (id, found) = (group.id, group.version);
+            return Err(CatalogError::GroupVersion { id, found, newest });
+        }
         let taken = state
             .groups
             .values()

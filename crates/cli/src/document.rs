@@ -188,8 +188,10 @@ fn group(mut given: Map<String, Value>) -> Outcome<GroupEntry> {
             return Err(wrong(format!("{place}.attachments: {twice}")));
         }
     }
-    if given.contains_key("id") {
-        return Err(wrong(format!("{place}.id is not known")));
+    for ours in ["id", "version"] {
+        if given.contains_key(ours) {
+            return Err(wrong(format!("{place}.{ours} is not known")));
+        }
     }
     let all = Value::Object(given.clone());
     let mut fields = fields(&ResourceGroup::new(GroupId(uuid()), name, Vec::new()))?;
@@ -244,7 +246,8 @@ impl Document {
             let hung = group.attachments.iter();
             let mut alone = group.clone();
             alone.tags.retain(|tag, _| !tag.starts_with(OURS));
-            (alone.id, alone.policies, alone.attachments) = (GroupId(uuid()), vec![], vec![]);
+            (alone.id, alone.version) = (GroupId(uuid()), std::num::NonZeroU32::MIN);
+            (alone.policies, alone.attachments) = (vec![], vec![]);
             GroupEntry {
                 group: alone,
                 policies: group.policies.iter().filter_map(|id| policy_name(*id)).collect(),
@@ -276,7 +279,7 @@ impl Document {
         let mut groups = Vec::new();
         for entry in &self.groups {
             let mut fields = fields(&entry.group)?;
-            fields.retain(|name, _| name != "id");
+            fields.retain(|name, _| name != "id" && name != "version");
             fields.insert("policies".to_owned(), json!(entry.policies));
             let hung = entry.attachments.iter().cloned();
             let hung: Vec<Hung> =

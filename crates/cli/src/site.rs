@@ -197,10 +197,14 @@ impl Site {
         if self.storage == Storage::Btrfs {
             group.tags.insert(STORAGE_TAG.to_owned(), BTRFS.to_owned());
         }
-        if known.as_ref() != Some(&group) {
-            self.stillpoint.save_group(&group).await?;
+        if known.as_ref() == Some(&group) {
+            return Ok(());
         }
-        Ok(())
+        let group = match known {
+            Some(known) => known.edit(group)?,
+            None => group,
+        };
+        Ok(self.stillpoint.save_group(&group).await?)
     }
 
     /// The group that comes with a state file, and its policy.

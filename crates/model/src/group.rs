@@ -59,6 +59,9 @@ pub struct Attachment {
 pub struct ResourceGroup {
     /// Which group.
     pub id: GroupId,
+    /// From 1. Each change makes the next one, so that two who change it at the same time cannot undo each other's.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub version: NonZeroU32,
     /// Its name: unique, case ignored.
     pub name: String,
     /// What it protects.
@@ -87,11 +90,21 @@ pub struct Members {
     pub missing: BTreeSet<Selector>,
 }
 
+const fn first() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_first(version: &NonZeroU32) -> bool {
+    version.get() == 1
+}
+
 impl ResourceGroup {
-    /// A group with these members and without policies.
+    /// A group with these members and without policies, as version 1.
     pub fn new(id: GroupId, name: impl Into<String>, members: Vec<Selector>) -> Self {
         Self {
             id,
+            version: first(),
             name: name.into(),
             members,
             policies: Vec::new(),
@@ -100,6 +113,19 @@ impl ResourceGroup {
             naming: None,
             tags: BTreeMap::new(),
         }
+    }
+
+    /// `edited` as the version after this one.
+    ///
+    /// # Errors
+    /// What [`ResourceGroup::check`] finds; `group.other_id` if it is another group.
+    pub fn edit(&self, edited: Self) -> Result<Self, GroupError> {
+        if edited.id != self.id {
+            return Err(GroupError::OtherId { id: self.id, other: edited.id });
+        }
+        let next = Self { version: self.version.saturating_add(1), ..edited };
+        next.check()?;
+        Ok(next)
     }
 
     /// Whether it makes sense by itself.
@@ -171,6 +197,14 @@ impl Members {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
+    /// It is another group than the one that is edited.
+    #[error("group {id} cannot become group {other}")]
+    OtherId {
+        /// The group that is edited.
+        id: GroupId,
+        /// The other one.
+        other: GroupId,
+    },
     /// Its name is none.
     #[error("{name:?} is no name for a group: {why}")]
     Name {
@@ -203,6 +237,7 @@ pub enum GroupError {
 impl ErrorFacts for GroupError {
     fn code(&self) -> ErrorCode {
         ErrorCode::new(match self {
+            Self::OtherId { .. } => "group.other_id",
             Self::Name { .. } => "group.name_invalid",
             Self::Empty => "group.empty",
             Self::NotItsPolicy { .. } => "group.policy_missing",
@@ -220,6 +255,7 @@ impl ErrorFacts for GroupError {
 
     fn subjects(&self) -> Vec<Subject> {
         match self {
+            Self::OtherId { id, .. } => vec![Subject::new("group", id)],
             Self::Name { .. } | Self::Empty => Vec::new(),
             Self::NotItsPolicy { policy, schedule } | Self::AttachedTwice { policy, schedule } => {
                 vec![Subject::new("policy", policy), Subject::new("schedule", schedule)]
@@ -229,6 +265,7 @@ impl ErrorFacts for GroupError {
 
     fn remedy(&self) -> std::borrow::Cow<'static, str> {
         match self {
+            Self::OtherId { .. } => "Edit the group that was read.",
             Self::Name { .. } => "Choose a name of 1 to 250 printable characters.",
             Self::Empty => "Add a database, a DAG or a server.",
             Self::NotItsPolicy { .. } => "Give the group the policy first.",

@@ -46,9 +46,12 @@ impl Stillpoint {
         Ok(self.services().catalog.policies().await?)
     }
 
-    /// Stores a resource group. A schedule that is attached to it anew counts from now.
+    /// Stores a resource group; a changed one as its [next version](ResourceGroup::edit). A schedule that is attached to it anew
+    /// counts from now.
     ///
     /// # Errors
+    /// `group.version_conflict` if it does not follow what is stored: somebody else has changed it meanwhile (see
+    /// [`change_group`](Self::change_group)).
     /// When it breaks a rule of its own, its snapshots cannot be named as it says (`naming.template_invalid`), or the catalogue
     /// fails; `retention.snapshot_budget_exceeded` where its policies would keep more snapshots of a volume than that can hold.
     pub async fn save_group(&self, group: &ResourceGroup) -> Result<(), Error> {

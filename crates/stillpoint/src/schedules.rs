@@ -5,6 +5,7 @@ use stillpoint_catalog::{Catalog, CatalogError, Settlement, Settling};
 use stillpoint_context::{ErrorClass, Failure};
 use stillpoint_model::group::{Attachment, ResourceGroup};
 use stillpoint_model::id::{GroupId, PolicyId, ScheduleId};
+use stillpoint_model::planning::PlanError;
 use stillpoint_model::schedule::{
     AttachmentId, Firing, Ledger, RecordedLapse, Schedule, StoredSchedule,
 };
@@ -142,13 +143,15 @@ impl Stillpoint {
     /// # Idempotence
     /// What is attached already stays as it is.
     pub async fn attach(&self, to: AttachmentId) -> Result<(), Error> {
-        let mut group = self.group_of(to.group).await?;
-        if !AttachmentId::all_of(&group).any(|known| known == to) {
-            let (policy, schedule) = (to.policy, to.schedule);
-            group.attachments.push(Attachment { policy, schedule });
-            self.save_group(&group).await?;
-        }
-        Ok(())
+        let (policy, schedule) = (to.policy, to.schedule);
+        self.change_group(to.group, |group| {
+            let attachment = Attachment { policy, schedule };
+            if !group.attachments.contains(&attachment) {
+                group.attachments.push(attachment);
+            }
+        })
+        .await
+        .map(drop)
     }
 
     /// Ends that. Jobs under way go on; a due time whose job has not begun is forgotten.
@@ -159,14 +162,12 @@ impl Stillpoint {
     /// # Idempotence
     /// What is not attached stays so.
     pub async fn detach(&self, from: AttachmentId) -> Result<(), Error> {
-        let mut group = self.group_of(from.group).await?;
-        let there = group.attachments.len();
         let (policy, schedule) = (from.policy, from.schedule);
-        group.attachments.retain(|known| *known != Attachment { policy, schedule });
-        if group.attachments.len() < there {
-            self.save_group(&group).await?;
-        }
-        Ok(())
+        self.change_group(from.group, |group| {
+            group.attachments.retain(|known| *known != Attachment { policy, schedule });
+        })
+        .await
+        .map(drop)
     }
 
     /// Everything that runs by itself: each attachment with its next time.
@@ -249,6 +250,33 @@ impl Stillpoint {
     /// Of the catalogue.
     pub async fn believe_clock(&self) -> Result<(), Error> {
         Ok(self.services().catalog.believe_clock(self.seams().clock.now()).await?)
+    }
+
+    /// Changes a group, as often as somebody else changes it at the same time, and gives it as it is then. What changes nothing is
+    /// not stored.
+    ///
+    /// # Errors
+    /// `not_found`; `group.version_conflict` if others change it all the time; otherwise as [`save_group`](Self::save_group).
+    pub async fn change_group(
+        &self,
+        id: GroupId,
+        change: impl Fn(&mut ResourceGroup),
+    ) -> Result<ResourceGroup, Error> {
+        let mut tries = 0;
+        loop {
+            let known = self.group_of(id).await?;
+            let mut next = known.clone();
+            change(&mut next);
+            if next == known {
+                return Ok(known);
+            }
+            let next = known.edit(next).map_err(PlanError::Group)?;
+            tries += 1;
+            match self.save_group(&next).await {
+                Err(Error::Catalog(CatalogError::GroupVersion { .. })) if tries < TRIES => {}
+                saved => return saved.map(|()| next),
+            }
+        }
     }
 
     async fn group_of(&self, id: GroupId) -> Result<ResourceGroup, Error> {

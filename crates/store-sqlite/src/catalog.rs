@@ -301,6 +301,10 @@ fn put_policy(db: &Connection, new: &Policy) -> Result<(), CatalogError> {
     )
 }
 
+fn group(db: &Connection, id: GroupId) -> Result<Option<ResourceGroup>, CatalogError> {
+    one(db, "SELECT body FROM resource_group WHERE id = ?", [blob(id.0)])
+}
+
 fn put_group(db: &Connection, new: &ResourceGroup) -> Result<(), CatalogError> {
     for id in &new.policies {
         if policy(db, *id, None)?.is_none() {
@@ -308,6 +312,15 @@ fn put_group(db: &Connection, new: &ResourceGroup) -> Result<(), CatalogError> {
         }
     }
     schedules::check(db, new)?;
+    let known = group(db, new.id)?;
+    let newest = known.as_ref().map_or(0, |known| known.version.get());
+    if known.as_ref() == Some(new) {
+        return Ok(());
+    }
+    if new.version.get() - 1 != newest {
+        let (id, found) = (new.id, new.version);
+        return Err(CatalogError::GroupVersion { id, found, newest });
+    }
     let name = new.name.to_lowercase();
     if groups(db)?.iter().any(|known| known.id != new.id && known.name.to_lowercase() == name) {
         return Err(CatalogError::NameTaken { what: Named::Group, name: new.name.clone() });
@@ -559,8 +572,7 @@ impl Catalog for SqliteStore {
     }
 
     async fn group(&self, id: GroupId) -> Result<Option<ResourceGroup>, CatalogError> {
-        self.read(move |db| one(db, "SELECT body FROM resource_group WHERE id = ?", [blob(id.0)]))
-            .await
+        self.read(move |db| group(db, id)).await
     }
 
     async fn groups(&self) -> Result<Vec<ResourceGroup>, CatalogError> {

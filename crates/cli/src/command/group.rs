@@ -57,6 +57,9 @@ pub(super) async fn run(command: GroupCommand, places: &Places, out: Out) -> Out
             if let Some(name) = rename {
                 group.name = name;
             }
+            if group != *before {
+                group = before.edit(group)?;
+            }
             site.stillpoint.save_group(&group).await?;
             let detached = before.attachments.len() - group.attachments.len();
             if detached > 0 {

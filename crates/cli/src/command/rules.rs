@@ -69,7 +69,7 @@ pub(super) async fn import(args: &ImportArgs, places: &Places, out: Out) -> Outc
         view.schedules.push(known.import_schedule(&mut draft, schedule)?);
     }
     for entry in &document.groups {
-        view.groups.push(known.import_group(&mut draft, entry));
+        view.groups.push(known.import_group(&mut draft, entry)?);
     }
     if args.dry_run {
         site.stillpoint.check_draft(&draft).await?;
@@ -162,7 +162,7 @@ impl<'s> Known<'s> {
         Ok(became)
     }
 
-    fn import_group(&self, draft: &mut Draft, entry: &GroupEntry) -> Became {
+    fn import_group(&self, draft: &mut Draft, entry: &GroupEntry) -> Outcome<Became> {
         // That every name is known was looked at before.
         let policy = |name: &String| {
             let mut all = draft.policies.iter().chain(&self.policies);
@@ -180,20 +180,21 @@ impl<'s> Known<'s> {
         next.attachments = entry.attachments.iter().filter_map(attachment).collect();
         let known = self.groups.iter().find(|known| same(&known.name, &next.name));
         let became = if let Some(known) = known {
-            next.id = known.id;
+            (next.id, next.version) = (known.id, known.version);
             // Where this state file's things are is not the document's to say.
             next.tags.retain(|tag, _| !tag.starts_with("stillpoint."));
             let ours = known.tags.iter().filter(|(tag, _)| tag.starts_with("stillpoint."));
             next.tags.extend(ours.map(|(tag, value)| (tag.clone(), value.clone())));
             if next == *known {
-                return Became::unchanged(&next.name);
+                return Ok(Became::unchanged(&next.name));
             }
+            next = known.edit(next)?;
             Became::changed(&next.name)
         } else {
             next.id = GroupId(self.seams.ids.uuid());
             Became::created(&next.name)
         };
         draft.groups.push(next);
-        became
+        Ok(became)
     }
 }

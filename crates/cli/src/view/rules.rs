@@ -184,6 +184,7 @@ impl Report for PoliciesView {
 #[derive(Debug, Serialize)]
 pub(crate) struct GroupView {
     group: GroupId,
+    version: u32,
     name: String,
     members: Vec<MemberView>,
     policies: Vec<PolicyId>,
@@ -216,6 +217,7 @@ impl GroupView {
     pub(crate) fn of(group: &ResourceGroup) -> Self {
         Self {
             group: group.id,
+            version: group.version.get(),
             name: group.name.clone(),
             members: group.members.iter().map(MemberView::of).collect(),
             policies: group.policies.clone(),
@@ -255,7 +257,7 @@ impl Report for GroupsView {
             text.push_str("no groups yet\n");
         }
         for group in &self.groups {
-            let _ = writeln!(text, "{} {}", group.name, group.group);
+            let _ = writeln!(text, "{}@{} {}", group.name, group.version, group.group);
             for member in &group.members {
                 let id = member.id.as_deref().map(|id| format!(" {id}")).unwrap_or_default();
                 let _ = writeln!(text, "  protects {}{id}", member.kind);

@@ -153,6 +153,7 @@ fn a_due_time_whose_job_cannot_be_made_has_its_reason() {
         let id = everything_by(&this, hourly("often")).await;
         let mut group = this.group(id.group).await.unwrap().unwrap();
         group.policies.clear();
+        group.version = group.version.saturating_add(1);
         outside.catalog.put_group(&group).await.unwrap();
         outside.catalog.remove_policy(id.policy).await.unwrap();
         let scheduler = start(&this);
@@ -181,9 +182,8 @@ fn a_schedule_whose_job_cannot_be_begun_keeps_no_other_one_from_its_time() {
         let member = |name| vec![Selector::Database(outside.world.database(name))];
         let group = put_group(&this, 1, member("DB01")).await;
         attach(&this, &group, hourly("good")).await;
-        let mut bad = put_group(&this, 2, member("DB02")).await;
-        bad.policies.push(other.id);
-        this.save_group(&bad).await.unwrap();
+        let bad = put_group(&this, 2, member("DB02")).await;
+        this.change_group(bad.id, |bad| bad.policies.push(other.id)).await.unwrap();
         let schedule = this.create_schedule(daily("bad", 0, 45, "UTC")).await.unwrap().id;
         let id = AttachmentId { schedule, group: bad.id, policy: other.id };
         this.attach(id).await.unwrap();

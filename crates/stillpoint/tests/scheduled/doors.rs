@@ -46,6 +46,38 @@ fn s37_duplicate_request() {
     });
 }
 
+/// Each change of a group is built on the one before it, whoever makes it.
+#[test]
+fn what_several_change_of_a_group_at_the_same_time_is_all_there() {
+    let (sim, outside) = (sim_at(3, "2026-01-05 00:30"), Outside::new(idle(1, 1)));
+    sim.run(async {
+        let processes: Vec<_> = (0..4).map(|_| outside.process(&sim)).collect();
+        let this = &processes[0];
+        let first = everything_by(this, hourly("first")).await;
+        let mut schedules = Vec::new();
+        for number in 1..=4 {
+            let schedule = hourly(&format!("often {number}"));
+            schedules.push(this.create_schedule(schedule).await.unwrap().id);
+        }
+        let attached = processes.iter().zip(&schedules).map(|(process, schedule)| {
+            process.attach(AttachmentId { schedule: *schedule, ..first })
+        });
+        for attached in futures_util::future::join_all(attached).await {
+            attached.unwrap();
+        }
+        assert_eq!(this.attached().await.unwrap().len(), 5);
+        let group = this.group(first.group).await.unwrap().unwrap();
+        assert_eq!(group.attachments.len(), 5, "{group:?}");
+        // Who has read it before cannot take that back.
+        let mut stale = group.clone();
+        processes[1].detach(first).await.unwrap();
+        "renamed".clone_into(&mut stale.name);
+        let error = this.save_group(&group.edit(stale).unwrap()).await.unwrap_err();
+        assert_eq!(error.code(), "group.version_conflict");
+        assert_eq!(this.attached().await.unwrap().len(), 4);
+    });
+}
+
 /// V1, V2, V23, V24, and what hangs on what.
 #[test]
 fn what_makes_no_sense_is_refused_when_it_is_saved() {

@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     LosesPuts,
     PutsWhatNeverBegan,
     OverwritesVersions,
+    OverwritesGroups,
+    LooksThenPutsGroups,
     SharesNames,
     RemovesPoliciesInUse,
     ForgetsDebris,
@@ -149,6 +151,11 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
         Fault::OverwritesVersions,
         &["one_of_many_versions_is_stored", "policies_keep_their_versions"],
     ),
+    (
+        Fault::OverwritesGroups,
+        &["groups_keep_their_versions", "one_of_many_changes_of_a_group_is_stored"],
+    ),
+    (Fault::LooksThenPutsGroups, &["one_of_many_changes_of_a_group_is_stored"]),
     (Fault::SharesNames, &["everything_is_there_after_opening_again", "names_are_unique"]),
     (
         Fault::RemovesPoliciesInUse,
@@ -485,7 +492,20 @@ impl Catalog for Faulty {
         if self.is(Fault::RemovesPoliciesInUse) { Ok(()) } else { removed }
     }
     async fn put_group(&self, group: &ResourceGroup) -> Result<(), CatalogError> {
-        self.1.put_group(group).await
+        let known = self.1.group(group.id).await?;
+        let follows = known.is_some_and(|known| known.version < group.version);
+        if self.is(Fault::LooksThenPutsGroups) {
+            pause().await;
+        }
+        let stored = self.1.put_group(group).await;
+        match (self.0, &stored) {
+            (Fault::OverwritesGroups, Err(CatalogError::GroupVersion { .. })) => Ok(()),
+            (Fault::LooksThenPutsGroups, Err(CatalogError::GroupVersion { .. })) => {
+                // Those who looked while it was still so all have it.
+                if follows && group.name.contains(" by ") { Ok(()) } else { stored }
+            }
+            _ => stored,
+        }
     }
     async fn group(&self, id: GroupId) -> Result<Option<ResourceGroup>, CatalogError> {
         self.1.group(id).await
@@ -617,7 +637,11 @@ async fn told_again(known: &MemoryCatalog, fault: Fault) -> Result<MemoryCatalog
         }
     }
     for group in known.groups().await? {
-        new.put_group(&group).await?;
+        for version in 1..=group.version.get() {
+            let mut group = group.clone();
+            group.version = NonZeroU32::new(version).unwrap();
+            new.put_group(&group).await?;
+        }
     }
     for debris in known.debris().await? {
         new.put_debris(&debris).await?;

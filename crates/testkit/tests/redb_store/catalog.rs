@@ -341,6 +341,12 @@ impl Catalog for RedbStore {
             }
             let mut table = transaction.open_table(GROUP)?;
             let others: Vec<ResourceGroup> = every(&table)?;
+            let known = others.iter().find(|known| known.id == group.id);
+            let newest = known.map_or(0, |known| known.version.get());
+            if known != Some(group) && group.version.get() - 1 != newest {
+                let (id, found) = (group.id, group.version);
+                return refuse(CatalogError::GroupVersion { id, found, newest });
+            }
             if others
                 .iter()
                 .any(|known| known.id != group.id && same_name(&known.name, &group.name))

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, same};
-use super::{at, group, job, point, policy, published, refused};
+use super::{at, edited, group, job, point, policy, published, refused};
 
 fn points(set: impl FnOnce(&mut PointQuery)) -> PointQuery {
     let mut query = PointQuery::all();
@@ -330,6 +330,31 @@ pub(super) async fn policies_keep_their_versions(subject: Subject) -> Result<(),
     same("by an old name", &catalog.policy_named("daily").await?, &None)
 }
 
+pub(super) async fn groups_keep_their_versions(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let first = group(1, "Mail", &[]);
+    let conflict = "group.version_conflict";
+    let second = edited(&first, |mail| "Letters".clone_into(&mut mail.name));
+    refused("a second version of nothing", catalog.put_group(&second).await, conflict)?;
+    catalog.put_group(&first).await?;
+    catalog.put_group(&first).await?;
+    let mut other = first.clone();
+    "Parcels".clone_into(&mut other.name);
+    refused("other words for a version", catalog.put_group(&other).await, conflict)?;
+    let third = edited(&second, |_| {});
+    refused("a version that is left out", catalog.put_group(&third).await, conflict)?;
+    catalog.put_group(&second).await?;
+    refused("the version before", catalog.put_group(&first).await, conflict)?;
+    same("the group", &catalog.group(first.id).await?, &Some(second.clone()))?;
+    catalog.put_group(&third).await?;
+    same("the groups", &catalog.groups().await?, &vec![third])?;
+    // One that was removed begins anew.
+    catalog.remove_group(first.id).await?;
+    refused("a version of what is gone", catalog.put_group(&second).await, conflict)?;
+    catalog.put_group(&first).await?;
+    same("the group, anew", &catalog.group(first.id).await?, &Some(first))
+}
+
 pub(super) async fn names_are_unique(subject: Subject) -> Result<(), Flaw> {
     let catalog = subject.catalog()?;
     catalog.put_policy(&policy(1, "Täglich")).await?;
@@ -339,8 +364,9 @@ pub(super) async fn names_are_unique(subject: Subject) -> Result<(), Flaw> {
     catalog.put_policy(&renamed).await?;
     catalog.put_policy(&policy(2, "täglich")).await?;
 
-    catalog.put_group(&group(1, "Mail", &[])).await?;
-    catalog.put_group(&group(1, "mail", &[])).await?;
+    let mail = group(1, "Mail", &[]);
+    catalog.put_group(&mail).await?;
+    catalog.put_group(&edited(&mail, |mail| "mail".clone_into(&mut mail.name))).await?;
     refused("a group", catalog.put_group(&group(2, "MAIL", &[])).await, "group.name_taken")?;
     catalog.remove_group(GroupId(Uuid::from_u128(1))).await?;
     catalog.remove_group(GroupId(Uuid::from_u128(1))).await?;
@@ -359,9 +385,10 @@ pub(super) async fn a_policy_in_use_stays(subject: Subject) -> Result<(), Flaw> 
     let stray = catalog.put_group(&group(1, "Mail", &[&daily])).await;
     refused("a policy that is not there", stray, "catalog.not_found")?;
     catalog.put_policy(&daily).await?;
-    catalog.put_group(&group(1, "Mail", &[&daily])).await?;
+    let mail = group(1, "Mail", &[&daily]);
+    catalog.put_group(&mail).await?;
     refused("a policy in use", catalog.remove_policy(daily.id).await, "policy.in_use")?;
-    catalog.put_group(&group(1, "Mail", &[])).await?;
+    catalog.put_group(&edited(&mail, |mail| mail.policies.clear())).await?;
     catalog.remove_policy(daily.id).await?;
     catalog.remove_policy(daily.id).await?;
     same("a removed policy", &catalog.policy(daily.id, None).await?, &None)?;

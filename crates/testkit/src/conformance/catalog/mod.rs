@@ -27,10 +27,10 @@ use super::frame::{self, Flaw, cases};
 use super::{Case, Report, StoreFactory};
 use calls::{
     a_policy_in_use_stays, a_request_is_one_job, debris_is_kept_until_removed,
-    facts_are_all_or_nothing, jobs_are_forgotten_once_they_are_over, jobs_are_listed_newest_first,
-    names_are_unique, pages_show_everything_once, points_follow_their_facts,
-    policies_keep_their_versions, queries_choose, removed_points_are_told_for_ever,
-    removed_points_stay_removed, the_cursor_never_goes_back,
+    facts_are_all_or_nothing, groups_keep_their_versions, jobs_are_forgotten_once_they_are_over,
+    jobs_are_listed_newest_first, names_are_unique, pages_show_everything_once,
+    points_follow_their_facts, policies_keep_their_versions, queries_choose,
+    removed_points_are_told_for_ever, removed_points_stay_removed, the_cursor_never_goes_back,
 };
 use deletion::{
     a_hold_is_known_to_who_sees_the_intent, forks_are_kept_until_taken_back,
@@ -44,8 +44,9 @@ use schedules::{
 };
 use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
-    everything_is_there_after_opening_again, one_of_many_requests_of_a_key_begins,
-    one_of_many_takers_has_a_job, one_of_many_versions_is_stored, the_cursor_comes_with_its_facts,
+    everything_is_there_after_opening_again, one_of_many_changes_of_a_group_is_stored,
+    one_of_many_requests_of_a_key_begins, one_of_many_takers_has_a_job,
+    one_of_many_versions_is_stored, the_cursor_comes_with_its_facts,
     who_was_taken_over_stores_no_job,
 };
 
@@ -64,6 +65,7 @@ pub fn cases() -> &'static [Case] {
         jobs_are_listed_newest_first: "Jobs are listed as they were last put, newest first.";
         jobs_are_forgotten_once_they_are_over: "What is forgotten is a job that is over, and its key with it; others stay.";
         policies_keep_their_versions: "Versions of a policy are never changed, and follow each other.";
+        groups_keep_their_versions: "Versions of a group follow each other, and only the newest is there.";
         names_are_unique: "A name belongs to one policy, and to one group, case ignored.";
         a_policy_in_use_stays: "A policy cannot be removed while a group has it.";
         debris_is_kept_until_removed: "Debris is listed under its key, oldest first, until it is removed.";
@@ -76,6 +78,7 @@ pub fn cases() -> &'static [Case] {
         one_of_many_requests_of_a_key_begins: "Of requests under one key at the same time one begins the job.";
         one_of_many_takers_has_a_job: "Of many who take a job in hand from one who is noted in it, one has it.";
         one_of_many_versions_is_stored: "Of different contents for one version of a policy one is stored.";
+        one_of_many_changes_of_a_group_is_stored: "Of different changes of one group at the same time one is stored.";
         who_was_taken_over_stores_no_job: "A process that does not hold the epoch stores no job in it." [Looks];
         a_dropped_call_is_whole_or_not_at_all: "A dropped call may or may not take effect, but never in half.";
         everything_is_there_after_opening_again: "A change is durable when the call has returned." [Reopen];
@@ -148,6 +151,14 @@ fn group(number: u128, name: &str, policies: &[&Policy]) -> ResourceGroup {
     let mut group = ResourceGroup::new(id, name, vec![Selector::Everything]);
     group.policies = policies.iter().map(|policy| policy.id).collect();
     group
+}
+
+/// The next version of a group, with this change.
+fn edited(group: &ResourceGroup, change: impl FnOnce(&mut ResourceGroup)) -> ResourceGroup {
+    let mut next = group.clone();
+    change(&mut next);
+    next.version = group.version.saturating_add(1);
+    next
 }
 
 fn fork(number: u128, database: u128, second: i64) -> ChainFork {

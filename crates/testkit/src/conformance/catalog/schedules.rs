@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, ensure, same};
-use super::{at, group, policy, refused};
+use super::{at, edited, group, policy, refused};
 
 fn schedule(number: u128, name: &str) -> StoredSchedule {
     let rule = Rule::Hourly { every: NonZeroU32::MIN, minute: 0 };
@@ -132,7 +132,7 @@ pub(super) async fn an_attached_schedule_stays(subject: Subject) -> Result<(), F
     same("the group", &catalog.group(mail.id).await?, &Some(mail.clone()))?;
     let removed = catalog.remove_schedule(hourly.id).await;
     refused("an attached schedule", removed, "schedule.in_use")?;
-    catalog.put_group(&group(1, "Mail", &[&daily])).await?;
+    catalog.put_group(&edited(&mail, |mail| mail.attachments.clear())).await?;
     catalog.remove_schedule(hourly.id).await?;
     catalog.remove_schedule(hourly.id).await?;
     same("a removed schedule", &catalog.schedule(hourly.id, None).await?, &None)?;

@@ -9,6 +9,7 @@ use stillpoint_catalog::{
     PointQuery,
 };
 use stillpoint_context::{BoxFuture, JobId, Mono, ProcessId, RunId};
+use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::PointId;
 use stillpoint_model::job::{Job, JobOwner};
 use stillpoint_model::kind::BackupKind;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, Works, ensure, pause, poll_and_drop, same};
-use super::{at, fork, group, hold, job, point, policy, published, refused};
+use super::{at, edited, fork, group, hold, job, point, policy, published, refused};
 
 type Part<T> = BoxFuture<'static, Result<T, Flaw>>;
 
@@ -177,6 +178,33 @@ pub(super) async fn one_of_many_versions_is_stored(subject: Subject) -> Result<(
         let known = catalog.policy(stored[0].id, Some(version)).await?;
         same("what is stored", &known.as_ref(), &stored.first())?;
         version = version.saturating_add(1);
+    }
+    Ok(())
+}
+
+pub(super) async fn one_of_many_changes_of_a_group_is_stored(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let mut last = group(1, "Mail", &[]);
+    catalog.put_group(&last).await?;
+    for _ in 0..5 {
+        let parts = (0..6).map(|by| {
+            let catalog = Arc::clone(&catalog);
+            let next = edited(&last, |mail| mail.name = format!("Mail by {by}"));
+            let part = async move {
+                match catalog.put_group(&next).await {
+                    Ok(()) => Ok(Some(next)),
+                    Err(CatalogError::GroupVersion { .. }) => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            };
+            Box::pin(part) as Part<Option<ResourceGroup>>
+        });
+        let stored: Vec<ResourceGroup> =
+            subject.together(parts.collect()).await?.into_iter().flatten().collect::<Vec<_>>();
+        same("how many of six changes are stored", &stored.len(), &1)?;
+        let known = catalog.group(last.id).await?;
+        same("what is stored", &known.as_ref(), &stored.first())?;
+        last = known.unwrap_or(last);
     }
     Ok(())
 }
