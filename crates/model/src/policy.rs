@@ -337,6 +337,11 @@ impl Policy {
         PolicyRef { id: self.id, version: self.version, name: self.name.clone() }
     }
 
+    /// Whether log backups that are made under it are never let go: it has neither a rule for points nor one for logs.
+    pub fn keeps_all_logs(&self) -> bool {
+        self.retention.keeps_all() && self.log_retention == LogRetention::default()
+    }
+
     /// Its hooks of a phase, in their order.
     pub fn hooks_of(&self, phase: HookPhase) -> impl Iterator<Item = &Hook> {
         self.hooks.iter().filter(move |hook| hook.phase == phase)

@@ -230,6 +230,11 @@ pub enum Why {
         /// Which point.
         point: PointId,
     },
+    /// The log backup that is these logs stays by itself.
+    PointStays {
+        /// Which.
+        point: PointId,
+    },
     /// Nobody says how long these logs are to be kept.
     NoLogPolicy,
     /// No point and no policy needs these logs.
@@ -264,7 +269,8 @@ impl Why {
         match self {
             Self::Required { point }
             | Self::RollsForward { point, .. }
-            | Self::PointProtected { point } => Some(*point),
+            | Self::PointProtected { point }
+            | Self::PointStays { point } => Some(*point),
             _ => None,
         }
     }
@@ -333,6 +339,7 @@ impl fmt::Display for Why {
             Self::RollsForward { point, .. } => write!(f, "{point} rolls forward through it"),
             Self::LogDays { days, .. } => write!(f, "logs of {days} days"),
             Self::PointProtected { point } => write!(f, "{point} is held or locked"),
+            Self::PointStays { point } => write!(f, "{point} is nothing but these logs, and stays"),
             Self::NoLogPolicy => f.write_str("no policy says how long logs are kept"),
             Self::NotNeeded => f.write_str("no point and no policy needs it"),
         }

@@ -86,7 +86,9 @@ fn keeps_by_itself(point: &RestorePoint, inputs: &RetentionInputs<'_>) -> Vec<Wh
     let made_under = point.policy.as_ref().map(|policy| policy.id);
     match inputs.policies.iter().find(|policy| Some(policy.id) == made_under) {
         None => keeps.push(Why::NoPolicy),
-        Some(policy) if policy.retention.keeps_all() => {
+        // A log backup goes by what its policy says of logs, if it says anything.
+        Some(policy) if policy.keeps_all_logs() => keeps.push(Why::KeepsAll { policy: policy.id }),
+        Some(policy) if policy.retention.keeps_all() && point.has_database() => {
             keeps.push(Why::KeepsAll { policy: policy.id });
         }
         Some(_) => {}

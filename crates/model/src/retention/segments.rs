@@ -26,12 +26,17 @@ pub(super) fn decide(
             keeps[at].push(Why::Required { point: point.id });
         }
     }
-    let is_protected = |point: &&&RestorePoint| {
-        inputs.protected.get(&point.id).is_some_and(|protected| protected.keeps(inputs.now))
-    };
-    for point in points.iter().filter(is_protected).map(|point| point.id) {
+    for known in points {
+        let (point, protected) = (known.id, inputs.protected.get(&known.id));
+        let why = if protected.is_some_and(|protected| protected.keeps(inputs.now)) {
+            Why::PointProtected { point }
+        } else if known.kind.takes_database() {
+            continue;
+        } else {
+            Why::PointStays { point }
+        };
         for at in segments.brought_by(point) {
-            keeps[at].push(Why::PointProtected { point });
+            keeps[at].push(why.clone());
         }
     }
     for (segment, keeps) in inputs.segments.iter().zip(&mut keeps) {

@@ -346,6 +346,34 @@ fn logs_follow_so_many_fulls_that_count() {
 }
 
 #[test]
+fn a_log_backup_goes_by_what_its_policy_says_of_logs() {
+    let mut points = vec![with_logs(point(1, 0), 1..=2)];
+    points.extend(
+        (1..5).map(|id| log(u128::from(id) + 1, i64::from(id) * 24, id * 2 + 1..=id * 2 + 2)),
+    );
+    for point in &mut points[1..] {
+        point.policy = Some(policy(2).reference());
+    }
+    let all = |logs| [policy(1), Policy { log_retention: logs, ..policy(2) }];
+    let mut fulls = all(LogRetention::Days(2));
+    fulls[0].log_retention = LogRetention::None;
+    let decisions = decide_all(&points, &fulls, later());
+    assert_eq!(kept(&decisions), [1, 4, 5], "the logs of two days");
+    assert_eq!(segments_kept(&decisions), [1, 4, 5]);
+    // One that says nothing keeps everything, and so say the verdicts of what it keeps.
+    fulls[1] = policy(2);
+    fulls[0].retention = Retention::count(1);
+    let mut later_full = with_logs(point(9, 200), 30..=31);
+    later_full.policy = Some(policy(1).reference());
+    points.push(later_full);
+    let decisions = decide_all(&points, &fulls, later());
+    assert_eq!(kept(&decisions), [2, 3, 4, 5, 9]);
+    assert_eq!(segments_kept(&decisions), [2, 3, 4, 5, 9]);
+    let why = &decisions.segments[1].reasons;
+    assert_eq!(*why, [Why::PointStays { point: points[1].id }]);
+}
+
+#[test]
 fn a_prune_of_one_policy_leaves_logs_to_the_points_that_it_leaves() {
     let mut points = vec![with_logs(point(1, 0), 1..=2), log(2, 24, 3..=4)];
     points[1].policy = Some(policy(2).reference());

@@ -154,7 +154,7 @@ impl Strategy<'_> {
     pub(super) fn kept(share: &Share<'_>, shares: &[Share<'_>]) -> Result<Kept, Unknown> {
         let is_full = share.policy.kind.takes_database();
         // A log backup is nothing but its logs, which a policy that keeps all keeps with it.
-        let fulls = if is_full || share.keeps_all() { share.fulls()? } else { 0 };
+        let fulls = if is_full || share.policy.keeps_all_logs() { share.fulls()? } else { 0 };
         let is_bridged = is_full && share.keeps_in_a_row();
         let far = Self::logs_kept(shares, is_bridged.then_some(share))?;
         if far.is_zero() {

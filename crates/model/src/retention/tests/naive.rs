@@ -111,7 +111,9 @@ fn point_stays(inputs: &RetentionInputs<'_>, point: &RestorePoint) -> Vec<Why> {
     match policy {
         None => stays.push(Why::NoPolicy),
         Some(policy) if policy.retention.keeps_all() => {
-            stays.push(Why::KeepsAll { policy: policy.id });
+            if point.kind.takes_database() || policy.log_retention == LogRetention::AsFulls {
+                stays.push(Why::KeepsAll { policy: policy.id });
+            }
         }
         Some(_) => {}
     }
@@ -230,6 +232,8 @@ fn segment_stays(
     let brought = points.iter().find(|point| point.id == segment.point);
     if brought.is_some_and(|p| inputs.protected.get(&p.id).is_some_and(|p| p.keeps(inputs.now))) {
         stays.push(Why::PointProtected { point: segment.point });
+    } else if brought.is_some_and(|point| !point.kind.takes_database()) {
+        stays.push(Why::PointStays { point: segment.point });
     }
     if segment.taken_at > inputs.now {
         stays.push(Why::Future);
