@@ -1,5 +1,7 @@
 //! `restore`.
 
+use std::path::Path;
+
 use stillpoint::context::HostPath;
 use stillpoint::model::restore::{RestoreRequest, RestoreTarget};
 
@@ -14,13 +16,27 @@ use crate::place::{Places, absolute};
 use crate::site::{self, Absent, Site};
 use crate::view::RestoreView;
 
+/// Among the databases that are protected, what is restored would be another one of them.
+fn target_protected(folder: &Path, source: &Path) -> CliError {
+    CliError::invalid(
+        "restore.target_protected",
+        format!(
+            "the target {} lies inside the protected folder {}",
+            folder.display(),
+            source.display()
+        ),
+        "Name a folder outside with --to, or restore over the database with --in-place.",
+    )
+    .about("path", folder.display())
+}
+
 /// Restores, or shows the plan.
 pub(super) async fn run(args: &RestoreArgs, places: &Places, talk: &Talk) -> Outcome<Exit> {
     let out = talk.out;
-    let target = match &args.to {
+    let folder = args.to.as_deref().map(absolute).transpose()?;
+    let target = match &folder {
         None => RestoreTarget::InPlace,
         Some(folder) => {
-            let folder = absolute(folder)?;
             if folder.exists() && !folder.is_dir() {
                 return Err(CliError::invalid(
                     "restore.target_not_a_folder",
@@ -29,7 +45,7 @@ pub(super) async fn run(args: &RestoreArgs, places: &Places, talk: &Talk) -> Out
                 )
                 .about("path", folder.display()));
             }
-            RestoreTarget::AlternatePath(HostPath::from_native(site::host()?, &folder).map_err(
+            RestoreTarget::AlternatePath(HostPath::from_native(site::host()?, folder).map_err(
                 |error| {
                     let remedy = "Name another folder with --to.";
                     CliError::invalid("path.invalid", error.to_string(), remedy)
@@ -38,6 +54,9 @@ pub(super) async fn run(args: &RestoreArgs, places: &Places, talk: &Talk) -> Out
         }
     };
     let site = Site::open(places, Absent::Refuse).await?;
+    if let Some(folder) = folder.filter(|folder| folder.starts_with(&site.source)) {
+        return Err(target_protected(&folder, &site.source));
+    }
     if !args.dry_run {
         site.recover().await?;
     }

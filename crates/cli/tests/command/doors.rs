@@ -252,6 +252,12 @@ fn points_and_jobs_that_are_none() {
     refused(&lab, &["backup", "--policy", "nobody"], 1, "policy.unknown");
     refused(&lab, &["backup", "--database", "nobody"], 1, "database.unknown");
     fs::write(lab.path("file"), "x").unwrap();
+    // There it would be another database of what is protected.
+    for inside in ["mail", "mail/back", "mail/../mail/back/again"] {
+        let there = ["restore", "latest:DB01", "--to", inside];
+        refused(&lab, &there, 1, "restore.target_protected");
+    }
+    assert!(!lab.path("mail/back").exists());
     let to_a_file = ["restore", "latest:DB01", "--to", "file"];
     refused(&lab, &to_a_file, 1, "restore.target_not_a_folder");
     let (_, jobs) = lab.json(["jobs"]);
