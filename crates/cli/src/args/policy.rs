@@ -93,34 +93,34 @@ pub(crate) struct PolicyEdit {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Keep {
     /// Keep the newest N restore points.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_count: Option<u32>,
+    #[arg(long = "keep-count", value_name = "N")]
+    pub(crate) count: Option<u32>,
     /// Keep the restore points of the last N days.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_days: Option<u32>,
+    #[arg(long = "keep-days", value_name = "N")]
+    pub(crate) days: Option<u32>,
     /// Keep the newest good restore point of each of the last N hours that have one; 0 takes this rule away.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_hourly: Option<u32>,
+    #[arg(long = "keep-hourly", value_name = "N")]
+    pub(crate) hourly: Option<u32>,
     /// The same of days.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_daily: Option<u32>,
+    #[arg(long = "keep-daily", value_name = "N")]
+    pub(crate) daily: Option<u32>,
     /// The same of weeks, which begin on Mondays.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_weekly: Option<u32>,
+    #[arg(long = "keep-weekly", value_name = "N")]
+    pub(crate) weekly: Option<u32>,
     /// The same of months.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_monthly: Option<u32>,
+    #[arg(long = "keep-monthly", value_name = "N")]
+    pub(crate) monthly: Option<u32>,
     /// The same of years.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_yearly: Option<u32>,
+    #[arg(long = "keep-yearly", value_name = "N")]
+    pub(crate) yearly: Option<u32>,
     /// Keep the newest N good restore points, whatever the rules let go. [default: 1]
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_least: Option<u32>,
+    #[arg(long = "keep-least", value_name = "N")]
+    pub(crate) least: Option<u32>,
     /// Keep all restore points: takes away what else was said of keeping them.
-    #[arg(long, conflicts_with_all = [
-        "keep_count", "keep_days", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_least",
+    #[arg(long = "keep-all", conflicts_with_all = [
+        "count", "days", "hourly", "daily", "weekly", "monthly", "yearly", "least",
     ])]
-    pub(crate) keep_all: bool,
+    pub(crate) all: bool,
 }
 
 /// Which copies of a database are taken.

@@ -145,24 +145,24 @@ fn change(policy: &mut Policy, edit: &PolicyEdit) -> Outcome<()> {
 
 /// Puts what the command line says of keeping into the rules.
 fn keep(rules: &mut Retention, keep: &Keep) -> Outcome<()> {
-    if keep.keep_all {
+    if keep.all {
         *rules = Retention::default();
     }
-    rules.count = keep.keep_count.or(rules.count);
-    rules.within_days = keep.keep_days.or(rules.within_days);
+    rules.count = keep.count.or(rules.count);
+    rules.within_days = keep.days.or(rules.within_days);
     let known = rules.gfs.unwrap_or_default();
     let grids = Gfs {
-        hourly: keep.keep_hourly.unwrap_or(known.hourly),
-        daily: keep.keep_daily.unwrap_or(known.daily),
-        weekly: keep.keep_weekly.unwrap_or(known.weekly),
-        monthly: keep.keep_monthly.unwrap_or(known.monthly),
-        yearly: keep.keep_yearly.unwrap_or(known.yearly),
+        hourly: keep.hourly.unwrap_or(known.hourly),
+        daily: keep.daily.unwrap_or(known.daily),
+        weekly: keep.weekly.unwrap_or(known.weekly),
+        monthly: keep.monthly.unwrap_or(known.monthly),
+        yearly: keep.yearly.unwrap_or(known.yearly),
     };
     // As they are if nothing is said of them: also those without a place that an import may have brought.
     if grids != known {
         rules.gfs = (grids != Gfs::default()).then_some(grids);
     }
-    if let Some(least) = keep.keep_least {
+    if let Some(least) = keep.least {
         rules.min_keep = NonZeroU32::new(least)
             .ok_or(PolicyError::Retention { what: "the least to keep", most: MOST_KEPT })?;
     }
