@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod keeping;
+pub(crate) mod policy;
 pub(crate) mod rules;
 pub(crate) mod schedule;
 mod value;
@@ -11,11 +12,10 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use keeping::{CatalogueCommand, HoldCommand, PruneArgs, ReconcileArgs};
+use policy::PolicyCommand;
 use rules::{ExportArgs, ImportArgs};
 use schedule::{RunArgs, ScheduleCommand};
-use value::{bytes, duration, log_retention, yes_or_no};
-
-use crate::model::policy::LogRetention;
+use value::{bytes, duration};
 
 /// Application-consistent snapshot backup of Exchange databases.
 ///
@@ -91,7 +91,7 @@ pub(crate) enum Command {
     Protect(ProtectArgs),
     /// Show the databases that are there, and whether each can be backed up.
     Discover(FolderArgs),
-    /// How things are protected. Hooks and grids of a policy, and the least that it keeps, are set with `import`.
+    /// How things are protected. Hooks of a policy, the least consistency that it takes, and what is rarer still are set with `import`.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// What is protected together.
@@ -406,87 +406,6 @@ pub(crate) struct VerifyArgs {
     pub(crate) all: bool,
 }
 
-/// What to do with policies.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Show all.
-    List,
-    /// Show one.
-    Show {
-        /// Its name, or the beginning of its id.
-        name: String,
-    },
-    /// Make one.
-    Create {
-        /// Its name.
-        name: String,
-        /// What differs from the defaults.
-        #[command(flatten)]
-        edit: PolicyEdit,
-    },
-    /// Make the next version of one.
-    Edit {
-        /// Its name, or the beginning of its id.
-        name: String,
-        /// What changes.
-        #[command(flatten)]
-        edit: PolicyEdit,
-        /// Its new name.
-        #[arg(long, value_name = "NAME")]
-        rename: Option<String>,
-    },
-    /// Remove one that no group has. Restore points made under it stay.
-    Remove {
-        /// Its name, or the beginning of its id.
-        name: String,
-    },
-}
-
-/// Settings of a policy.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct PolicyEdit {
-    /// What is taken.
-    #[arg(long)]
-    pub(crate) kind: Option<Kind>,
-    /// Which copies are taken.
-    #[arg(long)]
-    pub(crate) copies: Option<Copies>,
-    /// Take every copy on these servers.
-    #[arg(long, value_name = "SERVER", num_args = 1.., conflicts_with = "copies")]
-    pub(crate) on_hosts: Vec<String>,
-    /// When restore points are verified.
-    #[arg(long)]
-    pub(crate) verify: Option<Verify>,
-    /// Give a verification before completion up after this long, such as 4h.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) verify_cap: Option<Duration>,
-    /// Keep the newest N restore points.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_count: Option<u32>,
-    /// Keep the restore points of the last N days.
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_days: Option<u32>,
-    /// Keep all restore points.
-    #[arg(long, conflicts_with_all = ["keep_count", "keep_days"])]
-    pub(crate) keep_all: bool,
-    /// How long logs are kept: `as-fulls` (while a restore point is kept that they roll forward), `3fulls` (since the last three),
-    /// `10d` (those of the last days) or `none`.
-    #[arg(long, value_name = "HOW", value_parser = log_retention)]
-    pub(crate) keep_logs: Option<LogRetention>,
-    /// Whether a log backup with nothing to go on from becomes a full one (`yes`) or is refused (`no`).
-    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
-    pub(crate) promote: Option<bool>,
-    /// The longest freeze, such as 8s.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) freeze_limit: Option<Duration>,
-    /// What a job is called when some of its databases failed.
-    #[arg(long)]
-    pub(crate) on_partial: Option<Partial>,
-    /// The label of its restore points.
-    #[arg(long, value_name = "LABEL")]
-    pub(crate) class: Option<String>,
-}
-
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
@@ -561,35 +480,6 @@ pub(crate) enum Kind {
     Log,
     /// Database and all logs, without a trace in Exchange.
     Copy,
-}
-
-/// Which copies of a database are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Copies {
-    /// The active one.
-    Active,
-    /// A passive one, else the active one.
-    PreferPassive,
-}
-
-/// When restore points are verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Verify {
-    /// Before Exchange is told that the backup is good.
-    Before,
-    /// By a job of its own, later.
-    After,
-    /// Not by the backup.
-    Never,
-}
-
-/// What a job is called when some of its databases failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Partial {
-    /// Succeeded with warnings.
-    Warn,
-    /// Failed.
-    Fail,
 }
 
 #[cfg(test)]

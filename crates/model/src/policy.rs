@@ -18,7 +18,7 @@ pub use rules::{PolicyError, check_name};
 
 /// The longest name of a policy or a group, in characters (SnapCenter's limit).
 pub const LONGEST_NAME: usize = 250;
-/// The most restore points that a retention count may keep. An ONTAP volume holds 1023 snapshots.
+/// The most restore points that a retention count, or one grid, may keep. An ONTAP volume holds 1023 snapshots.
 pub const MOST_KEPT: u32 = 1023;
 /// The most days that anything is kept for: days may exceed what a volume holds, but more than a hundred years are a slip of the
 /// finger.
@@ -383,9 +383,17 @@ impl Policy {
             LogRetention::Days(days) => Some((days, MOST_DAYS)),
             LogRetention::AsFulls | LogRetention::None => None,
         };
+        // A grid of no place is none.
+        let grids = self.retention.gfs.unwrap_or_default();
+        let places = |number: u32| (number > 0).then_some((number, MOST_KEPT));
         let limited = [
             ("the retention count", self.retention.count.map(|count| (count, MOST_KEPT))),
             ("the retention's days", self.retention.within_days.map(|days| (days, MOST_DAYS))),
+            ("the hourly grid", places(grids.hourly)),
+            ("the daily grid", places(grids.daily)),
+            ("the weekly grid", places(grids.weekly)),
+            ("the monthly grid", places(grids.monthly)),
+            ("the yearly grid", places(grids.yearly)),
             ("the log retention", logs),
         ];
         for (what, limited) in limited {
@@ -443,6 +451,20 @@ mod tests {
         assert_eq!(broken(|p| p.name = "x".repeat(251)), "policy.name_invalid");
         assert_eq!(broken(|p| p.retention.count = Some(0)), "retention.out_of_range");
         assert_eq!(broken(|p| p.retention.count = Some(1024)), "retention.out_of_range");
+        for grid in [
+            Gfs { hourly: 1024, ..Gfs::default() },
+            Gfs { daily: 1024, ..Gfs::default() },
+            Gfs { weekly: 1024, ..Gfs::default() },
+            Gfs { monthly: 1024, ..Gfs::default() },
+            Gfs { yearly: 1024, ..Gfs::default() },
+        ] {
+            let mut wide = policy();
+            wide.retention.gfs = Some(grid);
+            assert_eq!(wide.check().unwrap_err().code(), "retention.out_of_range", "{grid:?}");
+        }
+        let mut placed = policy();
+        placed.retention.gfs = Some(Gfs { hourly: 1023, ..Gfs::default() });
+        assert_eq!(placed.check(), Ok(()), "no place in the others is no mistake");
         assert_eq!(
             broken(|p| p.log_retention = LogRetention::FollowFulls(0)),
             "retention.out_of_range"

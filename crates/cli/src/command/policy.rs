@@ -1,13 +1,17 @@
 //! `policy`.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use stillpoint::context::{ErrorClass, HostId};
 use stillpoint::model::id::PolicyId;
 use stillpoint::model::policy::{
-    CopySelection, FrequencyClass, OnPartial, Policy, Retention, Verification,
+    CopySelection, FrequencyClass, Gfs, MOST_KEPT, OnMiss, OnPartial, Policy, PolicyError,
+    Retention, Verification,
 };
 
 use super::tell;
-use crate::args::{Copies, Partial, PolicyCommand, PolicyEdit, Verify};
+use crate::args::policy::{Copies, Keep, Partial, PolicyCommand, PolicyEdit, Verify};
 use crate::error::{CliError, Outcome};
 use crate::exit::Exit;
 use crate::out::Out;
@@ -16,6 +20,9 @@ use crate::place::Places;
 use crate::site::{Absent, Site};
 use crate::text;
 use crate::view::PoliciesView;
+
+/// The pause before a missed freeze is tried again, if the policy has none yet: that of a new policy.
+const FREEZE_PAUSE: Duration = Duration::from_mins(1);
 
 /// Shows, makes or edits policies.
 pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Outcome<Exit> {
@@ -82,8 +89,10 @@ fn change(policy: &mut Policy, edit: &PolicyEdit) -> Outcome<()> {
         None => {}
     }
     if !edit.on_hosts.is_empty() {
-        let hosts = edit.on_hosts.iter().map(|name| host(name)).collect::<Result<_, _>>()?;
-        policy.selection = CopySelection::OnHosts { hosts };
+        policy.selection = CopySelection::OnHosts { hosts: hosts(&edit.on_hosts)? };
+    }
+    if !edit.prefer_hosts.is_empty() {
+        policy.selection = CopySelection::ByPreference { hosts: hosts(&edit.prefer_hosts)? };
     }
     match edit.verify {
         Some(Verify::Before) => policy.verification = Verification::default(),
@@ -104,14 +113,18 @@ fn change(policy: &mut Policy, edit: &PolicyEdit) -> Outcome<()> {
             }
         }
     }
-    if edit.keep_all {
-        policy.retention = Retention::default();
-    }
-    policy.retention.count = edit.keep_count.or(policy.retention.count);
-    policy.retention.within_days = edit.keep_days.or(policy.retention.within_days);
+    keep(&mut policy.retention, &edit.keep)?;
     policy.log_retention = edit.keep_logs.unwrap_or(policy.log_retention);
     policy.promote_log = edit.promote.unwrap_or(policy.promote_log);
     policy.quiesce.limit = edit.freeze_limit.or(policy.quiesce.limit);
+    if let Some(times) = edit.freeze_retries {
+        let pause = match policy.quiesce.on_miss {
+            OnMiss::Retry { pause, .. } => pause,
+            OnMiss::Fail => FREEZE_PAUSE,
+        };
+        let retry = |times| OnMiss::Retry { times, pause };
+        policy.quiesce.on_miss = NonZeroU32::new(times).map_or(OnMiss::Fail, retry);
+    }
     match edit.on_partial {
         Some(Partial::Warn) => policy.on_partial = OnPartial::Warn,
         Some(Partial::Fail) => policy.on_partial = OnPartial::Fail,
@@ -128,6 +141,37 @@ fn change(policy: &mut Policy, edit: &PolicyEdit) -> Outcome<()> {
         };
     }
     Ok(())
+}
+
+/// Puts what the command line says of keeping into the rules.
+fn keep(rules: &mut Retention, keep: &Keep) -> Outcome<()> {
+    if keep.all {
+        *rules = Retention::default();
+    }
+    rules.count = keep.count.or(rules.count);
+    rules.within_days = keep.days.or(rules.within_days);
+    let known = rules.gfs.unwrap_or_default();
+    let grids = Gfs {
+        hourly: keep.hourly.unwrap_or(known.hourly),
+        daily: keep.daily.unwrap_or(known.daily),
+        weekly: keep.weekly.unwrap_or(known.weekly),
+        monthly: keep.monthly.unwrap_or(known.monthly),
+        yearly: keep.yearly.unwrap_or(known.yearly),
+    };
+    // As they are if nothing is said of them: also those without a place that an import may have brought.
+    if grids != known {
+        rules.gfs = (grids != Gfs::default()).then_some(grids);
+    }
+    if let Some(least) = keep.least {
+        rules.min_keep = NonZeroU32::new(least)
+            .ok_or(PolicyError::Retention { what: "the least to keep", most: MOST_KEPT })?;
+    }
+    Ok(())
+}
+
+/// Servers' names.
+fn hosts(names: &[String]) -> Outcome<Vec<HostId>> {
+    names.iter().map(|name| host(name)).collect()
 }
 
 /// A server's name.

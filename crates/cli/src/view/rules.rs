@@ -11,7 +11,8 @@ use crate::model::group::{ResourceGroup, Selector};
 use crate::model::id::{GroupId, PolicyId};
 use crate::model::kind::BackupKind;
 use crate::model::policy::{
-    CopySelection, FrequencyClass, LogRetention, OnPartial, Policy, Retention, Verification,
+    CopySelection, FrequencyClass, Gfs, LogRetention, OnMiss, OnPartial, Policy, Retention,
+    Verification,
 };
 use crate::text;
 
@@ -30,8 +31,16 @@ pub(crate) struct PolicyView {
     verification: &'static str,
     verification_cap_ms: Option<u64>,
     freeze_limit_ms: Option<u64>,
+    freeze_retries: u32,
     keep_count: Option<u32>,
     keep_days: Option<u32>,
+    /// Places in each grid; none if there is no such rule.
+    keep_hourly: Option<u32>,
+    keep_daily: Option<u32>,
+    keep_weekly: Option<u32>,
+    keep_monthly: Option<u32>,
+    keep_yearly: Option<u32>,
+    keep_least: u32,
     /// `as_fulls`, `follow_fulls`, `days` or `none`.
     logs_kept: &'static str,
     /// A log backup with nothing to go on from becomes a full one.
@@ -63,6 +72,8 @@ impl PolicyView {
             FrequencyClass::OnDemand => "on_demand".to_owned(),
             other => other.to_string(),
         };
+        let gfs = policy.retention.gfs.unwrap_or_default();
+        let places = |number: u32| (number > 0).then_some(number);
         Self {
             policy: policy.id,
             version: policy.version.get(),
@@ -74,8 +85,18 @@ impl PolicyView {
             verification,
             verification_cap_ms: cap.map(millis),
             freeze_limit_ms: policy.quiesce.limit.map(millis),
+            freeze_retries: match policy.quiesce.on_miss {
+                OnMiss::Retry { times, .. } => times.get(),
+                OnMiss::Fail => 0,
+            },
             keep_count: policy.retention.count,
             keep_days: policy.retention.within_days,
+            keep_hourly: places(gfs.hourly),
+            keep_daily: places(gfs.daily),
+            keep_weekly: places(gfs.weekly),
+            keep_monthly: places(gfs.monthly),
+            keep_yearly: places(gfs.yearly),
+            keep_least: policy.retention.min_keep.get(),
             logs_kept: match policy.log_retention {
                 LogRetention::FollowFulls(_) => "follow_fulls",
                 LogRetention::Days(_) => "days",
@@ -138,15 +159,35 @@ fn kept(retention: &Retention) -> String {
     if retention.keeps_all() {
         return "all".to_owned();
     }
+    let least = retention.min_keep.get();
     let rules: Vec<String> = [
         retention.count.map(|count| format!("the newest {count}")),
         retention.within_days.map(|days| format!("those of the last {days} days")),
-        retention.gfs.map(|_| "some of each hour, day, week, month and year".to_owned()),
+        grids(retention.gfs.unwrap_or_default()),
+        (least > 1).then(|| format!("in any case the newest {least} good ones")),
     ]
     .into_iter()
     .flatten()
     .collect();
     rules.join(", and ")
+}
+
+/// `one for each of 24 hours, 7 days and 1 year`; none without a place.
+fn grids(gfs: Gfs) -> Option<String> {
+    let grids = [
+        (gfs.hourly, "hour"),
+        (gfs.daily, "day"),
+        (gfs.weekly, "week"),
+        (gfs.monthly, "month"),
+        (gfs.yearly, "year"),
+    ];
+    let places = grids.into_iter().filter(|(places, _)| *places > 0);
+    let mut periods: Vec<String> = places
+        .map(|(places, period)| text::count(usize::try_from(places).unwrap_or(usize::MAX), period))
+        .collect();
+    let last = periods.pop()?;
+    let all = if periods.is_empty() { last } else { format!("{} and {last}", periods.join(", ")) };
+    Some(format!("one for each of {all}"))
 }
 
 /// What `policy` shows.

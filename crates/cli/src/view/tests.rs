@@ -2,6 +2,7 @@
 //! change that a script could notice needs another version in the schema.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -43,7 +44,9 @@ use crate::model::point::{
     MemberRole, NewPoint, PointEvidence, PointFact, PointFile, PointLogs, PointMember, PointState,
     RestorePoint, Truncation, Trust,
 };
-use crate::model::policy::{CopySelection, FrequencyClass, Policy, Retention, Verification};
+use crate::model::policy::{
+    CopySelection, FrequencyClass, Gfs, OnMiss, Policy, Retention, Verification,
+};
 use crate::model::quiesce::{Held, QuiesceLevel};
 use crate::model::reconcile::{Act, Comparison, FoundManifest, KnownPoint, Sight};
 use crate::model::request::Trigger;

@@ -8,6 +8,7 @@
 //!   check.rs      the kits on one's own folder reconcile.rs  the catalogue against the store
 //!   ese.rs        files looked at              silence.rs    what is written while frozen
 //!   holds.rs      what is kept whatever comes  btrfs.rs      copies that are snapshots
+//!   policies.rs   what policies can be told
 //! ```
 
 // Helpers of tests may panic as tests do.
@@ -24,6 +25,7 @@ mod holds;
 mod hooks;
 mod notify;
 mod operator;
+mod policies;
 mod protect;
 mod reconcile;
 mod silence;

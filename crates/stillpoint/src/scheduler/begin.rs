@@ -38,7 +38,7 @@ impl Turns {
                 Ok(known) => known,
                 Err(error) => {
                     // Where nothing can be read it is of no use to go on.
-                    self.unbegun = Some(error.into());
+                    self.failed = Some(error.into());
                     break;
                 }
             };
@@ -47,7 +47,7 @@ impl Turns {
             }
             let Some(entry) = known else { continue };
             if let Err(error) = self.begin_of(attachment, entry).await {
-                self.unbegun = Some(error);
+                self.failed = Some(error);
             }
         }
     }
@@ -60,7 +60,7 @@ impl Turns {
         let (mut ledger, mut events, mut lapses) = (entry.ledger, Vec::new(), Vec::new());
         let (mut failed, mut kept) = (None, Vec::new());
         let now = self.this.seams().clock.now();
-        let standings = self.this.standings(&ledger).await?;
+        let standings = self.standings(&ledger).await?;
         for mut open in std::mem::take(&mut ledger.open) {
             let stops = failed.is_some() || self.shared.wants_stop();
             if open.job.is_some() || stops {

@@ -1,5 +1,7 @@
 //! How far the jobs of due times have come.
 
+use chrono::{DateTime, Utc};
+use stillpoint_context::{ErrorClass, ErrorFacts, Failure, JobId, Subject};
 use stillpoint_model::job::{Elsewhere, Job, JobState, RunState};
 use stillpoint_model::schedule::{Ledger, OpenDue, Progress};
 
@@ -17,22 +19,27 @@ pub(super) struct Standing {
 
 impl Standing {
     const OVER: Self = Self { progress: Progress::Over, waiting: Vec::new() };
+    const AT_WORK: Self = Self { progress: Progress::AtWork, waiting: Vec::new() };
 }
 
 /// How far those of a ledger have come.
 #[derive(Debug, Default)]
-pub(super) struct Standings(Vec<(chrono::DateTime<chrono::Utc>, Standing)>);
+pub(super) struct Standings {
+    known: Vec<(DateTime<Utc>, Standing)>,
+    /// Why one of the jobs could not be read.
+    pub(super) unread: Option<Failure>,
+}
 
 impl Standings {
     pub(super) fn progress(&self, open: &OpenDue) -> Progress {
-        let known = self.0.iter().find(|(due, _)| *due == open.due);
+        let known = self.known.iter().find(|(due, _)| *due == open.due);
         known.map_or(Progress::Waiting, |(_, standing)| standing.progress)
     }
 
     /// The databases for which a job waits that was due before.
     pub(super) fn waiting_before(&self, open: &OpenDue) -> Vec<Elsewhere> {
         let mut waiting: Vec<Elsewhere> = Vec::new();
-        let before = self.0.iter().filter(|(due, _)| *due < open.due);
+        let before = self.known.iter().filter(|(due, _)| *due < open.due);
         for other in before.flat_map(|(_, standing)| &standing.waiting) {
             if !waiting.iter().any(|known| known.database == other.database) {
                 waiting.push(other.clone());
@@ -44,19 +51,32 @@ impl Standings {
 
 impl Stillpoint {
     /// How far the jobs of a ledger have come.
+    ///
+    /// Of a job whose record is damaged nobody knows whether it is over. It counts as at work: none is begun in its place where
+    /// they must not overlap, none becomes one with it, and all other ones go on.
     pub(super) async fn standings(&self, ledger: &Ledger) -> Result<Standings, Error> {
-        let mut standings = Vec::new();
+        let mut standings = Standings::default();
         for open in &ledger.open {
-            if let Some(id) = open.job {
-                let standing = match self.job(id).await? {
-                    // Removed with all that is old.
-                    None => Standing::OVER,
-                    Some(job) => self.standing(&job).await?,
-                };
-                standings.push((open.due, standing));
-            }
+            let Some(id) = open.job else { continue };
+            let standing = match self.standing_of(id).await {
+                Err(error) if error.class() == ErrorClass::Integrity => {
+                    let failure = error.into_failure().with_subject(Subject::new("job", id));
+                    standings.unread = Some(failure);
+                    Standing::AT_WORK
+                }
+                known => known?,
+            };
+            standings.known.push((open.due, standing));
         }
-        Ok(Standings(standings))
+        Ok(standings)
+    }
+
+    async fn standing_of(&self, id: JobId) -> Result<Standing, Error> {
+        match self.job(id).await? {
+            // Removed with all that is old.
+            None => Ok(Standing::OVER),
+            Some(job) => self.standing(&job).await,
+        }
     }
 
     /// A job of which nothing is done yet waits; of one that is at work some databases may wait.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint_catalog::{Catalog, Entry, Settlement, Settling};
 use stillpoint_context::Failure;
-use stillpoint_model::schedule::{AttachmentId, OpenDue, RecordedLapse, Regress};
+use stillpoint_model::schedule::{AttachmentId, Ledger, OpenDue, RecordedLapse, Regress};
 
 use super::book::{Batch, Book};
+use super::standing::Standings;
 use super::{SchedulerEvent, Shared};
 use crate::Stillpoint;
 use crate::error::Error;
@@ -30,14 +31,14 @@ pub(super) struct Turns {
     pub(super) book: Book,
     regress: Option<Regress>,
     recovered_at: Option<stillpoint_context::Mono>,
-    /// Why a job could not be begun in this turn. The next one tries again, and others are not kept from their time by it.
-    pub(super) unbegun: Option<Error>,
+    /// Why a job could not be begun in this turn, or not be read. Others are not kept from their time by it.
+    pub(super) failed: Option<Error>,
 }
 
 impl Turns {
     pub(super) fn new(this: Stillpoint, shared: Arc<Shared>) -> Self {
         let book = Book::new(shared.options);
-        Self { this, shared, book, regress: None, recovered_at: None, unbegun: None }
+        Self { this, shared, book, regress: None, recovered_at: None, failed: None }
     }
 
     pub(super) fn catalog(&self) -> Arc<dyn Catalog> {
@@ -46,11 +47,11 @@ impl Turns {
 
     /// Does what is to be done now; for how long there is nothing more.
     pub(super) async fn turn(&mut self) -> Duration {
-        self.unbegun = None;
+        self.failed = None;
         let done = crate::bounds::caught(self.all()).await;
         let clock = Arc::clone(&self.this.seams().clock);
         let beat = self.shared.options.beat;
-        let (mut failed, mut next) = (self.unbegun.take(), None);
+        let (mut failed, mut next) = (self.failed.take(), None);
         let rest = match done {
             Ok(wake) => {
                 next = wake;
@@ -139,11 +140,20 @@ impl Turns {
         Ok(())
     }
 
+    /// How far the jobs of a ledger have come; what cannot be read is noted.
+    pub(super) async fn standings(&mut self, ledger: &Ledger) -> Result<Standings, Error> {
+        let mut standings = self.this.standings(ledger).await?;
+        if let Some(failure) = standings.unread.take() {
+            self.failed = Some(failure.into());
+        }
+        Ok(standings)
+    }
+
     /// What becomes of a batch, given the jobs that are not over.
-    async fn decide(&self, batch: Batch, now: DateTime<Utc>) -> Result<Settlement, Error> {
+    async fn decide(&mut self, batch: Batch, now: DateTime<Utc>) -> Result<Settlement, Error> {
         let Batch { stored, entry, considered, due, mut lapses } = batch;
         let Entry { revision, mut ledger } = entry;
-        let standings = self.this.standings(&ledger).await?;
+        let standings = self.standings(&ledger).await?;
         let of = |open: &OpenDue| standings.progress(open);
         ledger.forget_over(of);
         lapses.extend(ledger.admit(stored.schedule.overrun, due, of));

@@ -38,6 +38,12 @@ pub struct Hooked {
     fails: Mutex<Option<&'static str>>,
     /// The policy that cannot be read.
     unreadable: Mutex<Option<PolicyId>>,
+    /// The job whose row is damaged.
+    damaged: Mutex<Option<JobId>>,
+}
+
+fn damaged() -> CatalogError {
+    CatalogError::Corrupt { message: "expected value at line 1".to_owned(), source: None }
 }
 
 fn failed() -> CatalogError {
@@ -60,6 +66,7 @@ impl Hooked {
             hook: Arc::new(hook),
             fails: Mutex::default(),
             unreadable: Mutex::default(),
+            damaged: Mutex::default(),
         })
     }
 
@@ -71,6 +78,11 @@ impl Hooked {
     /// Has this policy not be read from now on, or every one again.
     pub fn make_unreadable(&self, policy: Option<PolicyId>) {
         *self.unreadable.lock().unwrap() = policy;
+    }
+
+    /// Has the row of this job be damaged from now on, and with it each list that it is in, or none.
+    pub fn damage(&self, job: Option<JobId>) {
+        *self.damaged.lock().unwrap() = job;
     }
 
     async fn around<T>(
@@ -129,10 +141,16 @@ impl Catalog for Hooked {
         self.around("forget_jobs", self.inner.forget_jobs(jobs)).await
     }
     async fn job(&self, id: JobId) -> Answer<Option<Job>> {
+        if *self.damaged.lock().unwrap() == Some(id) {
+            return Err(damaged());
+        }
         self.around("job", self.inner.job(id)).await
     }
     async fn jobs(&self, query: &JobQuery, page: &Page) -> Answer<Listing<Job>> {
-        self.around("jobs", self.inner.jobs(query, page)).await
+        let listing = self.around("jobs", self.inner.jobs(query, page)).await?;
+        let bad = *self.damaged.lock().unwrap();
+        let is_damaged = listing.items.iter().any(|job| Some(job.id) == bad);
+        if is_damaged { Err(damaged()) } else { Ok(listing) }
     }
     async fn put_policy(&self, policy: &Policy) -> Answer<()> {
         self.around("put_policy", self.inner.put_policy(policy)).await

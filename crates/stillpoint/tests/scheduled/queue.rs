@@ -1,9 +1,11 @@
 //! Scenario 35, as far as the coalescing, and jobs of a schedule that are not over when it is due again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use stillpoint::context::{HostPath, PathFlavor};
+use stillpoint::SchedulerEvent;
+use stillpoint::context::{HostPath, PathFlavor, Subject};
 use stillpoint::model::group::Selector;
 use stillpoint::model::job::{Elsewhere, Job, JobState, MemberEnd};
 use stillpoint::model::policy::{LogRetention, Retention};
@@ -13,6 +15,7 @@ use stillpoint::model::schedule::{Overrun, Why};
 use stillpoint::workflow::testing::Sim;
 use stillpoint_testkit::{Fault, Trouble};
 
+use crate::common::hooked::Hooked;
 use crate::common::{key, request_for};
 use crate::outside::{
     Outside, attach, daily, due_jobs, due_times, everything_by, finish, hourly, idle, in_words,
@@ -303,6 +306,73 @@ fn a_job_that_is_not_over_when_it_is_due_again() {
             assert_eq!(due, wanted, "{overrun:?}");
             let found: Vec<_> = lapses(&this, id).await.iter().map(in_words).collect();
             assert_eq!(found, reasons, "{overrun:?}");
+        });
+    }
+}
+
+/// A job whose row in the store is damaged: nobody knows whether it is over.
+#[test]
+fn a_job_that_cannot_be_read_keeps_no_other_schedule_from_its_time() {
+    let all = ["01-05 01:00", "01-05 02:00", "01-05 03:00", "01-05 04:00"];
+    for (overrun, wanted, reasons) in [
+        (Overrun::Queue, &all[..], &[][..]),
+        // What may be at work is not one with what comes after it.
+        (Overrun::Coalesce, &all, &[]),
+        (
+            Overrun::Skip,
+            &["01-05 01:00", "01-05 04:00"],
+            &["01-05 02:00 to 01-05 02:00, 1: overrun", "01-05 03:00 to 01-05 03:00, 1: overrun"],
+        ),
+    ] {
+        let (sim, outside) = (sim_at(4, "2026-01-05 00:30"), Outside::new(idle(2, 1)));
+        let catalog = Hooked::new(|_, _| None);
+        sim.run(async {
+            let this = outside.builder(&sim).catalog(Arc::clone(&catalog) as _).build().unwrap();
+            put_policy(&this).await;
+            let member = |name| vec![Selector::Database(outside.world.database(name))];
+            let (bad, good) = (
+                put_group(&this, 1, member("DB01")).await,
+                put_group(&this, 2, member("DB02")).await,
+            );
+            let mut ids = Vec::new();
+            for (group, name) in [(&bad, "bad"), (&good, "good")] {
+                let mut often = hourly(name);
+                often.overrun = overrun;
+                ids.push(attach(&this, group, often).await);
+            }
+            let due_of = async |group| {
+                let jobs =
+                    due_jobs(&this).await.into_iter().filter(|(_, job)| job.group == Some(group));
+                jobs.map(|(due, _)| due.format("%m-%d %H:%M").to_string()).collect::<Vec<_>>()
+            };
+            let scheduler = start(&this);
+            let mut events = scheduler.watch();
+            until(&this, "2026-01-05 01:30").await;
+            let first =
+                due_jobs(&this).await.into_iter().find(|(_, job)| job.group == Some(bad.id));
+            let first = first.unwrap().1.id;
+            catalog.damage(Some(first));
+            until(&this, "2026-01-05 03:30").await;
+            catalog.damage(None);
+            assert_eq!(due_of(good.id).await, all[..3], "{overrun:?}");
+            until(&this, "2026-01-05 04:30").await;
+            finish(&this, &scheduler).await;
+            assert_eq!(due_of(good.id).await, all, "{overrun:?}");
+            assert_eq!(due_of(bad.id).await, wanted, "{overrun:?}");
+            let found: Vec<_> = lapses(&this, ids[0]).await.iter().map(in_words).collect();
+            assert_eq!(found, reasons, "{overrun:?}");
+            assert!(lapses(&this, ids[1]).await.is_empty(), "{overrun:?}");
+            let mut failures = Vec::new();
+            while let Some(event) = events.next().await {
+                if let SchedulerEvent::Failed(failure) = event {
+                    failures.push(failure);
+                }
+            }
+            assert_eq!(failures.len(), 2, "once each time that it was asked for: {failures:#?}");
+            for failure in failures {
+                assert_eq!(failure.code, "state.corrupt");
+                assert!(failure.subjects.contains(&Subject::new("job", first)), "{failure:#?}");
+            }
         });
     }
 }

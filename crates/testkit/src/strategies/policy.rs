@@ -174,6 +174,7 @@ enum Break {
     Name(String),
     Count(u32),
     Days(u32),
+    Grid(usize, u32),
     Least(u32),
     Fulls(u32),
     LogDays(u32),
@@ -192,6 +193,7 @@ fn breaks() -> impl Strategy<Value = Break> {
         1 => broken_names().prop_map(Break::Name),
         1 => out_of_range(MOST_KEPT).prop_map(Break::Count),
         1 => out_of_range(MOST_DAYS).prop_map(Break::Days),
+        1 => (0..5_usize, MOST_KEPT + 1..=u32::MAX).prop_map(|(grid, places)| Break::Grid(grid, places)),
         1 => (MOST_KEPT + 1..=u32::MAX).prop_map(Break::Least),
         1 => out_of_range(MOST_KEPT).prop_map(Break::Fulls),
         1 => out_of_range(MOST_DAYS).prop_map(Break::LogDays),
@@ -231,6 +233,16 @@ pub fn broken_policies() -> impl Strategy<Value = Broken<Policy>> {
                 match number {
                     Break::Count(count) => policy.retention.count = Some(count),
                     Break::Days(days) => policy.retention.within_days = Some(days),
+                    Break::Grid(grid, places) => {
+                        let gfs = policy.retention.gfs.get_or_insert_default();
+                        *[
+                            &mut gfs.hourly,
+                            &mut gfs.daily,
+                            &mut gfs.weekly,
+                            &mut gfs.monthly,
+                            &mut gfs.yearly,
+                        ][grid % 5] = places;
+                    }
                     Break::Least(least) => policy.retention.min_keep = nonzero(least),
                     Break::Fulls(fulls) => policy.log_retention = LogRetention::FollowFulls(fulls),
                     Break::LogDays(days) => policy.log_retention = LogRetention::Days(days),

@@ -15,7 +15,7 @@ fn lint() {
     let mut placement = PlacementMap::new();
     placement.insert(copy_id(1), CopyPlacement::new(volume(), volume()));
     let mut facts = VolumeFacts::new(volume(), QuiesceLevel::AtRest, None);
-    facts.snapshot_limit = std::num::NonZeroU32::new(100);
+    facts.snapshot_limit = NonZeroU32::new(100);
     let volumes = BTreeMap::from([(volume(), facts)]);
     let (groups, policies) = ([group], [daily, by_hand]);
     let strategy = Strategy::new(&groups, &policies, &[], time(0));
@@ -39,7 +39,13 @@ fn discover() {
 
 #[test]
 fn policies_and_groups() {
-    check("policy", &PoliciesView::of([&policy(), &Policy::new(PolicyId(uuid(31)), "archive")]));
+    let archive = Policy::new(PolicyId(uuid(31)), "archive");
+    let mut grids = Policy::new(PolicyId(uuid(32)), "grids");
+    grids.retention.within_days = Some(2);
+    grids.retention.gfs = Some(Gfs { hourly: 24, daily: 7, weekly: 4, monthly: 12, yearly: 1 });
+    grids.retention.min_keep = NonZeroU32::new(3).unwrap();
+    grids.quiesce.on_miss = OnMiss::Fail;
+    check("policy", &PoliciesView::of([&policy(), &archive, &grids]));
     check("group", &GroupsView::of([&group()], &[policy()]));
 }
 
