@@ -64,8 +64,12 @@ impl Stillpoint {
     /// When it breaks a rule of its own (`schedule.zone_unknown`, `schedule.never_fires`, …), `schedule.name_taken`, and of the
     /// catalogue.
     pub async fn create_schedule(&self, schedule: Schedule) -> Result<StoredSchedule, Error> {
+        schedule.check()?;
         let id = ScheduleId(self.seams().ids.uuid());
-        self.save_schedule(StoredSchedule::new(id, self.seams().clock.now(), schedule)).await
+        let stored = StoredSchedule::new(id, self.seams().clock.now(), schedule);
+        // Nothing hangs on it yet, and the catalogue looks at its name: to read all that there is for each of many would take long.
+        self.services().catalog.put_schedule(&stored).await?;
+        Ok(stored)
     }
 
     /// Changes a schedule, which makes its next version; one that says the same is left as it is. What was due before the change
@@ -85,12 +89,8 @@ impl Stillpoint {
             return Ok(known);
         }
         let next = known.edit(schedule, self.seams().clock.now())?;
-        self.save_schedule(next).await
-    }
-
-    async fn save_schedule(&self, stored: StoredSchedule) -> Result<StoredSchedule, Error> {
-        let draft = Draft { schedules: vec![stored.clone()], ..Draft::default() };
-        Ok(self.save_draft(&draft).await?.schedules.pop().unwrap_or(stored))
+        let draft = Draft { schedules: vec![next.clone()], ..Draft::default() };
+        Ok(self.save_draft(&draft).await?.schedules.pop().unwrap_or(next))
     }
 
     /// The newest version of a schedule.
