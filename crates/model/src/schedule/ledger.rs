@@ -145,7 +145,9 @@ impl fmt::Display for Why {
             Self::Overrun => f.write_str("skipped: the job before was not over"),
             Self::Coalesced { into } => write!(f, "coalesced with the one due {into}"),
             Self::Changed => f.write_str("skipped: the schedule was changed before its time"),
-            Self::Detached => f.write_str("skipped: the schedule was detached before its job began"),
+            Self::Detached => {
+                f.write_str("skipped: the schedule was detached before its job began")
+            }
             Self::Refused { failure } => write!(f, "no job could be made: {failure}"),
         }
     }
@@ -283,8 +285,7 @@ impl Ledger {
     pub fn detach(&self, versions: &[StoredSchedule], now: DateTime<Utc>) -> Vec<Lapse> {
         let unbegun = self.open.iter().filter(|open| open.job.is_none());
         // Each for itself: what is due between two of them may be a job, or have its reason already.
-        let mut lapses: Vec<_> =
-            unbegun.map(|open| Lapse::one(open.due, Why::Detached)).collect();
+        let mut lapses: Vec<_> = unbegun.map(|open| Lapse::one(open.due, Why::Detached)).collect();
         lapses.extend(self.pass(versions, now));
         lapses.sort_by_key(|lapse| lapse.from);
         lapses
