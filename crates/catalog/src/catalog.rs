@@ -28,13 +28,23 @@ use crate::schedules::ScheduleCatalog;
 #[serde(transparent)]
 pub struct Cursor(pub u64);
 
-/// What became of [`Catalog::begin_job`].
+/// What became of [`Catalog::begin_job`] and [`ScheduleCatalog::begin_due`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Begun {
     /// The job is new and stored.
     New,
     /// The same request came before; this is its job.
     Existing(Box<Job>),
+}
+
+impl Begun {
+    /// Which job it is, given the one that was to begin.
+    pub fn id(&self, new: &Job) -> JobId {
+        match self {
+            Self::New => new.id,
+            Self::Existing(known) => known.id,
+        }
+    }
 }
 
 /// What kind of thing was left behind.

@@ -5,11 +5,13 @@ use std::error::Error;
 use std::fmt;
 use std::num::NonZeroU32;
 
+use chrono::{DateTime, Utc};
 use stillpoint_context::{
     Effect, ErrorClass, ErrorCode, ErrorFacts, IdempotencyKey, JobId, ProcessId, Subject,
 };
 use stillpoint_model::id::{GroupId, PointId, PolicyId, ScheduleId};
 use stillpoint_model::point::FactError;
+use stillpoint_model::schedule::AttachmentId;
 
 /// What has a unique name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +109,14 @@ pub enum CatalogError {
         /// The groups.
         groups: Vec<GroupId>,
     },
+    /// A due time is not open any more: it has its job, or its reason.
+    #[error("what was due at {due} of {attachment} is settled")]
+    DueSettled {
+        /// Of what.
+        attachment: AttachmentId,
+        /// When it was due.
+        due: DateTime<Utc>,
+    },
     /// Something that is referred to does not exist.
     #[error("{kind} {id} does not exist")]
     NotFound {
@@ -165,6 +175,7 @@ impl ErrorFacts for CatalogError {
             Self::GroupVersion { .. } => "group.version_conflict".into(),
             Self::ScheduleVersion { .. } => "schedule.version_conflict".into(),
             Self::ScheduleInUse { .. } => "schedule.in_use".into(),
+            Self::DueSettled { .. } => "schedule.due_settled".into(),
             Self::NotFound { .. } => "catalog.not_found".into(),
             Self::Fenced { .. } => "catalog.fenced".into(),
             Self::Corrupt { .. } => "state.corrupt".into(),
@@ -183,6 +194,7 @@ impl ErrorFacts for CatalogError {
             | Self::GroupVersion { .. }
             | Self::ScheduleVersion { .. }
             | Self::ScheduleInUse { .. }
+            | Self::DueSettled { .. }
             | Self::Fenced { .. } => ErrorClass::Conflict,
             Self::NotFound { .. } => ErrorClass::Invalid,
             Self::Corrupt { .. } => ErrorClass::Integrity,
@@ -214,6 +226,7 @@ impl ErrorFacts for CatalogError {
                 let groups = groups.iter().map(|group| Subject::new("group", group));
                 std::iter::once(Subject::new("schedule", id)).chain(groups).collect()
             }
+            Self::DueSettled { attachment, .. } => vec![Subject::new("attachment", attachment)],
             Self::NotFound { kind, id } => vec![Subject::new(kind, id)],
             Self::Fenced { owner, .. } => vec![Subject::new("process", owner)],
             Self::NameTaken { .. } | Self::Corrupt { .. } | Self::Unavailable { .. } => Vec::new(),
@@ -231,6 +244,7 @@ impl ErrorFacts for CatalogError {
             Self::GroupVersion { .. } => "Read the group again and edit its newest version.",
             Self::ScheduleVersion { .. } => "Read the schedule again and edit its newest version.",
             Self::ScheduleInUse { .. } => "Detach the schedule from these groups first.",
+            Self::DueSettled { .. } => "Look at the jobs and the lapses of the schedule.",
             Self::NotFound { .. } => "List what exists and choose from that.",
             Self::Fenced { .. } => "Stop this process; its jobs are carried on by another.",
             Self::Corrupt { .. } => {

@@ -42,6 +42,24 @@ struct State {
     schedules: schedules::Schedules,
 }
 
+impl State {
+    fn begin_job(&mut self, job: &Job) -> Result<Begun, CatalogError> {
+        let known = self.keys.get(&job.key).and_then(|id| self.jobs.get(id));
+        if let Some(known) = known {
+            if known.request_digest == job.request_digest && known.kind == job.kind {
+                return Ok(Begun::Existing(Box::new(known.clone())));
+            }
+            return Err(CatalogError::KeyReused { key: job.key.clone(), job: known.id });
+        }
+        if let Some(twin) = self.jobs.get(&job.id) {
+            return Err(CatalogError::KeyReused { key: twin.key.clone(), job: twin.id });
+        }
+        self.keys.insert(job.key.clone(), job.id);
+        self.jobs.insert(job.id, job.clone());
+        Ok(Begun::New)
+    }
+}
+
 impl MemoryCatalog {
     /// An empty catalogue.
     pub fn new() -> Self {
@@ -133,20 +151,7 @@ impl Catalog for MemoryCatalog {
     }
 
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {
-        let mut state = self.state();
-        let known = state.keys.get(&job.key).and_then(|id| state.jobs.get(id));
-        if let Some(known) = known {
-            if known.request_digest == job.request_digest && known.kind == job.kind {
-                return Ok(Begun::Existing(Box::new(known.clone())));
-            }
-            return Err(CatalogError::KeyReused { key: job.key.clone(), job: known.id });
-        }
-        if let Some(twin) = state.jobs.get(&job.id) {
-            return Err(CatalogError::KeyReused { key: twin.key.clone(), job: twin.id });
-        }
-        state.keys.insert(job.key.clone(), job.id);
-        state.jobs.insert(job.id, job.clone());
-        Ok(Begun::New)
+        self.state().begin_job(job)
     }
 
     async fn take_job(

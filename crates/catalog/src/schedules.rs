@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stillpoint_model::id::ScheduleId;
+use stillpoint_model::job::Job;
 use stillpoint_model::schedule::{AttachmentId, Ledger, RecordedLapse, StoredSchedule};
 
+use crate::catalog::Begun;
 use crate::error::CatalogError;
 
-/// How many of the newest lapses of each attachment are kept.
+/// How many of the newest lapses of each attachment are kept; and of all those together that have no ledger any more.
 pub const LAPSES_KEPT: u32 = 1_000;
 
 /// The most attachments that [`Times::unbegun`] names.
@@ -47,7 +49,7 @@ pub struct Settlement {
     pub attachment: AttachmentId,
     /// The revision of the entry that it was made from; none if there was no entry.
     pub from: Option<u64>,
-    /// The ledger from now on; none to remove it, with its lapses.
+    /// The ledger from now on; none to remove it. Its lapses stay.
     pub to: Option<Ledger>,
     /// The due times that became no jobs.
     pub lapses: Vec<RecordedLapse>,
@@ -100,15 +102,29 @@ pub trait ScheduleCatalog: Debug + Send + Sync + 'static {
 
     /// Stores what was settled at an instant, each settlement for itself, all in one commit: one that was made from what is
     /// no longer there is not stored. The clock of [`Times`] is moved to the instant, never back. Of each attachment the
-    /// newest [`LAPSES_KEPT`] lapses are kept. The answers are in the order of the settlements, of which each is about
-    /// another attachment.
+    /// newest [`LAPSES_KEPT`] lapses are kept; of those that have no ledger any more as many, of all of them together: where a ledger
+    /// is removed, the oldest of these go. The answers are in the order of the settlements, of which each is about another
+    /// attachment.
     async fn settle(
         &self,
         now: DateTime<Utc>,
         settlements: &[Settlement],
     ) -> Result<Vec<Settling>, CatalogError>;
 
-    /// The newest lapses, newest first: of one attachment, or of all.
+    /// Stores the job of a due time, as [`begin_job`](crate::Catalog::begin_job) does, and notes it in the ledger of its attachment,
+    /// both in one commit, if the due time is open there and has no job: of somebody who begins it and somebody who settles it
+    /// otherwise, one does.
+    ///
+    /// # Errors
+    /// [`CatalogError::DueSettled`] if it is not open, or has its job; those of `begin_job`. Nothing is stored or noted then.
+    async fn begin_due(
+        &self,
+        job: &Job,
+        of: AttachmentId,
+        due: DateTime<Utc>,
+    ) -> Result<Begun, CatalogError>;
+
+    /// The newest lapses, newest first: of one attachment, or of all, also of those that are not attached any more.
     async fn lapses(
         &self,
         of: Option<AttachmentId>,

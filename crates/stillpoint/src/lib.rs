@@ -129,6 +129,7 @@ mod holds;
 mod hooks;
 mod inventory;
 mod job;
+mod ledgers;
 mod lint;
 mod locks;
 mod notify;

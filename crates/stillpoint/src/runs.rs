@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use stillpoint_catalog::Begun;
 use stillpoint_context::{
@@ -12,6 +13,7 @@ use stillpoint_model::id::PointId;
 use stillpoint_model::job::{Job, JobKind, JobOwner, RunEnd, RunState};
 use stillpoint_model::manifest::Manifest;
 use stillpoint_model::request::Trigger;
+use stillpoint_model::schedule::AttachmentId;
 use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{End, Plan, RunReport, Submission};
 
@@ -31,6 +33,8 @@ pub(crate) struct Ask {
     pub(crate) trigger: Trigger,
     /// The request as text: another text under the same key is another request.
     pub(crate) body: String,
+    /// The due time that it is of: it begins only if that is open and has no job.
+    pub(crate) due: Option<(AttachmentId, DateTime<Utc>)>,
 }
 
 /// A run about to be given to the engine.
@@ -89,13 +93,18 @@ impl Stillpoint {
         job.owner = self.engine().hold_lease().await?.map(owner_of);
         job.request_digest = Manifest::digest(&ask.body);
         describe(&mut job);
-        if let Begun::Existing(known) = self.services().catalog.begin_job(&job).await? {
+        let catalog = &self.services().catalog;
+        let begun = match ask.due {
+            Some((of, due)) => catalog.begin_due(&job, of, due).await?,
+            None => catalog.begin_job(&job).await?,
+        };
+        if let Begun::Existing(known) = begun {
             // Under way here, or over, or begun by a process that is gone. One that is not found here may have ended since
             // it was read: it is stored before it is forgotten.
             let live = if let Some(live) = self.live().find(known.id) {
                 live
             } else {
-                let now = self.services().catalog.job(known.id).await?;
+                let now = catalog.job(known.id).await?;
                 LiveJob::ended(now.unwrap_or(*known))
             };
             return Ok(JobHandle::new(live));

@@ -1,8 +1,7 @@
 //! Schedules as stored things: made, changed, attached to the policies of groups, looked ahead, taken away.
 
 use chrono::{DateTime, Utc};
-use stillpoint_catalog::{Catalog, CatalogError, Settlement, Settling};
-use stillpoint_context::{ErrorClass, Failure};
+use stillpoint_catalog::CatalogError;
 use stillpoint_model::group::{Attachment, ResourceGroup};
 use stillpoint_model::id::{GroupId, PolicyId, ScheduleId};
 use stillpoint_model::planning::PlanError;
@@ -14,7 +13,7 @@ use crate::Stillpoint;
 use crate::draft::Draft;
 use crate::error::Error;
 
-/// How often a ledger that somebody else writes at the same time is tried again.
+/// How often a group is changed anew that others change at the same time.
 const TRIES: u32 = 16;
 
 /// A schedule on a policy of a group, with what is known of it.
@@ -109,11 +108,12 @@ impl Stillpoint {
         Ok(self.services().catalog.schedules().await?)
     }
 
-    /// Removes a schedule. Jobs that it made stay.
+    /// Removes a schedule. Jobs that it made stay, and so do the reasons of due times that became none.
     ///
     /// # Errors
     /// `schedule.in_use` while it is attached; of the catalogue.
     pub async fn remove_schedule(&self, id: ScheduleId) -> Result<(), Error> {
+        self.end_strays_of(id).await?;
         Ok(self.services().catalog.remove_schedule(id).await?)
     }
 
@@ -125,7 +125,7 @@ impl Stillpoint {
         Ok(self.services().catalog.remove_policy(id).await?)
     }
 
-    /// Removes a group, with its attachments. Its restore points stay.
+    /// Removes a group, with its attachments, as [`detach`](Self::detach) does. Its restore points stay.
     ///
     /// # Errors
     /// Of the catalogue.
@@ -154,7 +154,8 @@ impl Stillpoint {
         .map(drop)
     }
 
-    /// Ends that. Jobs under way go on; a due time whose job has not begun is forgotten.
+    /// Ends that. Jobs under way go on. A due time whose job has not begun, also one that nobody has looked at as no scheduler was
+    /// there, becomes none, and that is its [reason](Self::lapses).
     ///
     /// # Errors
     /// `not_found` for the group; of the catalogue.
@@ -231,7 +232,7 @@ impl Stillpoint {
         Ok(upcoming)
     }
 
-    /// The due times that became no jobs, newest first: of one attachment, or of all.
+    /// The due times that became no jobs, newest first: of one attachment, or of all, also of those that are not attached any more.
     ///
     /// # Errors
     /// Of the catalogue.
@@ -284,71 +285,6 @@ impl Stillpoint {
             .await?
             .ok_or_else(|| Error::NotFound { kind: "resource group", id: id.to_string() })
     }
-
-    /// Begins the ledgers of what is attached now, and ends those of what is not any more.
-    pub(crate) async fn keep_ledgers(
-        &self,
-        before: Option<&ResourceGroup>,
-        after: Option<&ResourceGroup>,
-    ) -> Result<(), Error> {
-        let ids = |group: Option<&ResourceGroup>| -> Vec<AttachmentId> {
-            group.into_iter().flat_map(AttachmentId::all_of).collect()
-        };
-        let (before, after) = (ids(before), ids(after));
-        for gone in before.iter().filter(|id| !after.contains(id)) {
-            self.change_ledger(*gone, |_| None).await?;
-        }
-        for new in after.iter().filter(|id| !before.contains(id)) {
-            let now = self.seams().clock.now();
-            let Some(schedule) = self.schedule(new.schedule).await? else { continue };
-            self.change_ledger(*new, |known| {
-                let mut ledger = Ledger::new(*new, schedule.version, now);
-                // Left by somebody who detached it and died.
-                if let Some(known) = known {
-                    ledger.open.clone_from(&known.open);
-                    ledger.considered = known.considered.max(now);
-                }
-                Some(ledger)
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// Changes a ledger, whoever else writes it at the same time.
-    async fn change_ledger(
-        &self,
-        attachment: AttachmentId,
-        change: impl Fn(Option<&Ledger>) -> Option<Ledger>,
-    ) -> Result<(), Error> {
-        let catalog = &*self.services().catalog;
-        for _ in 0..TRIES {
-            let known = catalog.ledger(attachment).await?;
-            let to = change(known.as_ref().map(|entry| &entry.ledger));
-            if known.is_none() && to.is_none() {
-                return Ok(());
-            }
-            let from = known.map(|entry| entry.revision);
-            let settlement = Settlement { attachment, from, to, lapses: Vec::new() };
-            if settled(catalog, self.seams().clock.now(), settlement).await? {
-                return Ok(());
-            }
-        }
-        let message = format!("the ledger of {attachment} changes faster than it can be read");
-        let failure = Failure::new("schedule.contended", ErrorClass::Busy, message)
-            .with_retryable(true)
-            .with_remedy("Ask again.");
-        Err(failure.into())
-    }
-}
-
-async fn settled(
-    catalog: &dyn Catalog,
-    now: DateTime<Utc>,
-    settlement: Settlement,
-) -> Result<bool, CatalogError> {
-    let answers = catalog.settle(now, &[settlement]).await?;
-    Ok(matches!(answers.first(), Some(Settling::Done(_))))
 }
 
 fn no_schedule(id: ScheduleId) -> Error {

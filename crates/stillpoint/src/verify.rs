@@ -68,6 +68,7 @@ impl Stillpoint {
             key: request.key.clone(),
             trigger: Trigger::Manual { user: None },
             body: crate::runs::body(&request)?,
+            due: None,
         };
         let title = format!("verification of {} restore points", request.points.len());
         self.start(

@@ -337,6 +337,30 @@ fn job(db: &Connection, id: JobId) -> Result<Option<Job>, CatalogError> {
     one(db, "SELECT body FROM job WHERE id = ?", [blob(id.0)])
 }
 
+fn begin_job(db: &Connection, job: &Job) -> Result<Begun, CatalogError> {
+    let known: Option<Job> = one(db, "SELECT body FROM job WHERE key = ?", [job.key.as_str()])?;
+    match known {
+        Some(known) if known.request_digest == job.request_digest && known.kind == job.kind => {
+            return Ok(Begun::Existing(Box::new(known)));
+        }
+        Some(known) => {
+            return Err(CatalogError::KeyReused { key: job.key.clone(), job: known.id });
+        }
+        None => {}
+    }
+    // An id is used once, whatever the key.
+    if let Some(twin) = self::job(db, job.id)? {
+        return Err(CatalogError::KeyReused { key: twin.key, job: twin.id });
+    }
+    execute(
+        db,
+        "INSERT INTO job (id, key, created_at, kind, resource_group, ended, body) \
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        params_from_iter(job_values(job)?),
+    )?;
+    Ok(Begun::New)
+}
+
 fn put_job(db: &Connection, job: &Job) -> Result<(), CatalogError> {
     let mut statement = db
         .prepare_cached(
@@ -428,32 +452,7 @@ impl Catalog for SqliteStore {
 
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {
         let job = job.clone();
-        self.write(move |db| {
-            let known: Option<Job> =
-                one(db, "SELECT body FROM job WHERE key = ?", [job.key.as_str()])?;
-            match known {
-                Some(known)
-                    if known.request_digest == job.request_digest && known.kind == job.kind =>
-                {
-                    Ok(Begun::Existing(Box::new(known)))
-                }
-                Some(known) => Err(CatalogError::KeyReused { key: job.key.clone(), job: known.id }),
-                None => {
-                    // An id is used once, whatever the key.
-                    if let Some(twin) = self::job(db, job.id)? {
-                        return Err(CatalogError::KeyReused { key: twin.key, job: twin.id });
-                    }
-                    execute(
-                        db,
-                        "INSERT INTO job (id, key, created_at, kind, resource_group, ended, body) \
-                         VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        params_from_iter(job_values(&job)?),
-                    )?;
-                    Ok(Begun::New)
-                }
-            }
-        })
-        .await
+        self.write(move |db| begin_job(db, &job)).await
     }
 
     async fn take_job(

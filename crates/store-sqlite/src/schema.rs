@@ -115,7 +115,7 @@ CREATE TABLE hold (name TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL) STRICT, W
 ///
 /// - `schedule`: as `policy`; `name` is that of the version, in lower case.
 /// - `ledger`: a row for each attachment, by its text; `unbegun` is 1 while a due time of it has no job yet.
-/// - `lapse`: `n` is counted over all attachments.
+/// - `lapse`: `n` is counted over all attachments. It stays when its ledger goes.
 /// - `counter`: numbers by name: `revision` of what schedulers read, `entry` and `lapse` as they were last given,
 ///   `believed`, and `clock`, the latest instant that a scheduler has seen.
 const SCHEDULES: &str = "

@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{GroupId, ScheduleId};
-use stillpoint_model::schedule::{AttachmentId, RecordedLapse, StoredSchedule};
+use stillpoint_model::job::Job;
+use stillpoint_model::schedule::{AttachmentId, Ledger, RecordedLapse, StoredSchedule};
 
 use super::MemoryCatalog;
+use crate::catalog::Begun;
 use crate::error::{CatalogError, Named};
 use crate::query::fold;
 use crate::schedules::{
@@ -76,12 +78,24 @@ impl Schedules {
         }
         let Some(ledger) = &settlement.to else {
             self.ledgers.remove(&id);
-            self.lapses.remove(&id);
+            self.note_lapses(settlement);
+            self.forget_lapses();
             return Settling::Done(None);
         };
+        let revision = self.put_ledger(ledger.clone());
+        self.note_lapses(settlement);
+        Settling::Done(Some(revision))
+    }
+
+    fn put_ledger(&mut self, ledger: Ledger) -> u64 {
         self.entry += 1;
         let revision = self.entry;
-        self.ledgers.insert(id, Entry { revision, ledger: ledger.clone() });
+        self.ledgers.insert(ledger.attachment, Entry { revision, ledger });
+        revision
+    }
+
+    fn note_lapses(&mut self, settlement: &Settlement) {
+        let id = settlement.attachment;
         let lapses = self.lapses.entry(id).or_default();
         for lapse in &settlement.lapses {
             self.lapse += 1;
@@ -89,7 +103,23 @@ impl Schedules {
         }
         let most = usize::try_from(LAPSES_KEPT).unwrap_or(usize::MAX);
         lapses.drain(..lapses.len().saturating_sub(most));
-        Settling::Done(Some(revision))
+    }
+
+    /// Of the lapses of what has no ledger any more the oldest go.
+    fn forget_lapses(&mut self) {
+        let Self { ledgers, lapses, .. } = self;
+        let is_gone = |id: &AttachmentId| !ledgers.contains_key(id);
+        let gone = lapses.iter().filter(|(id, _)| is_gone(id)).flat_map(|(_, lapses)| lapses);
+        let mut numbers: Vec<u64> = gone.map(|(number, _)| *number).collect();
+        numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+        let most = usize::try_from(LAPSES_KEPT).unwrap_or(usize::MAX);
+        let Some(last) = numbers.get(most).copied() else { return };
+        lapses.retain(|id, lapses| {
+            if is_gone(id) {
+                lapses.retain(|(number, _)| *number > last);
+            }
+            !lapses.is_empty()
+        });
     }
 }
 
@@ -161,6 +191,23 @@ impl ScheduleCatalog for MemoryCatalog {
         let all = &mut state.schedules;
         all.clock = all.clock.max(Some(now));
         Ok(settlements.iter().map(|settlement| all.settle(settlement)).collect())
+    }
+
+    async fn begin_due(
+        &self,
+        job: &Job,
+        of: AttachmentId,
+        due: DateTime<Utc>,
+    ) -> Result<Begun, CatalogError> {
+        let mut state = self.state();
+        let mut ledger = state.schedules.ledgers.get(&of).map(|entry| entry.ledger.clone());
+        let Some(open) = ledger.as_mut().and_then(|ledger| ledger.unbegun(due)) else {
+            return Err(CatalogError::DueSettled { attachment: of, due });
+        };
+        let begun = state.begin_job(job)?;
+        open.job = Some(begun.id(job));
+        ledger.map(|ledger| state.schedules.put_ledger(ledger));
+        Ok(begun)
     }
 
     async fn lapses(

@@ -69,7 +69,7 @@ pub(crate) enum ScheduleCommand {
         #[arg(long, value_name = "TIME", value_parser = instant)]
         after: Option<DateTime<Utc>>,
     },
-    /// Show the due times that became no jobs, newest first, with the reason for each.
+    /// Show the due times that became no jobs, newest first, with the reason for each; also of what is detached by now.
     Lapses {
         /// Of one, by its name or the beginning of its id. [default: of all]
         name: Option<String>,

@@ -85,17 +85,19 @@ async fn lapses(
     out: Out,
 ) -> Outcome<Exit> {
     let groups = site.stillpoint.groups().await?;
-    let mut found = Vec::new();
-    if let Some(only) = only {
-        let attached = groups.iter().flat_map(AttachmentId::all_of);
-        for id in attached.filter(|id| id.schedule == only) {
-            found.extend(site.stillpoint.lapses(Some(id), count).await?);
+    let many = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let (mut found, mut most) = (Vec::new(), count);
+    // Of one also where it is not attached any more: as far back as it takes.
+    while found.len() < many(count) {
+        found = site.stillpoint.lapses(None, most).await?;
+        let are_all = found.len() < many(most);
+        found.retain(|lapse| only.is_none_or(|only| only == lapse.attachment.schedule));
+        if are_all {
+            break;
         }
-        found.sort_by_key(|lapse| std::cmp::Reverse((lapse.at, lapse.lapse.to)));
-        found.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-    } else {
-        found = site.stillpoint.lapses(None, count).await?;
+        most = most.saturating_mul(4);
     }
+    found.truncate(many(count));
     tell(out, &LapsesView::of(&found, known, &groups), Exit::Done, None)
 }
 

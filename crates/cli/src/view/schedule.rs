@@ -298,7 +298,7 @@ struct LapseView {
     count: u64,
     /// There were more than are counted.
     more: bool,
-    /// `missed`, `gap`, `overlap`, `blackout`, `overrun`, `coalesced`, `changed` or `refused`.
+    /// `missed`, `gap`, `overlap`, `blackout`, `overrun`, `coalesced`, `changed`, `detached` or `refused`.
     why: &'static str,
     reason: String,
     noted_at: DateTime<Utc>,

@@ -10,11 +10,11 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stillpoint_context::{Failure, IdError, JobId};
 
-use super::{Due, Fate, Overrun};
+use super::{Due, Fate, Overrun, StoredSchedule};
 use crate::group::ResourceGroup;
 use crate::id::{GroupId, PolicyId, ScheduleId};
 
@@ -97,6 +97,8 @@ pub enum Why {
     },
     /// The schedule was changed before its time had come.
     Changed,
+    /// The schedule was detached before its job had begun.
+    Detached,
     /// A job could not be made.
     Refused {
         /// Why.
@@ -125,6 +127,7 @@ impl Why {
             Self::Overrun => "overrun",
             Self::Coalesced { .. } => "coalesced",
             Self::Changed => "changed",
+            Self::Detached => "detached",
             Self::Refused { .. } => "refused",
         }
     }
@@ -142,6 +145,9 @@ impl fmt::Display for Why {
             Self::Overrun => f.write_str("skipped: the job before was not over"),
             Self::Coalesced { into } => write!(f, "coalesced with the one due {into}"),
             Self::Changed => f.write_str("skipped: the schedule was changed before its time"),
+            Self::Detached => {
+                f.write_str("skipped: the schedule was detached before its job began")
+            }
             Self::Refused { failure } => write!(f, "no job could be made: {failure}"),
         }
     }
@@ -267,6 +273,44 @@ impl Ledger {
     /// Whether a job is still to be begun.
     pub fn is_unbegun(&self) -> bool {
         self.open.iter().any(|open| open.job.is_none())
+    }
+
+    /// A due time that is open and whose job has not begun, to note that in it.
+    pub fn unbegun(&mut self, due: DateTime<Utc>) -> Option<&mut OpenDue> {
+        self.open.iter_mut().find(|open| open.due == due && open.job.is_none())
+    }
+
+    /// Why the due times of an attachment that ends now become no jobs: those whose jobs have not begun, and
+    /// [those that nobody has considered](Self::pass).
+    pub fn detach(&self, versions: &[StoredSchedule], now: DateTime<Utc>) -> Vec<Lapse> {
+        let unbegun = self.open.iter().filter(|open| open.job.is_none());
+        // Each for itself: what is due between two of them may be a job, or have its reason already.
+        let mut lapses: Vec<_> = unbegun.map(|open| Lapse::one(open.due, Why::Detached)).collect();
+        lapses.extend(self.pass(versions, now));
+        lapses.sort_by_key(|lapse| lapse.from);
+        lapses
+    }
+
+    /// Why the due times that nobody has considered by now become no jobs if nobody ever does, but for those that are open. By the
+    /// versions of the schedule from that of the ledger on, in order, each of which counts until the next one was made.
+    pub fn pass(&self, versions: &[StoredSchedule], now: DateTime<Utc>) -> Vec<Lapse> {
+        let mut considered = self.considered;
+        // Where a clock has gone back they may be later than what is considered.
+        let mut open: Vec<_> = self.open.iter().map(|open| open.due).collect();
+        open.sort_unstable();
+        let mut lapses = Vec::new();
+        for (place, stored) in versions.iter().enumerate() {
+            let next = versions.get(place + 1);
+            let until = next.map_or(now, |next| next.since.min(now));
+            let schedule = stored.attached(self.attachment);
+            for due in open.iter().filter(|due| **due <= until) {
+                lapses.extend(schedule.pass(considered, *due - TimeDelta::nanoseconds(1)));
+                considered = considered.max(*due);
+            }
+            lapses.extend(schedule.pass(considered, until));
+            considered = considered.max(until);
+        }
+        lapses
     }
 
     /// Forgets due times whose jobs are over.

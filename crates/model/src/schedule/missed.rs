@@ -55,7 +55,7 @@ impl Schedule {
         let end = since.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(since);
         closed.end = Some(closed.end.map_or(end, |known| known.min(end)));
         let look = closed.look(considered, now, grace);
-        let mut lapses = closed.lapses(considered, &look);
+        let mut lapses = closed.lapses(considered, &look, &Why::Missed);
         for firing in closed.firings(look.considered) {
             let why = Why::of(&firing.fate).unwrap_or(Why::Changed);
             Lapse::append(&mut lapses, firing.due, why);
@@ -63,8 +63,20 @@ impl Schedule {
         Settled { due: look.due, lapses }
     }
 
-    /// Why the firings after `considered` that were looked at and are not due became no jobs.
-    pub(super) fn lapses(&self, considered: DateTime<Utc>, look: &Look) -> Vec<Lapse> {
+    /// Why the firings after `considered` up to an instant become no jobs where the schedule is detached.
+    pub(super) fn pass(&self, considered: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Lapse> {
+        let look = Look { due: Vec::new(), considered: until };
+        self.lapses(considered, &look, &Why::Detached)
+    }
+
+    /// Why the firings after `considered` that were looked at and are not due became no jobs: those that would have taken place for
+    /// this reason.
+    pub(super) fn lapses(
+        &self,
+        considered: DateTime<Utc>,
+        look: &Look,
+        reason: &Why,
+    ) -> Vec<Lapse> {
         let first_due = look.due.first().map(|due| due.firing.due);
         let mut due = look.due.iter().map(|due| due.firing.due).peekable();
         let mut lapses: Vec<Lapse> = Vec::new();
@@ -78,15 +90,15 @@ impl Schedule {
                 }
                 count += 1;
                 if count == COUNTED && first_due.is_none_or(|first| firing.due < first) {
-                    // What is made up for is the latest; whatever lies between was missed, or would have been.
+                    // What is made up for is the latest; whatever lies between has that reason, or would have it.
                     let before = |first| first - TimeDelta::nanoseconds(1);
                     let to = first_due.map_or(look.considered, before);
-                    let (from_here, why) = (firing.due, Why::Missed);
+                    let (from_here, why) = (firing.due, reason.clone());
                     lapses.push(Lapse { from: from_here, to, count: 1, is_more: true, why });
                     (from, goes_on) = (first_due.map(before), false);
                     break;
                 }
-                let why = Why::of(&firing.fate).unwrap_or(Why::Missed);
+                let why = Why::of(&firing.fate).unwrap_or_else(|| reason.clone());
                 if goes_on {
                     Lapse::append(&mut lapses, firing.due, why);
                 } else {

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::missed::Look;
-use super::{Due, Lapse, Schedule, ScheduleError};
+use super::{Due, Lapse, Schedule, ScheduleError, Why};
 
 /// Many schedules, each with the last firing of it that was considered.
 ///
@@ -175,7 +175,7 @@ impl Timetable {
                 break;
             }
             let look = entry.schedule.look(entry.considered, now, self.grace);
-            let lapses = entry.schedule.lapses(entry.considered, &look);
+            let lapses = entry.schedule.lapses(entry.considered, &look, &Why::Missed);
             tick.lapses.extend(lapses.into_iter().map(|lapse| (name.clone(), lapse)));
             let Look { due, considered } = look;
             entry.consider(considered);

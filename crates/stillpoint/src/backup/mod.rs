@@ -23,6 +23,7 @@ pub use self::ahead::DryRun;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use stillpoint_context::{Failure, JobId, RunId};
 use stillpoint_model::group::Selector;
 use stillpoint_model::id::{PointId, SetToken};
@@ -32,6 +33,7 @@ use stillpoint_model::planning::{BackupPlan, Inputs, SetPlan, plan_backup};
 use stillpoint_model::point::{PointFact, PointState, RestorePoint, Truncation};
 use stillpoint_model::policy::{OnMiss, Verification};
 use stillpoint_model::request::{BackupRequest, Target};
+use stillpoint_model::schedule::AttachmentId;
 use stillpoint_model::warning::Warning;
 use stillpoint_workflow::{Plan, RunReport};
 use uuid::Uuid;
@@ -99,6 +101,15 @@ impl Stillpoint {
     /// # Idempotence
     /// The same request with the same key is the same job.
     pub async fn backup(&self, request: BackupRequest) -> Result<JobHandle, Error> {
+        self.backup_due(request, None).await
+    }
+
+    /// The same for a due time, if that is open in its ledger and has no job: `schedule.due_settled` otherwise.
+    pub(crate) async fn backup_due(
+        &self,
+        request: BackupRequest,
+        due: Option<(AttachmentId, DateTime<Utc>)>,
+    ) -> Result<JobHandle, Error> {
         let (policy, group) = crate::survey::subjects(self, &request, None).await?;
         let coalesced = request.coalesced.clone();
         let ask = Ask {
@@ -106,6 +117,7 @@ impl Stillpoint {
             key: request.key.clone(),
             trigger: request.trigger.clone(),
             body: crate::runs::body(&request)?,
+            due,
         };
         self.start(
             ask,

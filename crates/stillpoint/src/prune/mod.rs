@@ -143,6 +143,7 @@ impl Stillpoint {
             key: request.key.clone(),
             trigger: request.trigger.clone(),
             body: crate::runs::body(&request)?,
+            due: None,
         };
         let title = match &request.target.scope {
             PruneScope::Point(point) => format!("deletion of {point}"),

@@ -160,6 +160,7 @@ impl Stillpoint {
             key: request.key.clone(),
             trigger: request.trigger.clone(),
             body: crate::runs::body(&request)?,
+            due: None,
         };
         self.start(
             ask,

@@ -71,6 +71,7 @@ impl Stillpoint {
             key: request.key.clone(),
             trigger: Trigger::Manual { user: None },
             body: crate::runs::body(&request)?,
+            due: None,
         };
         let title = format!("restore of {}", request.point);
         let warnings = plan.warnings.clone();

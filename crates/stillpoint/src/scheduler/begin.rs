@@ -1,6 +1,7 @@
 //! Beginning the jobs of due times.
 
-use stillpoint_catalog::{CatalogError, Settlement};
+use chrono::{DateTime, Utc};
+use stillpoint_catalog::{CatalogError, Entry, Settlement};
 use stillpoint_context::{ErrorClass, ErrorFacts, Failure, IdempotencyKey, JobId};
 use stillpoint_model::request::{BackupRequest, Trigger};
 use stillpoint_model::schedule::{AttachmentId, Lapse, OpenDue, Overrun, RecordedLapse, Why};
@@ -12,8 +13,19 @@ use crate::error::Error;
 
 /// What came of an attempt to begin a job.
 enum Begun {
+    /// It has, and that is noted.
     Job(JobId),
-    /// It cannot be: what it needs is not there.
+    /// Somebody else has settled the due time.
+    Settled,
+    /// It has not, and that is still to be noted.
+    Else(Outcome),
+}
+
+/// What becomes of a due time whose job does not begin here.
+enum Outcome {
+    /// There is one under its key.
+    Job(JobId),
+    /// There cannot be one: what it needs is not there.
     Never(Failure),
 }
 
@@ -26,8 +38,8 @@ fn key(attachment: AttachmentId, due: &OpenDue) -> Result<IdempotencyKey, Error>
 }
 
 impl Turns {
-    /// Begins what is open of these attachments and has no job, and notes its job. What is begun already is that same job. What
-    /// cannot be begun now keeps the others from nothing.
+    /// Begins what is open of these attachments and has no job; a job and the note of it are one commit, so that nobody settles the due
+    /// time otherwise meanwhile. What is begun already is that same job. What cannot be begun now keeps the others from nothing.
     pub(super) async fn begin(&mut self, attachments: Vec<AttachmentId>) {
         for attachment in attachments {
             if self.shared.wants_stop() {
@@ -52,51 +64,60 @@ impl Turns {
         }
     }
 
-    async fn begin_of(
-        &mut self,
-        attachment: AttachmentId,
-        entry: stillpoint_catalog::Entry,
-    ) -> Result<(), Error> {
-        let (mut ledger, mut events, mut lapses) = (entry.ledger, Vec::new(), Vec::new());
-        let (mut failed, mut kept) = (None, Vec::new());
-        let now = self.this.seams().clock.now();
-        let standings = self.standings(&ledger).await?;
-        for mut open in std::mem::take(&mut ledger.open) {
-            let stops = failed.is_some() || self.shared.wants_stop();
-            if open.job.is_some() || stops {
-                kept.push(open);
-                continue;
+    async fn begin_of(&mut self, attachment: AttachmentId, entry: Entry) -> Result<(), Error> {
+        let (mut failed, mut others) = (None, Vec::new());
+        let standings = self.standings(&entry.ledger).await?;
+        for open in entry.ledger.open.into_iter().filter(|open| open.job.is_none()) {
+            if self.shared.wants_stop() {
+                break;
             }
             match self.begin_one(attachment, &open, &standings).await {
-                Ok(Begun::Job(job)) => {
-                    events.push(SchedulerEvent::Began {
-                        attachment,
-                        schedule: open.schedule.clone(),
-                        due: open.due,
-                        is_late: open.is_late,
-                        job,
-                    });
-                    open.job = Some(job);
-                    kept.push(open);
-                }
-                Ok(Begun::Never(failure)) => {
-                    let lapse = Lapse::one(open.due, Why::Refused { failure });
-                    lapses.push(RecordedLapse::new(attachment, now, lapse));
-                }
+                Ok(Begun::Job(job)) => self.shared.tell(SchedulerEvent::Began {
+                    attachment,
+                    schedule: open.schedule,
+                    due: open.due,
+                    is_late: open.is_late,
+                    job,
+                }),
+                Ok(Begun::Settled) => {}
+                Ok(Begun::Else(outcome)) => others.push((open.due, outcome)),
                 Err(error) => {
                     failed = Some(error);
-                    kept.push(open);
+                    break;
                 }
             }
         }
-        ledger.open = kept;
-        for event in events {
-            self.shared.tell(event);
+        // As it is now, with the jobs that have begun.
+        let known = self.catalog().ledger(attachment).await?;
+        match known {
+            Some(entry) if !others.is_empty() => self.note(entry, others).await?,
+            known => self.book.learn(attachment, known),
         }
-        let from = Some(entry.revision);
-        let settlement = Settlement { attachment, from, to: Some(ledger), lapses };
-        self.store(now, vec![settlement]).await?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Notes what became of due times that are open still.
+    async fn note(
+        &mut self,
+        entry: Entry,
+        outcomes: Vec<(DateTime<Utc>, Outcome)>,
+    ) -> Result<(), Error> {
+        let Entry { revision, mut ledger } = entry;
+        let (attachment, now) = (ledger.attachment, self.this.seams().clock.now());
+        let mut lapses = Vec::new();
+        for (due, outcome) in outcomes {
+            let Some(open) = ledger.unbegun(due) else { continue };
+            match outcome {
+                Outcome::Job(job) => open.job = Some(job),
+                Outcome::Never(failure) => {
+                    ledger.open.retain(|open| open.due != due);
+                    let lapse = Lapse::one(due, Why::Refused { failure });
+                    lapses.push(RecordedLapse::new(attachment, now, lapse));
+                }
+            }
+        }
+        let settlement = Settlement { attachment, from: Some(revision), to: Some(ledger), lapses };
+        self.store(now, vec![settlement]).await.map(drop)
     }
 
     async fn begin_one(
@@ -117,15 +138,19 @@ impl Turns {
         };
         let AttachmentId { group, policy, .. } = attachment;
         let request = BackupRequest::scheduled(key, group, policy, trigger, coalesced);
-        match self.this.backup(request).await {
+        match self.this.backup_due(request, Some((attachment, due.due))).await {
             Ok(handle) => Ok(Begun::Job(handle.id())),
-            Err(Error::Catalog(CatalogError::KeyReused { job, .. })) => Ok(Begun::Job(job)),
+            Err(Error::Catalog(CatalogError::DueSettled { .. })) => Ok(Begun::Settled),
+            Err(Error::Catalog(CatalogError::KeyReused { job, .. })) => {
+                Ok(Begun::Else(Outcome::Job(job)))
+            }
             Err(error) if error.class() == ErrorClass::Invalid => {
-                Ok(Begun::Never(Failure::of(&error)))
+                Ok(Begun::Else(Outcome::Never(Failure::of(&error))))
             }
             Err(error) => Err(error),
         }
     }
+
     /// Whether a schedule wants what waits to be one with what comes due.
     async fn coalesces(&self, attachment: AttachmentId, due: &OpenDue) -> Result<bool, Error> {
         let stored = self.catalog().schedule(attachment.schedule, Some(due.version)).await?;

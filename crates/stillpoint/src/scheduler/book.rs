@@ -12,6 +12,7 @@ use stillpoint_model::schedule::{
 
 use super::{SchedulerOptions, delta};
 use crate::error::Error;
+use crate::ledgers::ending;
 
 /// How often the store is read again where it changes while it is read.
 const TRIES: u32 = 8;
@@ -56,6 +57,25 @@ pub(super) struct Looked {
 
 fn table(options: &SchedulerOptions) -> Timetable {
     Timetable::new().with_grace(delta(options.grace)).with_tolerance(delta(options.tolerance))
+}
+
+/// Ends the ledgers of what is not attached: somebody detached it, and died or has not come to it yet. Whether they are gone.
+async fn remove_stray(
+    catalog: &dyn Catalog,
+    wanted: &BTreeSet<AttachmentId>,
+    entries: &mut BTreeMap<AttachmentId, Entry>,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let mut removals = Vec::new();
+    for (_, stray) in entries.iter().filter(|(id, _)| !wanted.contains(id)) {
+        removals.push(ending(catalog, stray, now).await?);
+    }
+    if removals.is_empty() {
+        return Ok(true);
+    }
+    let answers = catalog.settle(now, &removals).await?;
+    entries.retain(|id, _| wanted.contains(id));
+    Ok(answers.iter().all(|answer| !matches!(answer, Settling::Stale(Some(_)))))
 }
 
 impl Book {
@@ -106,8 +126,12 @@ impl Book {
                 schedules.into_iter().map(|known| (known.id, Arc::new(known))).collect();
             let wanted: BTreeSet<AttachmentId> =
                 groups.iter().flat_map(AttachmentId::all_of).collect();
+            let mut entries: BTreeMap<AttachmentId, Entry> =
+                entries.into_iter().map(|entry| (entry.ledger.attachment, entry)).collect();
+            let are_gone = remove_stray(catalog, &wanted, &mut entries, now).await?;
             let batches = self.take_in(catalog, &schedules, &wanted, entries, now).await?;
-            (self.revision, self.believed) = (Some(revision), times.believed);
+            // What somebody else has changed meanwhile is looked at again.
+            (self.revision, self.believed) = (are_gone.then_some(revision), times.believed);
             return Ok(batches);
         }
         // It changes all the time; the next turn may have more luck.
@@ -119,12 +143,9 @@ impl Book {
         catalog: &dyn Catalog,
         schedules: &BTreeMap<ScheduleId, Arc<StoredSchedule>>,
         wanted: &BTreeSet<AttachmentId>,
-        entries: Vec<Entry>,
+        mut entries: BTreeMap<AttachmentId, Entry>,
         now: DateTime<Utc>,
     ) -> Result<Vec<Batch>, Error> {
-        let mut entries: BTreeMap<AttachmentId, Entry> =
-            entries.into_iter().map(|entry| (entry.ledger.attachment, entry)).collect();
-        self.remove_stray(catalog, wanted, &mut entries, now).await?;
         self.begin_missing(catalog, schedules, wanted, &mut entries, now).await?;
         let (table, lines) = (&mut self.table, &mut self.lines);
         lines.retain(|name, line| {
@@ -150,28 +171,6 @@ impl Book {
             self.put(attachment, Arc::clone(stored), entry);
         }
         Ok(batches)
-    }
-
-    /// Ledgers of what is not attached: somebody detached it and died.
-    async fn remove_stray(
-        &self,
-        catalog: &dyn Catalog,
-        wanted: &BTreeSet<AttachmentId>,
-        entries: &mut BTreeMap<AttachmentId, Entry>,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        let stray = entries.iter().filter(|(id, _)| !wanted.contains(id));
-        let removals: Vec<Settlement> = stray
-            .map(|(id, entry)| {
-                let (attachment, from) = (*id, Some(entry.revision));
-                Settlement { attachment, from, to: None, lapses: Vec::new() }
-            })
-            .collect();
-        if !removals.is_empty() {
-            catalog.settle(now, &removals).await?;
-            entries.retain(|id, _| wanted.contains(id));
-        }
-        Ok(())
     }
 
     /// What is attached and has no ledger: somebody attached it and died, or has not come to it yet.

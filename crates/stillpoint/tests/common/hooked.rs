@@ -242,6 +242,9 @@ impl ScheduleCatalog for Hooked {
     ) -> Answer<Vec<Settling>> {
         self.around("settle", self.inner.settle(now, settlements)).await
     }
+    async fn begin_due(&self, job: &Job, of: AttachmentId, due: DateTime<Utc>) -> Answer<Begun> {
+        self.around("begin_due", self.inner.begin_due(job, of, due)).await
+    }
     async fn lapses(&self, of: Option<AttachmentId>, most: u32) -> Answer<Vec<RecordedLapse>> {
         self.around("lapses", self.inner.lapses(of, most)).await
     }

@@ -7,6 +7,7 @@ mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod detached;
 mod doors;
 mod history;
 mod outside;

@@ -6,14 +6,15 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 use stillpoint_catalog::{
-    CatalogError, Entry, LAPSES_KEPT, Named, ScheduleCatalog, Settlement, Settling, Times,
+    Begun, CatalogError, Entry, LAPSES_KEPT, Named, ScheduleCatalog, Settlement, Settling, Times,
     UNBEGUN_NAMED, order_key,
 };
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::{GroupId, ScheduleId};
+use stillpoint_model::job::Job;
 use stillpoint_model::schedule::{AttachmentId, Ledger, RecordedLapse, StoredSchedule};
 
-use super::{blob, body, execute, groups, many, one, parse};
+use super::{begin_job, blob, body, execute, groups, many, one, parse};
 use crate::SqliteStore;
 use crate::error::rolled_back;
 use crate::key::unsigned;
@@ -167,6 +168,17 @@ fn put_lapses(db: &Connection, id: &str, lapses: &[RecordedLapse]) -> Result<(),
     )
 }
 
+/// Of the lapses of what has no ledger any more the oldest go.
+fn forget_lapses(db: &Connection) -> Result<(), CatalogError> {
+    execute(
+        db,
+        "DELETE FROM lapse WHERE attachment NOT IN (SELECT attachment FROM ledger) AND n <= \
+         (SELECT n FROM lapse WHERE attachment NOT IN (SELECT attachment FROM ledger) \
+         ORDER BY n DESC LIMIT 1 OFFSET ?)",
+        [LAPSES_KEPT],
+    )
+}
+
 fn settle(db: &Connection, settlement: &Settlement) -> Result<Settling, CatalogError> {
     let known = entry(db, settlement.attachment)?;
     if known.as_ref().map(|known| known.revision) != settlement.from {
@@ -175,7 +187,7 @@ fn settle(db: &Connection, settlement: &Settlement) -> Result<Settling, CatalogE
     let id = settlement.attachment.to_string();
     let Some(ledger) = &settlement.to else {
         execute(db, "DELETE FROM ledger WHERE attachment = ?", [&id])?;
-        execute(db, "DELETE FROM lapse WHERE attachment = ?", [&id])?;
+        put_lapses(db, &id, &settlement.lapses)?;
         return Ok(Settling::Done(None));
     };
     let revision = put_ledger(db, ledger)?;
@@ -276,7 +288,32 @@ impl ScheduleCatalog for SqliteStore {
             if counted(db, CLOCK)?.is_none_or(|known| known < now) {
                 set(db, CLOCK, now)?;
             }
-            settlements.iter().map(|settlement| settle(db, settlement)).collect()
+            let settled = settlements.iter().map(|settlement| settle(db, settlement));
+            let settled: Vec<_> = settled.collect::<Result<_, _>>()?;
+            if settled.contains(&Settling::Done(None)) {
+                forget_lapses(db)?;
+            }
+            Ok(settled)
+        })
+        .await
+    }
+
+    async fn begin_due(
+        &self,
+        job: &Job,
+        of: AttachmentId,
+        due: DateTime<Utc>,
+    ) -> Result<Begun, CatalogError> {
+        let job = job.clone();
+        self.write(move |db| {
+            let mut ledger = entry(db, of)?.map(|entry| entry.ledger);
+            let Some(open) = ledger.as_mut().and_then(|ledger| ledger.unbegun(due)) else {
+                return Err(CatalogError::DueSettled { attachment: of, due });
+            };
+            let begun = begin_job(db, &job)?;
+            open.job = Some(begun.id(&job));
+            ledger.as_ref().map(|ledger| put_ledger(db, ledger)).transpose()?;
+            Ok(begun)
         })
         .await
     }

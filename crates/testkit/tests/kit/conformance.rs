@@ -56,7 +56,7 @@ fn the_stores_in_memory_conform_and_say_what_was_skipped() {
     for line in [
         "passed   queries_choose\n",
         "skipped  everything_is_there_after_opening_again: the store cannot be opened again\n",
-        "35 passed, 0 failed, 3 skipped",
+        "38 passed, 0 failed, 3 skipped",
     ] {
         assert!(text.contains(line), "{text}");
     }

@@ -145,6 +145,29 @@ fn put_job(transaction: &WriteTransaction, job: &Job) -> Answer<()> {
     put(&mut jobs, id, job)
 }
 
+pub(super) fn begin_job(transaction: &WriteTransaction, job: &Job) -> Answer<Begun> {
+    let mut jobs = transaction.open_table(JOB)?;
+    let mut keys = transaction.open_table(KEY)?;
+    let known = keys.get(job.key.as_str())?.map(|id| id.value());
+    let by_key: Option<Job> = known.map(|id| get(&jobs, id)).transpose()?.flatten();
+    let id = job.id.0.as_u128();
+    match by_key {
+        Some(known) if known.request_digest == job.request_digest && known.kind == job.kind => {
+            return Ok(Begun::Existing(Box::new(known)));
+        }
+        Some(known) => {
+            return refuse(CatalogError::KeyReused { key: job.key.clone(), job: known.id });
+        }
+        None => {}
+    }
+    if let Some(twin) = get::<Job, CatalogError>(&jobs, id)? {
+        return refuse(CatalogError::KeyReused { key: twin.key, job: twin.id });
+    }
+    keys.insert(job.key.as_str(), id)?;
+    put(&mut jobs, id, job)?;
+    Ok(Begun::New)
+}
+
 #[async_trait]
 impl Catalog for RedbStore {
     async fn apply(&self, facts: &[PointFact], cursor: Option<Cursor>) -> Result<(), CatalogError> {
@@ -189,30 +212,7 @@ impl Catalog for RedbStore {
     }
 
     async fn begin_job(&self, job: &Job) -> Result<Begun, CatalogError> {
-        Ok(self.write(|transaction| {
-            let mut jobs = transaction.open_table(JOB)?;
-            let mut keys = transaction.open_table(KEY)?;
-            let known = keys.get(job.key.as_str())?.map(|id| id.value());
-            let by_key: Option<Job> = known.map(|id| get(&jobs, id)).transpose()?.flatten();
-            let id = job.id.0.as_u128();
-            match by_key {
-                Some(known)
-                    if known.request_digest == job.request_digest && known.kind == job.kind =>
-                {
-                    return Ok(Begun::Existing(Box::new(known)));
-                }
-                Some(known) => {
-                    return refuse(CatalogError::KeyReused { key: job.key.clone(), job: known.id });
-                }
-                None => {}
-            }
-            if let Some(twin) = get::<Job, CatalogError>(&jobs, id)? {
-                return refuse(CatalogError::KeyReused { key: twin.key, job: twin.id });
-            }
-            keys.insert(job.key.as_str(), id)?;
-            put(&mut jobs, id, job)?;
-            Ok(Begun::New)
-        })?)
+        Ok(self.write(|transaction| begin_job(transaction, job))?)
     }
 
     async fn take_job(

@@ -1,5 +1,6 @@
 //! The schedules of the catalogue: one document, read and written whole.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use async_trait::async_trait;
@@ -7,11 +8,13 @@ use chrono::{DateTime, Utc};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use stillpoint_catalog::{
-    CatalogError, Entry, LAPSES_KEPT, Named, ScheduleCatalog, Settlement, Settling, Times,
+    Begun, CatalogError, Entry, LAPSES_KEPT, Named, ScheduleCatalog, Settlement, Settling, Times,
     UNBEGUN_NAMED,
 };
+use stillpoint_context::JobId;
 use stillpoint_model::group::ResourceGroup;
 use stillpoint_model::id::ScheduleId;
+use stillpoint_model::job::Job;
 use stillpoint_model::schedule::{AttachmentId, RecordedLapse, StoredSchedule};
 
 use super::{RedbStore, Stop, catalog};
@@ -114,22 +117,39 @@ impl Book {
         if let Some(place) = place {
             self.ledgers.remove(place);
         }
+        self.lapses.extend(settlement.lapses.iter().cloned());
+        self.forget_lapses(|of| of == id);
         let Some(ledger) = settlement.to.clone() else {
-            self.lapses.retain(|lapse| lapse.attachment != id);
+            let attached: BTreeSet<_> =
+                self.ledgers.iter().map(|entry| entry.ledger.attachment).collect();
+            self.forget_lapses(|of| !attached.contains(&of));
             return Settling::Done(None);
         };
         self.entry += 1;
         self.ledgers.push(Entry { revision: self.entry, ledger });
         self.ledgers.sort_by_key(|entry| entry.ledger.attachment);
-        self.lapses.extend(settlement.lapses.iter().cloned());
-        let of_it = self.lapses.iter().filter(|lapse| lapse.attachment == id).count();
-        let mut too_many = of_it.saturating_sub(LAPSES_KEPT as usize);
+        Settling::Done(Some(self.entry))
+    }
+
+    /// The oldest lapses go, of those that are meant, where there are too many.
+    fn forget_lapses(&mut self, are_meant: impl Fn(AttachmentId) -> bool) {
+        let of_them = self.lapses.iter().filter(|lapse| are_meant(lapse.attachment)).count();
+        let mut too_many = of_them.saturating_sub(LAPSES_KEPT as usize);
         self.lapses.retain(|lapse| {
-            let goes = lapse.attachment == id && too_many > 0;
+            let goes = too_many > 0 && are_meant(lapse.attachment);
             too_many -= usize::from(goes);
             !goes
         });
-        Settling::Done(Some(self.entry))
+    }
+
+    /// Notes the job of a due time that is open and has none.
+    fn note(&mut self, of: AttachmentId, due: DateTime<Utc>, job: JobId) {
+        self.entry += 1;
+        if let Some(place) = self.find(of) {
+            let entry = &mut self.ledgers[place];
+            entry.revision = self.entry;
+            entry.ledger.unbegun(due).into_iter().for_each(|open| open.job = Some(job));
+        }
     }
 }
 
@@ -213,6 +233,27 @@ impl ScheduleCatalog for RedbStore {
             book.times.clock = book.times.clock.max(Some(now));
             Ok(settlements.iter().map(|settlement| book.settle(settlement)).collect())
         })
+    }
+
+    async fn begin_due(
+        &self,
+        job: &Job,
+        of: AttachmentId,
+        due: DateTime<Utc>,
+    ) -> Result<Begun, CatalogError> {
+        Ok(self.write(|transaction| {
+            let mut book = read(&transaction.open_table(BOOK)?)?;
+            let place = book.find(of);
+            if place.and_then(|place| book.ledgers[place].ledger.unbegun(due)).is_none() {
+                return Err(Stop::Answer(CatalogError::DueSettled { attachment: of, due }));
+            }
+            let begun = catalog::begin_job(transaction, job)?;
+            change(transaction, |book| {
+                book.note(of, due, begun.id(job));
+                Ok(())
+            })?;
+            Ok(begun)
+        })?)
     }
 
     async fn lapses(

@@ -95,6 +95,7 @@ fn lapses() {
         Why::Overrun,
         Why::Coalesced { into: due },
         Why::Changed,
+        Why::Detached,
         Why::Refused { failure },
     ];
     let mut lapses: Vec<RecordedLapse> = all
@@ -103,6 +104,9 @@ fn lapses() {
         .collect();
     lapses[0].lapse.from = utc("2026-03-20T00:30:00Z");
     lapses[0].lapse.count = 10;
+    // What it hung on may be gone by now, and its name with it.
+    lapses[7].attachment.schedule = ScheduleId(Uuid::from_u128(98));
+    lapses[7].attachment.group = GroupId(Uuid::from_u128(99));
     check("schedule_lapses", &LapsesView::of(&lapses, &[nightly()], &groups()));
 }
 

@@ -113,6 +113,83 @@ fn a_schedule_that_is_replaced_is_due_until_then() {
     assert_eq!((settled.due.len(), settled.lapses), (0, vec![Lapse::one(at, Why::Changed)]));
 }
 
+/// A ledger whose open due times are at these hours, the first so many of them with a job.
+fn ledger(considered: &str, hours: &[u32], begun: usize) -> Ledger {
+    let mut ledger = Ledger::new(id(), NonZeroU32::MIN, utc(considered));
+    ledger.open = due(hours, 0);
+    for (n, open) in ledger.open.iter_mut().take(begun).enumerate() {
+        open.job = Some(JobId(Uuid::from_u128(n as u128)));
+    }
+    ledger
+}
+
+#[test]
+fn a_job_is_noted_once_and_only_where_it_is_open() {
+    let mut known = ledger("2026-01-01 02:00", &[1, 2], 1);
+    assert_eq!(known.unbegun(utc("2026-01-01 01:00")), None, "it has one");
+    assert_eq!(known.unbegun(utc("2026-01-01 03:00")), None, "it is not open");
+    let due = utc("2026-01-01 02:00");
+    known.unbegun(due).unwrap().job = Some(JobId(Uuid::from_u128(9)));
+    assert_eq!(known.unbegun(due), None);
+    assert!(!known.is_unbegun());
+}
+
+#[test]
+fn what_is_detached_has_a_reason_for_each_due_time_without_a_job() {
+    let first = StoredSchedule::new(id().schedule, utc("2026-01-01 00:00"), hourly());
+    let now = utc("2026-01-01 06:00");
+    let stretch = |from: &str, to: &str, count| Lapse {
+        to: utc(to),
+        count,
+        ..Lapse::one(utc(from), Why::Detached)
+    };
+    // One with a job, one without; and the stretch that nobody has considered, now being part of it.
+    let lapses = ledger("2026-01-01 03:00", &[1, 2], 1).detach(std::slice::from_ref(&first), now);
+    let open = Lapse::one(utc("2026-01-01 02:00"), Why::Detached);
+    assert_eq!(lapses, [open.clone(), stretch("2026-01-01 04:00", "2026-01-01 06:00", 3)]);
+    // By a version before until the next was made, and what neither lets take place for its own reason.
+    let mut other = hourly();
+    other.rule = Rule::Hourly { every: NonZeroU32::MIN, minute: 10 };
+    let (from, to) = (utc("2026-01-01 05:00"), utc("2026-01-01 05:30"));
+    other.blackouts.push(Blackout { name: "dark".into(), window: Window::Between { from, to } });
+    let second = first.edit(other, utc("2026-01-01 03:00")).unwrap();
+    let lapses = ledger("2026-01-01 01:00", &[], 0).detach(&[first.clone(), second], now);
+    let dark = Why::Blackout { name: "dark".into() };
+    let wanted = [
+        stretch("2026-01-01 02:00", "2026-01-01 03:00", 2),
+        stretch("2026-01-01 03:10", "2026-01-01 04:10", 2),
+        Lapse::one(utc("2026-01-01 05:10"), dark),
+    ];
+    assert_eq!(lapses, wanted);
+    // Where somebody believed a clock that had gone back, what is open may be due still.
+    let lapses = ledger("2026-01-01 01:00", &[2, 4], 1).detach(std::slice::from_ref(&first), now);
+    let wanted = [
+        stretch("2026-01-01 03:00", "2026-01-01 03:00", 1),
+        stretch("2026-01-01 04:00", "2026-01-01 04:00", 1),
+        stretch("2026-01-01 05:00", "2026-01-01 06:00", 2),
+    ];
+    assert_eq!(lapses, wanted);
+    // A clock that has gone back, a schedule that is gone.
+    assert!(ledger("2026-01-01 08:00", &[], 0).detach(&[first], now).is_empty());
+    assert_eq!(ledger("2026-01-01 03:00", &[1, 2], 1).detach(&[], now), [open]);
+}
+
+/// Each second, for years.
+#[test]
+fn a_long_stretch_that_is_detached_is_one_lapse_and_takes_no_time() {
+    let mut dense = hourly();
+    dense.rule = Rule::Every { interval: Duration::from_secs(1) };
+    let begin = utc("2020-01-01 00:00");
+    let stored = StoredSchedule::new(id().schedule, begin, dense);
+    let known = Ledger::new(id(), NonZeroU32::MIN, begin);
+    let now = begin + TimeDelta::days(2000);
+    let lapses = known.detach(&[stored], now);
+    let middle = begin + TimeDelta::days(1000);
+    assert_eq!(lapses.iter().filter(|lapse| lapse.has(middle)).count(), 1, "{lapses:?}");
+    assert!(lapses.last().is_some_and(|last| last.is_more && last.why == Why::Detached));
+    assert!(lapses.len() < 3);
+}
+
 #[test]
 fn a_version_follows_the_one_before() {
     let first = StoredSchedule::new(id().schedule, utc("2026-01-02 00:00"), hourly());
@@ -196,5 +273,49 @@ proptest! {
         }
         let told: u64 = lapses.iter().map(|lapse| lapse.count).sum();
         prop_assert_eq!(told + due.len() as u64, count);
+    }
+
+    #[test]
+    fn every_due_time_of_what_is_detached_has_a_job_or_one_reason(
+        (old, new) in (schedules(), schedules()),
+        autumn in any::<bool>(),
+        (change, after) in (0..300_000_i64, 0..300_000_i64),
+        open in proptest::collection::vec((0..300_000_i64, any::<bool>()), 0..4),
+    ) {
+        let begin = utc(if autumn { "2026-10-23 12:00" } else { "2026-03-27 12:00" });
+        prop_assume!(old.check().is_ok() && new.check().is_ok());
+        let since = begin + TimeDelta::seconds(change);
+        let now = since + TimeDelta::seconds(after);
+        let first = StoredSchedule::new(id().schedule, begin, old);
+        let second = first.edit(new, since).unwrap();
+        // Every due time there was, by a look at each version.
+        let first_at = first.attached(id());
+        let second_at = second.attached(id());
+        let mut all: Vec<_> = first_at.firings(begin).take_while(|f| f.due <= since).collect();
+        all.extend(second_at.firings(since).take_while(|f| f.due <= now));
+        let mut known = Ledger::new(id(), NonZeroU32::MIN, begin);
+        for (place, has_job) in open {
+            let Some(firing) = all.get(usize::try_from(place).unwrap() % all.len().max(1)) else {
+                continue;
+            };
+            if firing.takes_place() && known.open.iter().all(|open| open.due != firing.due) {
+                let due = Due { schedule: "any".into(), firing: firing.clone(), is_late: false };
+                let mut open = OpenDue::new(&due, "any", NonZeroU32::MIN);
+                open.job = has_job.then(|| JobId(Uuid::from_u128(1)));
+                known.open.push(open);
+            }
+        }
+        let lapses = known.detach(&[first, second], now);
+        let has_job = |firing: &&super::super::Firing| {
+            known.open.iter().any(|open| open.due == firing.due && open.job.is_some())
+        };
+        for firing in &all {
+            let reasons: Vec<_> = lapses.iter().filter(|lapse| lapse.has(firing.due)).collect();
+            prop_assert_eq!(reasons.len(), usize::from(!has_job(&firing)), "{:?}", firing);
+            let why = Why::of(&firing.fate).unwrap_or(Why::Detached);
+            prop_assert!(reasons.iter().all(|lapse| lapse.why == why), "{:?}", firing);
+        }
+        let told: u64 = lapses.iter().map(|lapse| lapse.count).sum();
+        prop_assert_eq!(told, (all.len() - all.iter().filter(has_job).count()) as u64);
     }
 }

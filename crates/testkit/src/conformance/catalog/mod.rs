@@ -37,10 +37,11 @@ use deletion::{
     holds_are_kept_until_taken_off, nothing_holds_what_goes, points_go_in_turns,
 };
 use schedules::{
-    a_name_is_one_schedule, a_stale_settlement_is_not_stored, an_attached_schedule_stays,
-    one_of_many_settlers_wins, schedules_are_there_after_opening_again,
-    schedules_keep_their_versions, the_clock_goes_back_only_if_it_is_believed,
-    the_newest_lapses_are_kept, what_is_new_shows,
+    a_job_of_a_due_time_begins_while_that_is_open, a_name_is_one_schedule,
+    a_stale_settlement_is_not_stored, an_attached_schedule_stays, lapses_outlive_their_ledger,
+    of_a_job_and_a_settlement_there_is_one, one_of_many_settlers_wins,
+    schedules_are_there_after_opening_again, schedules_keep_their_versions,
+    the_clock_goes_back_only_if_it_is_believed, the_newest_lapses_are_kept, what_is_new_shows,
 };
 use together::{
     a_dropped_call_is_whole_or_not_at_all, calls_at_once_are_each_whole,
@@ -89,6 +90,9 @@ pub fn cases() -> &'static [Case] {
         a_stale_settlement_is_not_stored: "A settlement that was made from what is no longer there is not stored.";
         one_of_many_settlers_wins: "Of settlements made from one entry at the same time one is stored.";
         the_newest_lapses_are_kept: "Of each attachment the newest lapses are kept, newest first.";
+        lapses_outlive_their_ledger: "Lapses stay when their ledger goes: of what is gone the newest.";
+        a_job_of_a_due_time_begins_while_that_is_open: "The job of a due time is stored and noted in one step, if that is open and has none.";
+        of_a_job_and_a_settlement_there_is_one: "Of jobs that begin at a due time and of settlements of it one is stored.";
         the_clock_goes_back_only_if_it_is_believed: "The clock of the schedules goes back only if somebody says that it is right.";
         schedules_are_there_after_opening_again: "What is known of schedules is durable when the call has returned." [Reopen];
     }

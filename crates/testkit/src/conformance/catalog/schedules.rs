@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use stillpoint_catalog::{
-    Catalog, CatalogExt, Entry, LAPSES_KEPT, Settlement, Settling, UNBEGUN_NAMED,
+    Begun, Catalog, CatalogError, CatalogExt, Entry, LAPSES_KEPT, Settlement, Settling,
+    UNBEGUN_NAMED,
 };
 use stillpoint_context::{BoxFuture, JobId};
 use stillpoint_model::group::{Attachment, ResourceGroup};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::super::Subject;
 use super::super::frame::{Flaw, ensure, same};
-use super::{at, edited, group, policy, refused};
+use super::{at, edited, group, job, policy, refused};
 
 fn schedule(number: u128, name: &str) -> StoredSchedule {
     let rule = Rule::Hourly { every: NonZeroU32::MIN, minute: 0 };
@@ -253,10 +254,127 @@ pub(super) async fn the_newest_lapses_are_kept(subject: Subject) -> Result<(), F
     let two = catalog.lapses(None, 2).await?;
     same("the newest of all", &two, &vec![lapse(2, 20_000), lapse(1, 20_499)])?;
     same("of the other", &catalog.lapses(Some(attachment(2)), 9).await?.len(), &3)?;
-    // They go with their ledger.
-    let remove = Settlement { to: None, ..settlement(from[0], &ledger(1, 0)) };
-    stored(&*catalog, 9, remove).await?;
-    same("of one that is gone", &catalog.lapses(Some(attachment(1)), 9).await?, &Vec::new())
+    Ok(())
+}
+
+pub(super) async fn lapses_outlive_their_ledger(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let kept = i64::from(LAPSES_KEPT);
+    let with = |from, number, lapses: &[i64]| {
+        let mut wanted = settlement(from, &ledger(number, 0));
+        wanted.lapses = lapses.iter().map(|seconds| lapse(number, *seconds)).collect();
+        wanted
+    };
+    let without =
+        |from, number, lapses: &[i64]| Settlement { to: None, ..with(from, number, lapses) };
+    // One that stays, the oldest of all; two that go.
+    stored(&*catalog, 1, with(None, 3, &[1])).await?;
+    let one = stored(&*catalog, 2, with(None, 1, &[2, 3])).await?;
+    let two = stored(&*catalog, 3, with(None, 2, &[4])).await?;
+    let stale = catalog.settle(at(4), &[without(two, 1, &[9])]).await?;
+    ensure(matches!(stale[..], [Settling::Stale(Some(_))]), || format!("{stale:?}"))?;
+    same("a removal", &stored(&*catalog, 5, without(one, 1, &[5])).await?, &None)?;
+    let of_one = vec![lapse(1, 5), lapse(1, 3), lapse(1, 2)];
+    same("of one that is gone", &catalog.lapses(Some(attachment(1)), 9).await?, &of_one)?;
+    let newest = vec![lapse(1, 5), lapse(2, 4), lapse(1, 3)];
+    same("the newest of all", &catalog.lapses(None, 3).await?, &newest)?;
+    // What is attached again goes on from there.
+    let one = stored(&*catalog, 6, with(None, 1, &[6])).await?;
+    same(
+        "of one that is back",
+        &catalog.lapses(Some(attachment(1)), 1).await?,
+        &vec![lapse(1, 6)],
+    )?;
+    stored(&*catalog, 7, without(one, 1, &[])).await?;
+    // There are four of what is gone. As many more as are kept push three of them out, together with those of the other one.
+    let many: Vec<i64> = (10..9 + kept).collect();
+    stored(&*catalog, 8, without(two, 2, &many)).await?;
+    same(
+        "what is left of one",
+        &catalog.lapses(Some(attachment(1)), 9).await?,
+        &vec![lapse(1, 6)],
+    )?;
+    let of_two = catalog.lapses(Some(attachment(2)), u32::MAX).await?;
+    same("what is left of two", &of_two.len(), &(many.len()))?;
+    same("the oldest of two", &of_two.last(), &Some(&lapse(2, 10)))?;
+    same("of what stays", &catalog.lapses(Some(attachment(3)), 9).await?, &vec![lapse(3, 1)])
+}
+
+pub(super) async fn a_job_of_a_due_time_begins_while_that_is_open(
+    subject: Subject,
+) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    let (first, second) = (due(1)?, due(2)?);
+    let (of, at_one, at_two) = (attachment(1), first.firing.due, second.firing.due);
+    let none = catalog.begin_due(&job(1, 0)?, of, at_one).await;
+    refused("a job without a ledger", none, "schedule.due_settled")?;
+    let mut open = ledger(1, 0);
+    open.open = [first, second].map(|due| OpenDue::new(&due, "Hourly", NonZeroU32::MIN)).into();
+    let before = stored(&*catalog, 1, settlement(None, &open)).await?;
+    let other = catalog.begin_due(&job(1, 0)?, of, at(5)).await;
+    refused("a job of no due time", other, "schedule.due_settled")?;
+    same("a job that is refused", &catalog.job(job(1, 0)?.id).await?, &None)?;
+    same("a job", &catalog.begin_due(&job(1, 0)?, of, at_one).await?, &Begun::New)?;
+    same("the job", &catalog.job(job(1, 0)?.id).await?, &Some(job(1, 0)?))?;
+    open.open[0].job = Some(job(1, 0)?.id);
+    let entry = catalog.ledger(of).await?;
+    same("the note", &entry.as_ref().map(|entry| &entry.ledger), &Some(&open))?;
+    let revision = entry.map(|entry| entry.revision);
+    ensure(revision > before, || format!("revision {revision:?} after {before:?}"))?;
+    let again = catalog.begin_due(&job(2, 0)?, of, at_one).await;
+    refused("a due time that has its job", again, "schedule.due_settled")?;
+    // Whoever has read it before changes nothing; whoever has settled it leaves nothing to begin.
+    let late = catalog.settle(at(2), &[settlement(before, &ledger(1, 1))]).await?;
+    ensure(matches!(late[..], [Settling::Stale(Some(_))]), || format!("{late:?}"))?;
+    // A job that there is under its key is noted, one of another request is not.
+    let mut twin = job(1, 0)?;
+    "another".clone_into(&mut twin.request_digest);
+    refused("another request", catalog.begin_due(&twin, of, at_two).await, "run.key_reused")?;
+    let unbegun = catalog.ledger(of).await?.map(|entry| entry.ledger.is_unbegun());
+    same("whether something has not begun", &unbegun, &Some(true))?;
+    let known = catalog.begin_due(&job(1, 0)?, of, at_two).await?;
+    same("a known job", &known, &Begun::Existing(Box::new(job(1, 0)?)))?;
+    let noted = catalog.ledger(of).await?.and_then(|entry| entry.ledger.open[1].job);
+    same("the note of a known job", &noted, &Some(job(1, 0)?.id))
+}
+
+pub(super) async fn of_a_job_and_a_settlement_there_is_one(subject: Subject) -> Result<(), Flaw> {
+    let catalog = subject.catalog()?;
+    for round in 1..=6_u128 {
+        let (of, begins) = (attachment(round), due(1)?);
+        let mut open = ledger(round, 0);
+        open.open.push(OpenDue::new(&begins, "Hourly", NonZeroU32::MIN));
+        let from = stored(&*catalog, 1, settlement(None, &open)).await?;
+        let at_one = begins.firing.due;
+        let parts = (0..6_u128).map(|by| {
+            let catalog = Arc::clone(&catalog);
+            let part = async move {
+                // Once the one is the first to come, once the other.
+                if (by + round) % 2 == 0 {
+                    match catalog.begin_due(&job(10 * round + by, 0)?, of, at_one).await {
+                        Ok(Begun::New) => Ok(1),
+                        Err(CatalogError::DueSettled { .. }) => Ok(0),
+                        other => Err(Flaw(format!("{other:?}"))),
+                    }
+                } else {
+                    let lapses = vec![lapse(round, 3600)];
+                    let removal = Settlement { attachment: of, from, to: None, lapses };
+                    let answers = catalog.settle(at(2), &[removal]).await?;
+                    Ok(usize::from(answers == [Settling::Done(None)]))
+                }
+            };
+            Box::pin(part) as BoxFuture<'static, Result<usize, Flaw>>
+        });
+        let done: usize = subject.together(parts.collect()).await?.into_iter().sum();
+        same("how many of six did something", &done, &1)?;
+        let mut jobs = 0;
+        for by in 0..6 {
+            jobs += usize::from(catalog.job(job(10 * round + by, 0)?.id).await?.is_some());
+        }
+        let lapses = catalog.lapses(Some(of), 9).await?.len();
+        same("how many jobs and reasons there are", &(jobs + lapses), &1)?;
+    }
+    Ok(())
 }
 
 pub(super) async fn the_clock_goes_back_only_if_it_is_believed(

@@ -5,9 +5,11 @@ use std::num::NonZeroU32;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stillpoint_catalog::{
-    CatalogError, Entry, MemoryCatalog, ScheduleCatalog, Settlement, Settling, Times,
+    Begun, Catalog, CatalogError, Entry, MemoryCatalog, ScheduleCatalog, Settlement, Settling,
+    Times,
 };
 use stillpoint_model::id::ScheduleId;
+use stillpoint_model::job::Job;
 use stillpoint_model::schedule::{AttachmentId, RecordedLapse, StoredSchedule};
 
 use super::super::pause;
@@ -105,6 +107,10 @@ impl ScheduleCatalog for Faulty {
                 }
             }
             Fault::LosesLapses => settlements.iter_mut().for_each(|one| one.lapses.clear()),
+            Fault::LosesLapsesOfRemovals => {
+                let removals = settlements.iter_mut().filter(|one| one.to.is_none());
+                removals.for_each(|one| one.lapses.clear());
+            }
             Fault::ScheduleClockGoesBack if settlements.is_empty() => {
                 self.1.believe_clock(now).await?;
             }
@@ -113,14 +119,53 @@ impl ScheduleCatalog for Faulty {
         self.1.settle(now, &settlements).await
     }
 
+    async fn begin_due(
+        &self,
+        job: &Job,
+        of: AttachmentId,
+        due: DateTime<Utc>,
+    ) -> Result<Begun, CatalogError> {
+        match self.0 {
+            Fault::BeginsWhatIsSettled => match self.1.begin_due(job, of, due).await {
+                Err(CatalogError::DueSettled { .. }) => self.1.begin_job(job).await,
+                begun => begun,
+            },
+            Fault::ForgetsToNoteJobs | Fault::LooksThenBeginsWhatIsDue => {
+                let mut entry = self.1.ledger(of).await?;
+                let open = entry.as_mut().and_then(|entry| entry.ledger.unbegun(due));
+                let Some(open) = open else {
+                    return Err(CatalogError::DueSettled { attachment: of, due });
+                };
+                if self.is(Fault::ForgetsToNoteJobs) {
+                    return self.1.begin_job(job).await;
+                }
+                pause().await;
+                let begun = self.1.begin_job(job).await?;
+                open.job = Some(begun.id(job));
+                let to = entry.map(|entry| entry.ledger);
+                let noted = Settlement { attachment: of, from: None, to, lapses: Vec::new() };
+                self.force(due, &noted).await?;
+                Ok(begun)
+            }
+            _ => self.1.begin_due(job, of, due).await,
+        }
+    }
+
     async fn lapses(
         &self,
         of: Option<AttachmentId>,
         most: u32,
     ) -> Result<Vec<RecordedLapse>, CatalogError> {
         let mut lapses = self.1.lapses(of, most).await?;
-        if self.is(Fault::ListsLapsesOldestFirst) {
-            lapses.reverse();
+        match self.0 {
+            Fault::ListsLapsesOldestFirst => lapses.reverse(),
+            Fault::ForgetsLapsesOfWhatIsGone => {
+                let entries = self.1.ledgers().await?;
+                lapses.retain(|lapse| {
+                    entries.iter().any(|entry| entry.ledger.attachment == lapse.attachment)
+                });
+            }
+            _ => {}
         }
         Ok(lapses)
     }
