@@ -22,6 +22,10 @@ pub(crate) enum PolicyCommand {
     Create {
         /// Its name.
         name: String,
+        /// Of the policy that it takes the place of: one that is gone, and that restore points were made under, as after a rebuild.
+        /// `prune --dry-run` names it.
+        #[arg(long, value_name = "ID")]
+        id: Option<uuid::Uuid>,
         /// What differs from the defaults.
         #[command(flatten)]
         edit: PolicyEdit,

@@ -54,8 +54,9 @@ pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Ou
         }
         PolicyCommand::List => PoliciesView::of(&policies),
         PolicyCommand::Show { name } => PoliciesView::of([pick::policy(&policies, &name)?]),
-        PolicyCommand::Create { name, edit } => {
-            let mut policy = Policy::new(PolicyId(site.stillpoint.seams().ids.uuid()), name);
+        PolicyCommand::Create { name, id, edit } => {
+            let id = id.unwrap_or_else(|| site.stillpoint.seams().ids.uuid());
+            let mut policy = Policy::new(PolicyId(id), name);
             change(&mut policy, &edit)?;
             site.stillpoint.save_policy(&policy).await?;
             PoliciesView::of([&policy])

@@ -32,6 +32,7 @@ struct PointVerdict {
     taken_at: DateTime<Utc>,
     state: PointState,
     policy: Option<String>,
+    policy_id: Option<PolicyId>,
     /// `keep`, `defer` or `delete`.
     verdict: Fate,
     reasons: Vec<WhyView>,
@@ -108,6 +109,7 @@ impl DatabaseView {
                 taken_at: point.taken_at,
                 state: point.state,
                 policy: point.policy.as_ref().map(ToString::to_string),
+                policy_id: point.policy.as_ref().map(|policy| policy.id),
                 verdict: decision.fate,
                 reasons: WhyView::all(decision, policies),
                 goes: going.is_some(),
@@ -164,6 +166,10 @@ impl PointVerdict {
         }
         text.push('\n');
         write_reasons(text, &self.reasons);
+        let is_gone = self.reasons.iter().any(|why| why.why == Why::NoPolicy.word());
+        if let Some(id) = self.policy_id.filter(|_| is_gone) {
+            let _ = writeln!(text, "            its policy {id} is not there");
+        }
     }
 }
 

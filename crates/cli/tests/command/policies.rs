@@ -4,6 +4,35 @@ use serde_json::Value;
 
 use super::support::{Lab, database, list, text};
 
+/// After a rebuild nobody knows the policies any more: their points stay until somebody says how long.
+#[test]
+fn a_policy_takes_the_place_of_one_that_is_gone() {
+    let lab = Lab::new();
+    lab.mail(&["DB01"]);
+    assert_eq!(lab.run(["protect", "mail"]).code, 0);
+    assert_eq!(lab.run(["backup"]).code, 0);
+    for file in ["state.db", "state.db-wal", "state.db-shm"] {
+        let _gone = std::fs::remove_file(lab.path(file));
+    }
+    assert_eq!(lab.run(["rebuild", "--source", "mail"]).code, 0);
+    let (_, shown) = lab.json(["prune", "--dry-run"]);
+    let points = list(database(&shown, "DB01"), "points").to_vec();
+    assert_eq!(points.len(), 2);
+    assert!(points.iter().all(|point| text(&point["reasons"][0], "why") == "no_policy"));
+    let id = text(&points[0], "policy_id");
+    let told = lab.run(["prune", "--dry-run"]);
+    assert!(told.stdout.contains(&format!("its policy {id} is not there")), "{told:?}");
+
+    let taken = ["policy", "create", "before", "--id", id, "--keep-count", "1"];
+    assert_eq!(lab.run(taken).code, 0);
+    assert_eq!(lab.run(["prune"]).code, 0);
+    let (_, shown) = lab.json(["prune", "--dry-run"]);
+    assert_eq!(list(database(&shown, "DB01"), "points").len(), 1, "{shown:#}");
+    let again = ["policy", "create", "twice", "--id", id];
+    let (code, shown) = lab.json(again);
+    assert_eq!((code, text(&shown["error"], "code")), (1, "policy.version_conflict"));
+}
+
 #[test]
 fn policies_keep_by_grids_and_never_fewer_than_so_many() {
     let lab = Lab::new();
