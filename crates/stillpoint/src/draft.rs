@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::hooks::no_runner;
 use crate::lint::Wanted;
 
-/// What is saved together. A new policy or schedule is as `new` makes it, a changed one as `edit` does: the next version.
+/// What is saved together. A new policy, schedule or group is as `new` makes it, a changed one as `edit` does: the next version.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Draft {
@@ -65,8 +65,8 @@ impl Stillpoint {
     /// is, and one that is attached to a group anew, too.
     ///
     /// # Errors
-    /// As [`check_draft`](Self::check_draft), and nothing is saved then; `policy.version_conflict` and `schedule.version_conflict`
-    /// if somebody else changed one of them at the same time; of the catalogue.
+    /// As [`check_draft`](Self::check_draft), and nothing is saved then; `policy.version_conflict`, `schedule.version_conflict` and
+    /// `group.version_conflict` if somebody else changed one of them at the same time; of the catalogue.
     ///
     /// # Idempotence
     /// Saving the same again changes nothing.
